@@ -1,0 +1,1 @@
+"""Communication-efficient distributed reinforcement learning."""

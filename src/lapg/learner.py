@@ -1,0 +1,101 @@
+"""The learner: estimate → memory → innovation → compressor → trigger → settle. No method is named here."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from lapg.types import (
+    Broadcast,
+    Candidate,
+    Compressor,
+    Estimator,
+    GradientAt,
+    Learner,
+    LearnerLog,
+    LearnerState,
+    Memory,
+    Task,
+    Trigger,
+    Upload,
+    select,
+    squared_norm,
+)
+
+
+def num_scalar_bits(report: PyTree) -> int:
+    """Length of a report on the wire: its leaves, each at its own precision."""
+    return sum(8 * leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(report))
+
+
+def make_learner(estimator: Estimator, memory: Memory, compressor: Compressor, trigger: Trigger) -> Learner:
+    """Puts the parts of learner m together.
+
+    A learner that has never uploaded does so whatever its trigger says (round 0, a rejoin, a resync); one whose innovation is not finite does not
+    upload, and its log says so.
+    """
+
+    def init(key: Key[Array, ""], index: Int[Array, ""], params: Float[Array, " d"]) -> LearnerState:
+        return LearnerState(
+            index, estimator.init(key, params), memory.init(params), trigger.init(params), jnp.int32(-1)
+        )
+
+    def behaviour(state: LearnerState, broadcast: Broadcast) -> Float[Array, " d"]:
+        return memory.behaviour(state.memory, broadcast.params)
+
+    def take_in(
+        task: Task, state: LearnerState, broadcast: Broadcast, batch: PyTree
+    ) -> tuple[LearnerState, GradientAt]:
+        inner = estimator.update(state.estimator, task, batch)
+
+        def gradient_at(params: Float[Array, " d"]):
+            return estimator.estimate(inner, task, params, batch)
+
+        updated = memory.update(state.memory, broadcast, behaviour(state, broadcast), gradient_at)
+        return eqx.tree_at(lambda s: (s.estimator, s.memory), state, (inner, updated)), gradient_at
+
+    def absorb(
+        key: Key[Array, ""], task: Task, state: LearnerState, broadcast: Broadcast, batch: PyTree
+    ) -> LearnerState:
+        return take_in(task, state, broadcast, batch)[0]
+
+    def reply(
+        key: Key[Array, ""], task: Task, state: LearnerState, broadcast: Broadcast, batch: PyTree
+    ) -> tuple[LearnerState, Upload, LearnerLog]:
+        params = behaviour(state, broadcast)
+        state, gradient_at = take_in(task, state, broadcast, batch)
+        age = broadcast.round - state.sent_round
+        innovation, noise = memory.innovation(state.memory, age)
+        key_compress, key_trigger = jax.random.split(key)
+        message = compressor.compress(key_compress, innovation)
+        decoded = compressor.decompress(message)
+        candidate = Candidate(innovation, noise, decoded, params, age, state.index, broadcast.signal)
+        trigger_state, decision = trigger.update(key_trigger, state.trigger, candidate, gradient_at)
+
+        finite = jnp.all(jnp.isfinite(innovation))
+        sent = (decision.fires | (state.sent_round < 0)) & finite
+        payload = (message, decision.report)
+        message, report = select(sent, payload, jax.tree.map(jnp.zeros_like, payload))
+        bits = compressor.num_bits(message) + num_scalar_bits(report)
+        upload = Upload(sent, message, report, jnp.where(sent, bits, 0).astype(jnp.int32))
+
+        settled = LearnerState(
+            state.index,
+            state.estimator,
+            memory.settle(state.memory, decoded),
+            trigger.settle(trigger_state, candidate),
+            broadcast.round,
+        )
+        kept = eqx.tree_at(lambda s: s.trigger, state, trigger_state)
+        log = LearnerLog(
+            innovation_norm=jnp.sqrt(squared_norm(innovation)),
+            gradient_norm=jnp.sqrt(squared_norm(gradient_at(params).gradient)),
+            noise=gradient_at(params).noise,
+            trigger_left=decision.left,
+            trigger_right=decision.right,
+            staleness=jnp.where(sent, 0, age).astype(jnp.int32),
+            non_finite=~finite,
+        )
+        return select(sent, settled, kept), upload, log
+
+    return Learner(init, behaviour, absorb, reply)

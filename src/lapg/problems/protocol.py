@@ -1,0 +1,93 @@
+"""From an environment and a policy to a problem, and the checks that problems share."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from lapg.sampling import rollouts
+from lapg.types import Environment, Policy, Problem, Task, Trajectories
+
+
+def make_tasks(num_learners: int, scales: Sequence[float] | None, extra: PyTree = None) -> Task:
+    """Tasks of M learners, leading axis M; ``scales`` None means all 1.
+
+    Raises:
+      ValueError: ``scales`` does not have M entries, or an entry is not positive and finite.
+    """
+    values = np.ones(num_learners) if scales is None else np.asarray(scales, float)
+    if values.shape != (num_learners,):
+        raise ValueError(
+            f"scales must have one entry per learner, {num_learners} in all, got {values.size} ({values.tolist()}); "
+            "give one positive number per learner, or none for a homogeneous problem."
+        )
+    if not (np.isfinite(values).all() and (values > 0).all()):
+        raise ValueError(
+            f"scales must be positive and finite, got {values.tolist()}; "
+            "a learner that should not count is left out, not scaled by zero."
+        )
+    return Task(jnp.arange(num_learners, dtype=jnp.int32), jnp.asarray(values, float), extra)
+
+
+def at_least(owner: str, **values: int | float) -> None:
+    """Every named value must be a whole number >= 1."""
+    for name, value in values.items():
+        if value < 1 or int(value) != value:
+            raise ValueError(f"{owner}({name}=...) must be a whole number >= 1, got {value}.")
+
+
+def unit_interval(owner: str, discount: int | float) -> None:
+    """The discount γ must lie in (0, 1]."""
+    if not 0 < discount <= 1:
+        raise ValueError(f"{owner}(discount=...) must lie in (0, 1], got {discount}; the paper uses 0.99.")
+
+
+def score(discount: float) -> Callable[[Task, Trajectories], dict[str, Float[Array, ""]]]:
+    """Returns of a batch, averaged over its trajectories; raw ones are divided by the task's scale.
+
+    A return is the sum of rewards (negative losses) over an episode. ``score_*`` is the mean reward per step, the score of
+    the comparison protocol.
+    """
+
+    def evaluate(task: Task, batch: Trajectories) -> dict[str, Float[Array, ""]]:
+        losses = jnp.where(batch.mask, batch.losses, 0)
+        weights = discount ** jnp.arange(losses.shape[-1], dtype=losses.dtype)
+        plain, discounted = -losses.sum(-1).mean(), -(losses @ weights).mean()
+        return {
+            "return_scaled": plain,
+            "return_raw": plain / task.scale,
+            "discounted_return_scaled": discounted,
+            "discounted_return_raw": discounted / task.scale,
+            "score_scaled": plain / losses.shape[-1],
+            "score_raw": plain / losses.shape[-1] / task.scale,
+        }
+
+    return evaluate
+
+
+def from_environment(
+    environment: Environment,
+    policy: Policy,
+    *,
+    tasks: Task,
+    num_steps: int,
+    discount: float,
+    shared: bool = False,
+    **known: Any,
+) -> Problem:
+    """A problem that samples ``environment`` with ``policy`` for ``num_steps`` steps an episode."""
+    return Problem(
+        sample=rollouts(environment, policy, num_steps),
+        score=score(discount),
+        init=policy.init,
+        tasks=tasks,
+        num_learners=tasks.index.shape[0],
+        shared=shared,
+        environment=environment,
+        policy=policy,
+        num_steps=num_steps,
+        discount=discount,
+        **known,
+    )

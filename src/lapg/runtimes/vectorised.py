@@ -1,0 +1,116 @@
+"""The default runtime: rounds under ``scan``, learners and lanes under ``vmap``, lanes spread over the machine's cores.
+
+A lane is one run: one seed with one set of hyperparameters. All lanes advance together through compiled chunks of a fixed number of rounds, so that
+progress, checkpoints and interruptions happen between chunks, and nothing is compiled twice.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from lapg.runtimes.protocol import Log, RunState, initialise, play_round
+from lapg.types import Problem, Recipe
+
+
+def use_all_cores(num_cores: int | None = None) -> int:
+    """Makes JAX see one CPU device per core, which is what spreads lanes over cores. Call it before anything else touches JAX.
+
+    Returns:
+      The number of devices that JAX sees; 1 if JAX was already running.
+    """
+    with contextlib.suppress(RuntimeError):  # JAX is running already; the user's own set-up stands
+        jax.config.update("jax_num_cpu_devices", num_cores or len(os.sched_getaffinity(0)))
+    return jax.local_device_count()
+
+
+class Vectorised:
+    """Compiles a method on a problem for L lanes and advances them in chunks.
+
+    Args:
+      recipe: hyperparameters of one lane → Method; called inside the compiled function, and once before it with the first lane's values so that
+        the parts can check them.
+      problem: what is solved.
+      hypers: every hyperparameter with a leading axis L.
+      seeds: L seeds; lanes with equal seeds see equal samples as long as their θ agree.
+      chunk_rounds: rounds per compiled chunk.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        problem: Problem,
+        hypers: dict[str, Any],
+        seeds: Sequence[int],
+        *,
+        chunk_rounds: int = 50,
+    ) -> None:
+        self.num_lanes = len(seeds)
+        self.chunk_rounds = chunk_rounds
+        self.num_traces = 0
+        recipe(jax.tree.map(lambda leaf: np.asarray(leaf)[0], hypers))
+        devices = jax.local_devices()[: min(self.num_lanes, jax.local_device_count())]
+        padding = -self.num_lanes % len(devices)
+        self._mesh = Mesh(np.array(devices), ("lane",))
+
+        def pad(leaf: Any) -> jax.Array:
+            leaf = jnp.asarray(leaf)
+            return jnp.concatenate([leaf, jnp.repeat(leaf[-1:], padding, 0)]) if padding else leaf
+
+        self._hypers = jax.tree.map(pad, hypers)
+        self._seeds = pad(jnp.asarray(np.asarray(seeds, np.uint32)))
+
+        def start(hyper: dict[str, Any], seed: jax.Array) -> RunState:
+            return initialise(recipe(hyper), problem, jax.random.key(seed))
+
+        def chunk(
+            hypers: dict[str, Any], seeds: jax.Array, states: RunState, first: jax.Array, until: jax.Array
+        ) -> tuple[RunState, Log]:
+            self.num_traces += 1
+
+            def lane(hyper: dict[str, Any], seed: jax.Array, state: RunState) -> tuple[RunState, Log]:
+                return play_round(recipe(hyper), problem, jax.random.key(seed), state)
+
+            def play(states: RunState) -> tuple[RunState, Log]:
+                return jax.vmap(lane)(hypers, seeds, states)
+
+            blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(play, states)[1])
+
+            def step(states: RunState, round: jax.Array) -> tuple[RunState, Log]:
+                return jax.lax.cond(round < until, play, lambda states: (states, blank), states)
+
+            return jax.lax.scan(step, states, first + jnp.arange(chunk_rounds))
+
+        lanes, everybody = PartitionSpec("lane"), PartitionSpec()
+        self._start = jax.jit(self._spread(jax.vmap(start), (lanes, lanes), lanes))
+        self._chunk = jax.jit(
+            self._spread(chunk, (lanes, lanes, lanes, everybody, everybody), (lanes, PartitionSpec(None, "lane")))
+        )
+
+    def _spread(self, function: Callable[..., Any], inputs: Any, outputs: Any) -> Callable[..., Any]:
+        return jax.shard_map(function, mesh=self._mesh, in_specs=inputs, out_specs=outputs, check_vma=False)
+
+    def start(self) -> RunState:
+        """The state of all lanes before round 0."""
+        return self._start(self._hypers, self._seeds)
+
+    def advance(self, state: RunState, first: int, until: int) -> tuple[RunState, Log]:
+        """Plays the rounds first, ..., min(first + chunk_rounds, until) − 1.
+
+        Returns:
+          The new state, and the log on the host with leading axes (lane, round).
+        """
+        state, log = self._chunk(self._hypers, self._seeds, state, jnp.int32(first), jnp.int32(until))
+        played = min(self.chunk_rounds, until - first)
+        return state, jax.tree.map(lambda leaf: np.asarray(leaf)[:played, : self.num_lanes].swapaxes(0, 1), log)
+
+    def lane(self, state: RunState, index: int) -> RunState:
+        """The state of one lane."""
+        arrays, rest = eqx.partition(state, eqx.is_array)
+        return eqx.combine(jax.tree.map(lambda leaf: leaf[index], arrays), rest)

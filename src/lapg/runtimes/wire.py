@@ -1,0 +1,86 @@
+"""Messages as bytes: a fixed header, then arrays in the order of the tree. No pickle; both sides know the shapes."""
+
+import struct
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from lapg.ledger import HEADER_BITS
+from lapg.types import Broadcast, Compressor, Upload
+
+_HEADER = struct.Struct("<IIII")  # round, learner, sequence, payload bytes
+assert 8 * _HEADER.size == HEADER_BITS
+
+
+def encode_tree(tree: PyTree) -> bytes:
+    """The leaves' bytes, one after the other."""
+    return b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree))
+
+
+def decode_tree(raw: bytes, like: PyTree) -> PyTree:
+    """Inverse of `encode_tree`, given a tree of the same shapes and dtypes.
+
+    Raises:
+      ValueError: the length does not fit.
+    """
+    leaves, treedef = jax.tree.flatten(like)
+    sizes = [leaf.size * leaf.dtype.itemsize for leaf in leaves]
+    if sum(sizes) != len(raw):
+        raise ValueError(f"a message of {sum(sizes)} bytes was expected, got {len(raw)}.")
+    ends = np.cumsum([0, *sizes])
+    arrays = [
+        jnp.asarray(np.frombuffer(raw[begin : begin + size], leaf.dtype).reshape(leaf.shape))
+        for leaf, begin, size in zip(leaves, ends, sizes, strict=False)
+    ]
+    return jax.tree.unflatten(treedef, arrays)
+
+
+def frame(payload: bytes, *, round: int, learner: int, sequence: int = 0) -> bytes:
+    """Header and payload."""
+    return _HEADER.pack(round, learner, sequence, len(payload)) + payload
+
+
+def unframe(raw: bytes) -> tuple[int, int, int, bytes]:
+    """Round, learner, sequence and payload of a frame.
+
+    Raises:
+      ValueError: the frame is shorter than its header, or its payload not as long as the header says.
+    """
+    if len(raw) < _HEADER.size:
+        raise ValueError(f"a frame has at least {_HEADER.size} bytes, got {len(raw)}.")
+    round, learner, sequence, length = _HEADER.unpack_from(raw)
+    payload = raw[_HEADER.size :]
+    if len(payload) != length:
+        raise ValueError(f"the header announces {length} bytes of payload, got {len(payload)}.")
+    return round, learner, sequence, payload
+
+
+def encode_broadcast(broadcast: Broadcast) -> bytes:
+    """θ and the signal; the round is in the header."""
+    return encode_tree((broadcast.params, broadcast.signal))
+
+
+def decode_broadcast(raw: bytes, round: int, like: Broadcast) -> Broadcast:
+    """Inverse of `encode_broadcast`."""
+    params, signal = decode_tree(raw, (like.params, like.signal))
+    return Broadcast(jnp.int32(round), params, signal)
+
+
+def encode_upload(compressor: Compressor, upload: Upload) -> bytes | None:
+    """Message, then report; None where nothing was sent."""
+    if not bool(upload.sent):
+        return None
+    return compressor.encode(upload.message) + encode_tree(upload.report)
+
+
+def decode_upload(compressor: Compressor, raw: bytes | None, like: Upload) -> Upload:
+    """Inverse of `encode_upload`; a missing upload is zeros."""
+    if raw is None:
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+    report_size = len(encode_tree(like.report))
+    split = len(raw) - report_size
+    message: Any = jax.tree.map(jnp.asarray, compressor.decode(raw[:split], like.message))
+    return Upload(jnp.bool_(True), message, decode_tree(raw[split:], like.report), jnp.int32(8 * len(raw)))

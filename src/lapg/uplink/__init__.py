@@ -1,0 +1,1 @@
+"""What leaves a learner, part by part: memories, compressors, triggers."""

@@ -1,0 +1,107 @@
+"""What a learner remembers of its gradients, and the innovation that it would upload.
+
+Memories that *reuse* upload v − (what was uploaded before) and the controller keeps the sum of what everybody has uploaded:
+aggregate == Σ_m uploaded_m at all times. The others upload what has come together and the controller applies it once:
+Σ applied + Σ residuals == Σ gradients.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from lapg.types import Broadcast, Estimate, GradientAt, Memory, Scalar
+
+
+class Tracked(eqx.Module):
+    """Value v, what has been uploaded of it, the noise s² of v, and how many gradients it has seen."""
+
+    value: Float[Array, " d"]
+    uploaded: Float[Array, " d"]
+    noise: Float[Array, ""]
+    count: Int[Array, ""]
+
+
+class Residual(eqx.Module):
+    """What has not been uploaded yet, E, and its noise."""
+
+    value: Float[Array, " d"]
+    noise: Float[Array, ""]
+
+
+def _residual(carry: Callable[[Residual, Estimate], Residual]) -> Memory:
+    """Arrivals: the innovation is the residual, and ``settle`` leaves of it what the message lost (error feedback)."""
+
+    def update(state: Residual, broadcast: Broadcast, params: Float[Array, " d"], gradient_at: GradientAt) -> Residual:
+        return carry(state, gradient_at(params))
+
+    return Memory(
+        init=lambda params: Residual(jnp.zeros_like(params), jnp.zeros((), params.dtype)),
+        update=update,
+        innovation=lambda state, age: (state.value, state.noise),
+        settle=lambda state, decoded: Residual(state.value - decoded, jnp.zeros_like(state.noise)),
+        reuses=False,
+    )
+
+
+def fresh() -> Memory:
+    """Nothing: the innovation is this round's gradient, and a skipped one is lost (PG)."""
+    return _residual(lambda state, estimate: Residual(estimate.gradient, estimate.noise))
+
+
+def accumulator() -> Memory:
+    """E ← E + g every round; an upload hands over the whole of E. Nothing is ever lost, only late."""
+    return _residual(
+        lambda state, estimate: Residual(state.value + estimate.gradient, state.noise + estimate.noise)
+    )
+
+
+def _tracked(weight: Scalar, innovation_noise: Callable[[Float[Array, ""], Int[Array, ""]], Any]) -> Memory:
+    """Reuse: v ← (1 − weight) v + weight · g, starting at the first g; the innovation is v − uploaded."""
+
+    def init(params: Float[Array, " d"]) -> Tracked:
+        zeros = jnp.zeros_like(params)
+        return Tracked(zeros, zeros, jnp.zeros((), params.dtype), jnp.int32(0))
+
+    def update(state: Tracked, broadcast: Broadcast, params: Float[Array, " d"], gradient_at: GradientAt) -> Tracked:
+        estimate = gradient_at(params)
+        blend = jnp.where(state.count == 0, 1.0, weight).astype(params.dtype)
+        return Tracked(
+            (1 - blend) * state.value + blend * estimate.gradient,
+            state.uploaded,
+            (1 - blend) ** 2 * state.noise + blend**2 * estimate.noise,
+            state.count + 1,
+        )
+
+    def settle(state: Tracked, decoded: Float[Array, " d"]) -> Tracked:
+        return Tracked(state.value, state.uploaded + decoded, state.noise, state.count)
+
+    return Memory(
+        init=init,
+        update=update,
+        innovation=lambda state, age: (state.value - state.uploaded, innovation_noise(state.noise, age)),
+        settle=settle,
+        reuses=True,
+    )
+
+
+def lagged() -> Memory:
+    """LAPG's memory: the innovation is this round's gradient minus the one uploaded last (13); its noise is σ̂²_m, as (16) has it."""
+    return _tracked(1.0, lambda noise, age: noise)
+
+
+def running_average(weight: Scalar) -> Memory:
+    """The innovation of a running average v ← (1−η)v + ηg, which moves more than its noise only when the policy has moved.
+
+    Args:
+      weight: η in (0, 1]; 1 is LAPG's own memory, up to the noise.
+    Returns:
+      A memory whose noise is that of the *innovation*: 2 s²(1 − (1−η)^age), with s² ← (1−η)² s² + η² σ̂² the noise of v.
+    Raises:
+      ValueError: η outside (0, 1].
+    """
+    if isinstance(weight, float | int) and not 0 < weight <= 1:
+        raise ValueError(f"running_average(weight=...) must lie in (0, 1], got {weight}; 0.1 is a good start.")
+    return _tracked(weight, lambda noise, age: 2 * noise * (1 - (1 - weight) ** age))
