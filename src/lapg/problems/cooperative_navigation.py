@@ -91,7 +91,7 @@ def environment(num_agents: int, integrator: Integrator = "explicit", collision_
         positions, landmarks = jax.random.uniform(key, (2, num_agents, 2), minval=-1.0, maxval=1.0)
         return State(positions, jnp.zeros_like(positions), landmarks)
 
-    def observe(state: State) -> Float[Array, " 6*M"]:
+    def observe(state: State) -> Float[Array, " n"]:
         return jnp.concatenate([state.positions.ravel(), state.velocities.ravel(), state.landmarks.ravel()])
 
     def step(

@@ -43,9 +43,12 @@ class Log(eqx.Module):
     scores: dict[str, Float[Array, " M"]]
 
 
-def initialise(method: Method, problem: Problem, root: Key[Array, ""]) -> RunState:
-    """The state before round 0: the problem's θ⁰ and learners that have never uploaded."""
-    params = problem.init(address(root, INIT, NOBODY, 0))
+def initialise(
+    method: Method, problem: Problem, root: Key[Array, ""], params: Float[Array, " d"] | None = None
+) -> RunState:
+    """The state before round 0: θ⁰ (the problem's own if None) and learners that have never uploaded."""
+    if params is None:
+        params = problem.init(address(root, INIT, NOBODY, 0))
 
     def learner(index: Int[Array, ""]) -> LearnerState:
         return method.learner.init(address(root, INIT, index, 0), index, params)

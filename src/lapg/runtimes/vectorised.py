@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,6 +39,7 @@ class Vectorised:
       hypers: every hyperparameter with a leading axis L.
       seeds: L seeds; lanes with equal seeds see equal samples as long as their θ agree.
       chunk_rounds: rounds per compiled chunk.
+      initial_params: θ⁰ of every lane, [L, d], instead of the problem's own.
     """
 
     def __init__(
@@ -49,7 +49,8 @@ class Vectorised:
         hypers: dict[str, Any],
         seeds: Sequence[int],
         *,
-        chunk_rounds: int = 50,
+        chunk_rounds: int = 25,
+        initial_params: np.ndarray | None = None,
     ) -> None:
         self.num_lanes = len(seeds)
         self.chunk_rounds = chunk_rounds
@@ -66,8 +67,10 @@ class Vectorised:
         self._hypers = jax.tree.map(pad, hypers)
         self._seeds = pad(jnp.asarray(np.asarray(seeds, np.uint32)))
 
-        def start(hyper: dict[str, Any], seed: jax.Array) -> RunState:
-            return initialise(recipe(hyper), problem, jax.random.key(seed))
+        self._initial = None if initial_params is None else pad(initial_params)
+
+        def start(hyper: dict[str, Any], seed: jax.Array, params: jax.Array | None) -> RunState:
+            return initialise(recipe(hyper), problem, jax.random.key(seed), params)
 
         def chunk(
             hypers: dict[str, Any], seeds: jax.Array, states: RunState, first: jax.Array, until: jax.Array
@@ -88,7 +91,7 @@ class Vectorised:
             return jax.lax.scan(step, states, first + jnp.arange(chunk_rounds))
 
         lanes, everybody = PartitionSpec("lane"), PartitionSpec()
-        self._start = jax.jit(self._spread(jax.vmap(start), (lanes, lanes), lanes))
+        self._start = jax.jit(self._spread(jax.vmap(start), (lanes, lanes, lanes), lanes))
         self._chunk = jax.jit(
             self._spread(chunk, (lanes, lanes, lanes, everybody, everybody), (lanes, PartitionSpec(None, "lane")))
         )
@@ -98,7 +101,15 @@ class Vectorised:
 
     def start(self) -> RunState:
         """The state of all lanes before round 0."""
-        return self._start(self._hypers, self._seeds)
+        return self._start(self._hypers, self._seeds, self._initial)
+
+    def state_shape(self) -> RunState:
+        """Shapes and dtypes of the state, without computing it."""
+        return jax.eval_shape(self._start, self._hypers, self._seeds, self._initial)
+
+    def lane_shape(self) -> RunState:
+        """Shapes and dtypes of one lane's state."""
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.state_shape())
 
     def advance(self, state: RunState, first: int, until: int) -> tuple[RunState, Log]:
         """Plays the rounds first, ..., min(first + chunk_rounds, until) − 1.
@@ -112,5 +123,4 @@ class Vectorised:
 
     def lane(self, state: RunState, index: int) -> RunState:
         """The state of one lane."""
-        arrays, rest = eqx.partition(state, eqx.is_array)
-        return eqx.combine(jax.tree.map(lambda leaf: leaf[index], arrays), rest)
+        return jax.tree.map(lambda leaf: leaf[index], state)

@@ -20,6 +20,11 @@ def encode_tree(tree: PyTree) -> bytes:
     return b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree))
 
 
+def tree_size(tree: PyTree) -> int:
+    """Length of `encode_tree` in bytes; shapes suffice."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
 def decode_tree(raw: bytes, like: PyTree) -> PyTree:
     """Inverse of `encode_tree`, given a tree of the same shapes and dtypes.
 
@@ -27,7 +32,7 @@ def decode_tree(raw: bytes, like: PyTree) -> PyTree:
       ValueError: the length does not fit.
     """
     leaves, treedef = jax.tree.flatten(like)
-    sizes = [leaf.size * leaf.dtype.itemsize for leaf in leaves]
+    sizes = [tree_size(leaf) for leaf in leaves]
     if sum(sizes) != len(raw):
         raise ValueError(f"a message of {sum(sizes)} bytes was expected, got {len(raw)}.")
     ends = np.cumsum([0, *sizes])
@@ -80,7 +85,6 @@ def decode_upload(compressor: Compressor, raw: bytes | None, like: Upload) -> Up
     """Inverse of `encode_upload`; a missing upload is zeros."""
     if raw is None:
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
-    report_size = len(encode_tree(like.report))
-    split = len(raw) - report_size
+    split = len(raw) - tree_size(like.report)
     message: Any = jax.tree.map(jnp.asarray, compressor.decode(raw[:split], like.message))
     return Upload(jnp.bool_(True), message, decode_tree(raw[split:], like.report), jnp.int32(8 * len(raw)))

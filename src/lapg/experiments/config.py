@@ -1,0 +1,311 @@
+"""Experiments as data: frozen dataclasses in, and from them the problem, the estimator and the recipe."""
+
+import dataclasses
+import importlib
+import inspect
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+import optax
+import tyro
+
+from lapg import estimators, problems, theory
+from lapg.controller import heavy_ball
+from lapg.methods import METHODS, Setting
+from lapg.types import Problem, Recipe
+
+PROBLEMS: dict[str, Callable[..., Problem]] = {name: getattr(problems, name) for name in problems.__all__}
+ESTIMATORS: dict[str, Callable[..., Any]] = {
+    name: getattr(estimators, name) for name in ("gpomdp", "reinforce", "exact", "noisy")
+}
+Options = Annotated[dict[str, Any], tyro.conf.Suppress]
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True)
+class ProblemConfig:
+    """What is learned. Options left out take the problem's own defaults."""
+
+    name: str = "cooperative_navigation"
+    """A built-in problem (see `lapg list`) or your own factory as MODULE:NAME."""
+    num_agents: int | None = None
+    """M of a multi-agent problem."""
+    num_learners: int | None = None
+    """M of a problem in which learners share one policy."""
+    scales: tuple[float, ...] | None = None
+    """Positive scale c_m of each learner's loss; left out: all 1 (homogeneous)."""
+    hidden: tuple[int, ...] | None = None
+    """Widths of the hidden layers of each agent's network."""
+    activation: Literal["relu", "softplus", "tanh"] | None = None
+    """Activation of the network."""
+    integrator: Literal["explicit", "semi_implicit"] | None = None
+    """Physics of cooperative navigation: today's (explicit) or the 2018 code's."""
+    shared_trajectories: bool | None = None
+    """Whether all learners see the same episodes."""
+    num_steps: int | None = None
+    """T, steps an episode."""
+    discount: float | None = None
+    """γ."""
+    options: Options = field(default_factory=dict)
+    """Any further arguments of the factory; from a TOML table [problem.options]."""
+
+
+@dataclass(frozen=True)
+class EstimatorConfig:
+    """How a learner estimates its gradient."""
+
+    name: str = "gpomdp"
+    """gpomdp, reinforce, exact (where the model is known), noisy (quadratics), or MODULE:NAME."""
+    baseline: Literal["none", "leave_one_out"] | None = None
+    """leave_one_out cuts the noise and stays unbiased; none is the paper's."""
+    time_average: bool | None = None
+    """Divide the sum over time steps by T."""
+    options: Options = field(default_factory=dict)
+    """Any further arguments; from a TOML table [estimator.options]."""
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """When learners upload, and what the controller does with it. Options left out take the method's own defaults."""
+
+    name: str = "awapg"
+    """A built-in method (see `lapg list`) or your own recipe as MODULE:NAME."""
+    step_size: float = 0.001
+    """α."""
+    momentum: float | None = None
+    """β of heavy ball; left out: none."""
+    optimiser: str = "heavy_ball"
+    """heavy_ball, any optimiser of optax by name (adam, ...), or MODULE:NAME taking a step size."""
+    xi: tuple[float, ...] | None = None
+    """lapg: ξ of (16), one number for all past displacements or D numbers, newest first."""
+    window: int | None = None
+    """lapg: D, how many past displacements count."""
+    noise_weight: float | None = None
+    """lapg: c, the weight of the noise in (16); 6 in the paper."""
+    noise_bound: Literal["printed"] | tuple[float, ...] | None = None
+    """lapg: constants σ²_m instead of the sample variance; 'printed' computes (15) from 1,000 initial trajectories."""
+    average_weight: float | None = None
+    """lapg: η, innovations of a running average of the gradients."""
+    strict: bool | None = None
+    """lapg: '>' (default) or the paper's '>='."""
+    threshold: float | None = None
+    """awapg: κ; larger uploads less."""
+    scale: Literal["report", "step"] | None = None
+    """awapg: where the scale comes from."""
+    period: float | None = None
+    """periodic: rounds between uploads."""
+    rate: float | None = None
+    """random: probability of an upload."""
+    memory: Literal["fresh", "lagged", "average", "accumulate"] | None = None
+    """periodic, random: what is uploaded."""
+    max_age: int | None = None
+    """lapg, awapg: rounds after which a learner uploads in any case."""
+    options: Options = field(default_factory=dict)
+    """Any further arguments of the recipe; from a TOML table [method.options]."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One experiment: a method on a problem, over several seeds."""
+
+    problem: ProblemConfig = ProblemConfig()
+    estimator: EstimatorConfig = EstimatorConfig()
+    method: MethodConfig = MethodConfig()
+    batch_size: int = 10
+    """N, trajectories per round and learner."""
+    rounds: int = 1000
+    """K."""
+    seeds: int = 10
+    """How many runs, side by side."""
+    first_seed: int = 0
+    """Runs use seeds first_seed, first_seed + 1, ..."""
+    chunk_rounds: int = 25
+    """Rounds between two looks at progress bar, checkpoints and Ctrl-C."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "rounds", "seeds", "chunk_rounds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}.")
+        if not 0 <= self.first_seed <= 2**32 - 1 - self.seeds:
+            raise ValueError(f"first_seed must be >= 0 and leave room for {self.seeds} seeds below 2^32, got {self.first_seed}.")
+
+    @property
+    def seed_list(self) -> list[int]:
+        """The seeds of the runs."""
+        return list(range(self.first_seed, self.first_seed + self.seeds))
+
+
+class Built(NamedTuple):
+    """A configuration come to life. ``hyper`` holds the numbers that may vary between lanes without recompiling."""
+
+    problem: Problem
+    recipe: Recipe
+    hyper: dict[str, np.ndarray]
+
+
+def build(config: Config) -> Built:
+    """Builds the problem and the recipe of a configuration, and checks it by building the method once.
+
+    Raises:
+      ValueError: anything in the configuration does not fit; the message says what and how to mend it.
+    """
+    problem = call("problem", resolve("problem", config.problem.name, PROBLEMS), config.problem)
+    estimator = _estimator(config.estimator, problem)
+    setting = Setting(estimator, config.batch_size, problem.num_learners)
+    method = config.method
+    if method.noise_bound == "printed":
+        method = dataclasses.replace(method, noise_bound=printed_noise_bound(problem, config))
+    factory = resolve("method", method.name, METHODS)
+    given = arguments("method", factory, method)
+    given["optimiser"] = _optimiser(method)
+    floats = {name: np.asarray(value, float) for name, value in given.items() if isinstance(value, float)}
+    static = {name: value for name, value in given.items() if name not in floats}
+
+    def recipe(hyper: dict[str, Any]) -> Any:
+        return factory(setting, **static, **hyper)
+
+    recipe({name: float(value) for name, value in floats.items()})
+    return Built(problem, recipe, floats)
+
+
+def printed_noise_bound(problem: Problem, config: Config, failure_probability: float = 0.05) -> tuple[float, ...]:
+    """σ²_m of (15) with the printed V_m of (31); G and ℓ̄_m are estimates, the maxima over 1,000 initial trajectories."""
+    score_bound, loss_bound = theory.estimate_constants(problem)
+    deviation = theory.deviation_bound(score_bound, loss_bound, problem.discount)
+    bound = theory.concentration_bound(deviation, config.batch_size, config.rounds, failure_probability)
+    return tuple(bound.tolist())
+
+
+def _estimator(config: EstimatorConfig, problem: Problem) -> Any:
+    factory = resolve("estimator", config.name, ESTIMATORS)
+    offered = {"policy": problem.policy, "discount": problem.discount, "gradient": problem.gradient, "problem": problem}
+    wanted = {name: offered[name] for name in offered if name in inspect.signature(factory).parameters}
+    for name, value in wanted.items():
+        if value is None:
+            raise ValueError(f"estimator {config.name!r} needs a problem with a known {name}, which this one has not; choose another estimator.")
+    return factory(**wanted, **arguments("estimator", factory, config))
+
+
+def _optimiser(config: MethodConfig) -> Callable[..., optax.GradientTransformation]:
+    if config.optimiser == "heavy_ball":
+        return heavy_ball
+    public = {name: getattr(optax, name) for name in dir(optax) if not name.startswith("_")}
+    factory = resolve("optimiser", config.optimiser, {name: f for name, f in public.items() if callable(f)})
+    if config.momentum is not None:
+        raise ValueError(f"momentum={config.momentum} goes with optimiser heavy_ball, not {config.optimiser!r}; leave it out.")
+    return lambda step_size, momentum: factory(step_size)
+
+
+def resolve(kind: str, name: str, known: Mapping[str, Part]) -> Part:
+    """A built-in part by its name, or a user's own as MODULE:NAME.
+
+    Raises:
+      ValueError: there is no such part.
+    """
+    if ":" not in name:
+        if name not in known:
+            near = ", ".join(sorted(known)) if len(known) < 30 else "those of optax"
+            raise ValueError(f"{kind} must be one of {near}, or your own as MODULE:NAME, got {name!r}.")
+        return known[name]
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{kind}={name} cannot be imported: {error}; is the module on PYTHONPATH?") from error
+
+
+def arguments(kind: str, factory: Callable[..., Any], config: Any) -> dict[str, Any]:
+    """Those fields of a part's configuration that were given, checked against what the factory takes.
+
+    Raises:
+      ValueError: the factory has no such argument.
+    """
+    fields = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
+    given = {name: value for name, value in fields.items() if name not in ("name", "options") and value is not None}
+    given |= config.options
+    signature = inspect.signature(factory).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.values()):
+        taken = [name for name, parameter in signature.items() if parameter.kind is parameter.KEYWORD_ONLY]
+        for name in given:
+            if name not in signature:
+                raise ValueError(f"{kind}.{name} is not an option of {kind} {config.name!r}; it takes {', '.join(taken)}.")
+    return given
+
+
+def call(kind: str, factory: Callable[..., Part], config: Any) -> Part:
+    """Calls a factory with the given fields of its configuration."""
+    return factory(**arguments(kind, factory, config))
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Plain data, as it goes into config.json."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(data: Mapping[str, Any], default: Any = None, where: str = "config") -> Any:
+    """A configuration from plain data (JSON, TOML); what is not named keeps the value of ``default``.
+
+    Raises:
+      ValueError: an unknown name or a value of the wrong type.
+    """
+    default = Config() if default is None else default
+    known = {item.name: hint for item, hint in zip(dataclasses.fields(default), _hints(default), strict=True)}
+    changes = {}
+    for name, value in data.items():
+        if name not in known:
+            raise ValueError(f"{where}.{name} is not a setting; known are {', '.join(known)}. Is the file from another version of lapg?")
+        current = getattr(default, name)
+        if dataclasses.is_dataclass(current):
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{where}.{name} must be a table of settings, got {value!r}.")
+            changes[name] = from_dict(value, current, f"{where}.{name}")
+        else:
+            changes[name] = _fit(value, known[name], f"{where}.{name}")
+    return dataclasses.replace(default, **changes)
+
+
+def _hints(default: Any) -> list[Any]:
+    hints = typing.get_type_hints(type(default))
+    return [hints[item.name] for item in dataclasses.fields(default)]
+
+
+def _fit(value: Any, hint: Any, where: str) -> Any:
+    """The value as its type hint wants it: lists become tuples, whole numbers become floats where floats are wanted."""
+    choices = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    for choice in choices:
+        origin = typing.get_origin(choice)
+        if choice is type(None) and value is None:
+            return None
+        if origin is Literal and value in typing.get_args(choice):
+            return value
+        if origin is tuple and isinstance(value, list | tuple):
+            return tuple(_fit(item, typing.get_args(choice)[0], where) for item in value)
+        if origin is dict and isinstance(value, Mapping):
+            return dict(value)
+        if choice is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if choice in (int, str, bool) and type(value) is choice:
+            return value
+    wanted = str(getattr(hint, "__name__", hint)).replace("typing.", "")
+    raise ValueError(f"{where} must be {wanted}, got {value!r}.")
+
+
+def read_toml(path: Path, default: Config | None = None) -> Config:
+    """A configuration from a TOML file; tables [problem], [estimator], [method], the rest on top.
+
+    Raises:
+      ValueError: no such file, not TOML, or a setting that does not fit.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"config={path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"config={path} must be a TOML file: {error}.") from error
+    return from_dict(data, default)

@@ -1,0 +1,266 @@
+"""Running an experiment: chunks, progress, checkpoints, interruption, resume; and the finished run as an object."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from lapg import record
+from lapg.experiments.config import Built, Config, build, from_dict, to_dict
+from lapg.record import RunError
+from lapg.runtimes import Vectorised, use_all_cores, wire
+from lapg.runtimes.protocol import announce
+
+
+class Interrupted(Exception):  # noqa: N818  (an outcome, not an error)
+    """The run was asked to stop; everything up to ``round`` is saved in ``path``."""
+
+    def __init__(self, path: Path, round: int) -> None:
+        super().__init__(f"interrupted after {round} rounds, all saved; continue with --resume {path}")
+        self.path, self.round = path, round
+
+
+class Watcher(Protocol):
+    """Told about every finished stretch of rounds."""
+
+    def __call__(self, segment: xr.Dataset, until: int, /) -> None: ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run on disk, finished or not.
+
+    Attributes:
+      path: its directory.
+      config: what was run.
+      record: labelled arrays (seed × round × learner); see `lapg.record`.
+    """
+
+    path: Path
+    config: Config
+    record: xr.Dataset
+
+    @cached_property
+    def built(self) -> Built:
+        """The problem and the recipe."""
+        return build(self.config)
+
+    def params(self, seed: int | None = None) -> np.ndarray:
+        """θ after the last saved round, of one seed (the first if None)."""
+        chosen = self.record["params"]
+        try:
+            return (chosen[0] if seed is None else chosen.sel(seed=seed)).values
+        except KeyError:
+            raise ValueError(f"seed must be one of {chosen['seed'].values.tolist()}, got {seed}.") from None
+
+    @cached_property
+    def _act(self) -> Callable[..., Any]:
+        policy = self.built.problem.policy
+        if policy is None:
+            raise ValueError(f"problem {self.config.problem.name!r} has no policy; there is nothing to act with.")
+
+        def act(params: Any, observation: Any, key: Any) -> Any:
+            greedy = policy.mode(params, observation)
+            return greedy if key is None else policy.sample(policy.noise(key), params, observation)[0]
+
+        return jax.jit(act)
+
+    def policy(self, observation: Any, *, key: Any = None, seed: int | None = None) -> np.ndarray:
+        """The trained policy's action: the most probable one, or a random one if a JAX key is given."""
+        return np.asarray(self._act(self.params(seed), observation, key))
+
+    @property
+    def finished(self) -> bool:
+        """Whether all rounds have been played."""
+        return self.record.sizes["round"] >= self.config.rounds
+
+
+def load(path: str | Path) -> Run:
+    """A run from its directory.
+
+    Raises:
+      RunError: the directory is not a run's, is damaged, or comes from another version.
+    """
+    path = Path(path)
+    config = from_dict(record.read_config(path))
+    return Run(path, config, record.read(path))
+
+
+def train(
+    config: Config,
+    out: str | Path | None = None,
+    *,
+    init_from: Run | None = None,
+    show_progress: bool = True,
+    checkpoint_seconds: float = 20.0,
+    watchers: tuple[Watcher, ...] = (),
+) -> Run:
+    """Runs an experiment and leaves it in a new directory.
+
+    Args:
+      out: the directory; None is runs/METHOD-DATE-TIME. An existing one is never touched.
+      init_from: start from the final parameters of another run instead of the problem's own θ⁰; seeds are matched in order, and around.
+      checkpoint_seconds: at most so much work is lost when the process is killed.
+      watchers: called after every saved stretch of rounds.
+    Raises:
+      ValueError: the configuration does not fit.
+      RunError: ``out`` is taken.
+      Interrupted: by Ctrl-C or SIGTERM, with everything saved.
+    """
+    use_all_cores()
+    built = build(config)
+    initial = None if init_from is None else _initial_params(init_from, built, config)
+    path = Path(out) if out is not None else Path("runs") / f"{config.method.name.replace(':', '.')}-{time.strftime('%Y%m%d-%H%M%S')}"
+    record.create(path, to_dict(config))
+    return _play(path, config, built, initial, show_progress, checkpoint_seconds, watchers)
+
+
+def resume(
+    path: str | Path,
+    *,
+    show_progress: bool = True,
+    checkpoint_seconds: float = 20.0,
+    watchers: tuple[Watcher, ...] = (),
+) -> Run:
+    """Goes on with an interrupted run, to bitwise the same end; a finished one is just loaded.
+
+    Raises:
+      RunError: the directory is not a run's, is damaged, or comes from another version.
+      Interrupted: by Ctrl-C or SIGTERM, with everything saved.
+    """
+    path = Path(path)
+    config = from_dict(record.read_config(path))
+    if (path / "record.nc").is_file():
+        return load(path)
+    use_all_cores()
+    return _play(path, config, build(config), None, show_progress, checkpoint_seconds, watchers)
+
+
+def make_lanes(config: Config, built: Built, initial: np.ndarray | None = None) -> Vectorised:
+    """One lane per seed, all with the same hyperparameters."""
+    hypers = {name: np.full(config.seeds, value, np.asarray(jnp.zeros(())).dtype) for name, value in built.hyper.items()}
+    return Vectorised(
+        built.recipe, built.problem, hypers, config.seed_list, chunk_rounds=config.chunk_rounds, initial_params=initial
+    )
+
+
+def _initial_params(source: Run, built: Built, config: Config) -> np.ndarray:
+    params = source.record["params"].values
+    wanted = jax.eval_shape(built.problem.init, jax.random.key(0)).shape[0]
+    if params.shape[1] != wanted:
+        raise ValueError(
+            f"init_from={source.path} has {params.shape[1]} parameters, this problem needs {wanted}; use the same problem and network."
+        )
+    return params[np.arange(config.seeds) % len(params)]
+
+
+def _play(
+    path: Path,
+    config: Config,
+    built: Built,
+    initial: np.ndarray | None,
+    show_progress: bool,
+    checkpoint_seconds: float,
+    watchers: tuple[Watcher, ...],
+) -> Run:
+    lanes = make_lanes(config, built, initial)
+    first = record.progress(path)
+    clock = 0.0
+    if first:
+        state = record.read_state(path, lanes.state_shape())
+        clock = float(record.read(path)["wall_seconds"][-1])
+    else:
+        state = lanes.start()
+    method = built.recipe({name: float(value) for name, value in built.hyper.items()})
+    broadcast = jax.eval_shape(lambda s: announce(method, jax.random.key(0), s.controller), lanes.lane_shape())
+    downlink_bits = 8 * wire.tree_size((broadcast.params, broadcast.signal))
+
+    saved, logs, round = first, [], first
+    started = last_save = time.monotonic()
+
+    def save() -> None:
+        nonlocal saved, logs, last_save
+        if not logs:
+            return
+        log = jax.tree.map(lambda *parts: np.concatenate(parts, 1), *logs)
+        params = np.asarray(state.controller.params)[: config.seeds]
+        segment = record.to_dataset(
+            log,
+            first=saved,
+            seeds=config.seed_list,
+            params=params,
+            downlink_bits=downlink_bits,
+            wall=clock + time.monotonic() - started,
+        )
+        record.save(path, segment, state)
+        saved, logs, last_save = round, [], time.monotonic()
+        for watcher in watchers:
+            watcher(segment, round)
+
+    with _bar(config, first, show_progress) as report, _stop_signals() as stopped:
+        while round < config.rounds:
+            state, log = lanes.advance(state, round, config.rounds)
+            round = min(round + config.chunk_rounds, config.rounds)
+            logs.append(log)
+            report(log, round)
+            if stopped() or round == config.rounds or time.monotonic() - last_save >= checkpoint_seconds:
+                save()
+            if stopped() and round < config.rounds:
+                raise Interrupted(path, round)
+    return Run(path, config, record.finish(path))
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM ask for a stop between chunks; a second Ctrl-C stops at once. Outside the main thread signals are left alone."""
+    asked = []
+
+    def ask(number: int, frame: Any) -> None:
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    old = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            old[number] = signal.signal(number, ask)
+    except ValueError:  # not the main thread
+        pass
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _bar(config: Config, first: int, show: bool) -> Iterator[Callable[[Any, int], None]]:
+    """A progress bar with ETA, the score of the last chunk and the upload fraction so far."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[status]}"),
+    )
+    sent = np.zeros(2)
+    with Progress(*columns, disable=not show) as bar:
+        task = bar.add_task(config.method.name, total=config.rounds, completed=first, status="compiling")
+
+        def report(log: Any, round: int) -> None:
+            sent[:] += log.sent.sum(), log.sent.size
+            status = f"score {log.scores['score_scaled'].mean():.3f}  uploads {sent[0] / sent[1]:.1%}"
+            bar.update(task, completed=round, status=status)
+
+        yield report
