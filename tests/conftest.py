@@ -6,5 +6,6 @@ from jaxtyping import install_import_hook
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_disable_most_optimizations", True)  # compiles four times faster, and compiling is most of the time
 
 install_import_hook("lapg", "beartype.beartype")

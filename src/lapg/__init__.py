@@ -1,1 +1,41 @@
-"""Communication-efficient distributed reinforcement learning."""
+"""lapg: communication-efficient distributed reinforcement learning.
+
+A controller and M learners train a policy together; each learner uploads its innovation only when a trigger says that it has something new to say.
+"""
+
+from importlib.metadata import version
+
+from lapg import estimators, ledger, methods, policies, problems, types
+from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, ProblemConfig
+from lapg.experiments.evaluate import evaluate, render
+from lapg.experiments.run import Interrupted, Run, load, resume, train
+from lapg.record import RunError
+from lapg.runtimes import Vectorised, sequential
+from lapg.uplink import compressors, memories, triggers
+
+__version__ = version("lapg")
+__all__ = [
+    "Config",
+    "EstimatorConfig",
+    "Interrupted",
+    "MethodConfig",
+    "ProblemConfig",
+    "Run",
+    "RunError",
+    "Vectorised",
+    "compressors",
+    "estimators",
+    "evaluate",
+    "ledger",
+    "load",
+    "memories",
+    "methods",
+    "policies",
+    "problems",
+    "render",
+    "resume",
+    "sequential",
+    "train",
+    "triggers",
+    "types",
+]

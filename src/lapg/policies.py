@@ -53,7 +53,7 @@ def softmax_table(num_states: int, num_actions: int) -> Policy:
 
 
 def softmax_mlp(num_inputs: int, hidden: Sequence[int], num_actions: int, activation: str = "relu") -> Policy:
-    """A fully connected network with softmax output. θ⁰: weights LeCun normal, biases 0.
+    """A fully connected network with softmax output. θ⁰: weights normal with variance 1/fan-in, biases 0.
 
     Raises:
       ValueError: unknown activation, or a layer width below 1.
@@ -66,11 +66,11 @@ def softmax_mlp(num_inputs: int, hidden: Sequence[int], num_actions: int, activa
     shapes = list(pairwise(widths))
     blank = [(jnp.zeros(shape), jnp.zeros(shape[1])) for shape in shapes]
     flat, unravel = ravel_pytree(blank)
-    lecun = jax.nn.initializers.lecun_normal()
+    scaled = jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
     def init(key: Key[Array, ""]) -> Float[Array, " d"]:
         keys = jax.random.split(key, len(shapes))
-        return ravel_pytree([(lecun(k, s, flat.dtype), jnp.zeros(s[1])) for k, s in zip(keys, shapes, strict=True)])[0]
+        return ravel_pytree([(scaled(k, s, flat.dtype), jnp.zeros(s[1])) for k, s in zip(keys, shapes, strict=True)])[0]
 
     def logits(params: Float[Array, " d"], observation: Float[Array, " n"]) -> Float[Array, " A"]:
         value = observation

@@ -96,6 +96,11 @@ def load(path: str | Path) -> Run:
     return Run(path, config, record.read(path))
 
 
+def default_out(config: Config) -> Path:
+    """runs/METHOD-DATE-TIME."""
+    return Path("runs") / f"{config.method.name.replace(':', '.')}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
 def train(
     config: Config,
     out: str | Path | None = None,
@@ -120,7 +125,7 @@ def train(
     use_all_cores()
     built = build(config)
     initial = None if init_from is None else _initial_params(init_from, built, config)
-    path = Path(out) if out is not None else Path("runs") / f"{config.method.name.replace(':', '.')}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path = default_out(config) if out is None else Path(out)
     record.create(path, to_dict(config))
     return _play(path, config, built, initial, show_progress, checkpoint_seconds, watchers)
 

@@ -91,7 +91,10 @@ class Vectorised:
             return jax.lax.scan(step, states, first + jnp.arange(chunk_rounds))
 
         lanes, everybody = PartitionSpec("lane"), PartitionSpec()
-        self._start = jax.jit(self._spread(jax.vmap(start), (lanes, lanes, lanes), lanes))
+        self._start = jax.jit(
+            self._spread(jax.vmap(start), (lanes, lanes, lanes), lanes),
+            compiler_options={"xla_backend_optimization_level": "1"},  # runs once: compile it quickly
+        )
         self._chunk = jax.jit(
             self._spread(chunk, (lanes, lanes, lanes, everybody, everybody), (lanes, PartitionSpec(None, "lane")))
         )

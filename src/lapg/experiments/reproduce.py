@@ -1,0 +1,128 @@
+"""Reproducing a figure: run its line-up, entry by entry, then report from the records alone."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from lapg import record
+from lapg.experiments import plots, report
+from lapg.experiments.compare import Comparison, compare, to_curve
+from lapg.experiments.figures import FIGURES, Entry, Preset, lineup
+from lapg.experiments.run import Run, load, resume, train
+from lapg.ledger import upload_fraction
+from lapg.record import RunError
+
+CONTENTS = "comparison.json"
+
+
+def slug(label: str) -> str:
+    """A label as a directory name."""
+    return "".join(c if c.isalnum() else "-" for c in label.lower()).strip("-")
+
+
+def play(entries: Sequence[Entry], path: Path, about: dict[str, Any], *, show_progress: bool = True) -> None:
+    """Runs the entries in order, each in its own directory below ``path``; finished ones are kept, unfinished ones go on.
+
+    Raises:
+      RunError: ``path`` holds another line-up.
+    """
+    wanted = {"format": record.FORMAT, **about, "runs": {entry.label: slug(entry.label) for entry in entries}}
+    file = path / CONTENTS
+    if file.is_file():
+        if read_contents(path) != wanted:
+            raise RunError(f"out={path} holds another comparison than the one asked for; choose a new directory, or ask for the same one.")
+    elif path.exists() and any(path.iterdir()):
+        raise RunError(f"out={path} must be a new directory or an unfinished comparison, but there is something else in it.")
+    else:
+        path.mkdir(parents=True, exist_ok=True)
+        record.replace_file(file, lambda temporary: temporary.write_text(json.dumps(wanted, indent=2), encoding="utf-8"))
+    done: dict[str, Run] = {}
+    for entry in entries:
+        place, config = path / slug(entry.label), entry.config
+        if entry.rate_of is not None:
+            rate = float(upload_fraction(done[entry.rate_of].record["sent"].values).mean())
+            config = dataclasses.replace(config, method=dataclasses.replace(config.method, rate=rate))
+        started = (place / "config.json").is_file()
+        done[entry.label] = (
+            resume(place, show_progress=show_progress) if started else train(config, place, show_progress=show_progress)
+        )
+
+
+def read_contents(path: Path) -> dict[str, Any]:
+    """What a comparison's directory holds.
+
+    Raises:
+      RunError: it is not one, or damaged.
+    """
+    try:
+        content = json.loads((path / CONTENTS).read_text(encoding="utf-8"))
+        if not isinstance(content["runs"], dict):
+            raise TypeError("runs must be a table")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} must be the directory of a comparison, but its {CONTENTS} cannot be read ({error}).") from error
+    return content
+
+
+def summarise(path: Path, console: Console) -> Comparison:
+    """Draws picture and tables of a comparison from its records, into its directory and onto the terminal."""
+    content = read_contents(path)
+    runs = {label: load(path / place) for label, place in content["runs"].items()}
+    return summarise_runs(
+        runs, path, console, title=content.get("title", path.name), claims=content.get("claims", {})
+    )
+
+
+def summarise_runs(
+    runs: dict[str, Run], path: Path, console: Console, *, title: str, claims: dict[str, str], reference: str = "PG"
+) -> Comparison:
+    """The same for any runs that share seeds and rounds."""
+    curves = {label: to_curve(run.record) for label, run in runs.items()}
+    comparison = compare(curves, reference)
+    found = report.verdicts(comparison, claims)
+    base = curves[reference].score.mean(0)
+    start = base[:10].mean()
+    target = start + 0.9 * (comparison.rows[reference].final.value - start)
+    plots.draw(title, curves, target, path / "figure.png")
+    (path / "report.md").write_text(report.markdown(title, comparison, found, curves, reference), encoding="utf-8")
+    report.write_json(path / "report.json", comparison, found)
+    report.show(title, comparison, found, console)
+    console.print(f"picture: {path / 'figure.png'}   report: {path / 'report.md'}")
+    return comparison
+
+
+def reproduce(
+    names: Sequence[str],
+    presets: Sequence[Preset],
+    out: Path,
+    *,
+    seeds: int | None = None,
+    rounds: int | None = None,
+    console: Console,
+    show_progress: bool = True,
+) -> None:
+    """Reproduces figures with presets into ``out``/FIGURE-PRESET; goes on where an earlier call was interrupted."""
+    comparisons = {}
+    for name in names:
+        for preset in presets:
+            figure, place = FIGURES[name], out / f"{name}-{preset}"
+            entries = lineup(figure, preset, seeds=seeds, rounds=rounds)
+            claims = {label: figure.claim for label in ("LAPG", "LAPG average", "AWAPG") if label in {e.label for e in entries}}
+            scales = "heterogeneous" if figure.heterogeneous else "homogeneous"
+            title = f"Figure {name[3:]}, preset {preset}: {figure.num_agents} agents, {figure.activation}, {scales}"
+            console.rule(title)
+            play(entries, place, {"title": title, "claims": claims}, show_progress=show_progress)
+            comparisons[name, preset] = summarise(place, console)
+    for preset in presets:
+        if ("fig3", preset) in comparisons and ("fig4", preset) in comparisons:
+            found = [
+                report.momentum_verdict(
+                    *(comparisons[name, preset].rows[label].costs[0.90].uploads_saving for name in ("fig3", "fig4")), label
+                )
+                for label in ("LAPG", "AWAPG")
+                if all(label in comparisons[name, preset].rows for name in ("fig3", "fig4"))
+            ]
+            report.show_verdicts(found, console)

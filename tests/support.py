@@ -1,0 +1,46 @@
+"""Plays a method round by round and keeps every state, which the runtimes do not."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lapg.runtimes.protocol import initialise, play_round, sample_batch
+
+
+def player(recipe: Any, problem: Any, num_rounds: int, seed: int = 0) -> Callable[[dict[str, Any]], tuple[Any, Any]]:
+    """Compiles once; hyper → states before every round and after the last (leading axis K + 1), logs (leading axis K)."""
+    root = jax.random.key(seed)
+
+    @jax.jit
+    def run(hyper: dict[str, Any]) -> tuple[Any, Any]:
+        method = recipe(hyper)
+
+        def step(state: Any, _: None) -> tuple[Any, Any]:
+            after, log = play_round(method, problem, root, state)
+            return after, (after, log)
+
+        start = initialise(method, problem, root)
+        _, (states, logs) = jax.lax.scan(step, start, length=num_rounds)
+        return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), start, states), logs
+
+    return lambda hyper: jax.tree.map(np.asarray, run(hyper))
+
+
+def quadratic_gradients(problem: Any, params: np.ndarray, num: int, seed: int = 0, step: int = 0) -> np.ndarray:
+    """What every learner of a quadratic measures at θ^0, ..., θ^{K-1}: [K, d] → [K, M, d], from the addressed draws, in NumPy."""
+    root = jax.random.key(seed)
+
+    @jax.jit
+    def draws(params: Any) -> Any:
+        def one(k: Any, theta: Any) -> Any:
+            return jax.vmap(lambda task: sample_batch(problem, root, task, theta, k, step, num)["noise"])(problem.tasks)
+
+        return jax.vmap(one)(jnp.arange(params.shape[0]), params)
+
+    noise = np.asarray(draws(jnp.asarray(params))).mean(2)
+    tasks = jax.tree.map(np.asarray, problem.tasks)
+    slope = tasks.extra["curvature"] * (params[:, None] - tasks.extra["centre"])
+    return tasks.scale[:, None] * slope + noise
