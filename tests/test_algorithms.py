@@ -3,12 +3,12 @@
 import jax
 import numpy as np
 import pytest
-from oracles import algorithms
-from support import player
 
 from lapg import estimators, methods
 from lapg.problems import cooperative_navigation
 from lapg.runtimes.protocol import sample_batch
+from oracles import algorithms
+from support import player
 
 ROUNDS, BATCH, HIDDEN, XI = 12, 3, (4, 3), (0.5, 0.3, 0.1)
 # A gradient is a sum of N T(T+1)/2 = 45 scores of about 100 operations each: relative error below 45 · 100 · 2.2e-16 = 1e-12, and θ adds up 12 of them.

@@ -11,12 +11,16 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from lapg.experiments import figures, tune as tuning
+from lapg.experiments import figures
+from lapg.experiments import tune as tuning
 from lapg.experiments.config import ESTIMATORS, PROBLEMS, Config, read_toml
 from lapg.experiments.evaluate import evaluate as evaluate_run
 from lapg.experiments.evaluate import render as render_run
-from lapg.experiments.reproduce import CONTENTS, reproduce as reproduce_figures, summarise, summarise_runs
-from lapg.experiments.run import Interrupted, Watcher, default_out, load, resume as resume_run, train as train_run
+from lapg.experiments.reproduce import CONTENTS, summarise, summarise_runs
+from lapg.experiments.reproduce import reproduce as reproduce_figures
+from lapg.experiments.run import Interrupted, Watcher, default_out, load
+from lapg.experiments.run import resume as resume_run
+from lapg.experiments.run import train as train_run
 from lapg.methods import METHODS
 from lapg.runtimes import use_all_cores
 
@@ -51,9 +55,7 @@ def reproduce(
     reproduce_figures(_chosen(figure), preset, out, seeds=seeds, rounds=rounds, console=console)
 
 
-def tune(
-    figure: Positional[FigureName], preset: figures.Preset = "recommended", rounds: int | None = None
-) -> None:
+def tune(figure: Positional[FigureName], preset: figures.Preset = "recommended", rounds: int | None = None) -> None:
     """Print the tuning sweeps behind a preset: every method, equal budgets, seeds 1000-1004.
 
     Args:
@@ -134,9 +136,7 @@ def evaluate(run: Positional[Path], episodes: int = 100, seed: int = 0) -> None:
     console.print("mean over learners and trained seeds ± standard error over seeds")
 
 
-def report(
-    runs: Positional[tuple[Path, ...]], reference: str | None = None, out: Path = Path("runs/report")
-) -> None:
+def report(runs: Positional[tuple[Path, ...]], reference: str | None = None, out: Path = Path("runs/report")) -> None:
     """Draw figures and tables again from records alone.
 
     Args:
@@ -155,14 +155,18 @@ def report(
         raise ValueError("runs must have directories of different names, so that the report can tell them apart.")
     reference = reference or next((name for name, run in loaded.items() if run.config.method.name == "pg"), None)
     if reference not in loaded:
-        raise ValueError("a comparison needs a run of pg among RUNS, or --reference NAME, one of " + ", ".join(loaded) + ".")
+        raise ValueError(
+            "a comparison needs a run of pg among RUNS, or --reference NAME, one of " + ", ".join(loaded) + "."
+        )
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"out={out} must be a new directory, but there is something in it; choose another name.")
     out.mkdir(parents=True, exist_ok=True)
     summarise_runs(loaded, out, console, title="Comparison", claims={}, reference=reference)
 
 
-def render(run: Positional[Path], out: Path | None = None, seed: int | None = None, episode: int = 0, stochastic: bool = False) -> None:
+def render(
+    run: Positional[Path], out: Path | None = None, seed: int | None = None, episode: int = 0, stochastic: bool = False
+) -> None:
     """Draw an episode under the learned policy as an animated GIF.
 
     Args:
@@ -189,7 +193,9 @@ def list_parts() -> None:
     for name, text in figures.PRESET_TEXTS.items():
         table.add_row("preset", name, text)
     console.print(table)
-    console.print("Your own problem, estimator, method or optimiser goes by MODULE:NAME wherever a built-in name can stand.")
+    console.print(
+        "Your own problem, estimator, method or optimiser goes by MODULE:NAME wherever a built-in name can stand."
+    )
 
 
 def _config_file(arguments: Sequence[str]) -> Config:
@@ -215,7 +221,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "list": list_parts,
         }
         tyro.extras.subcommand_cli_from_dict(
-            commands, prog="lapg", description="Communication-efficient distributed reinforcement learning.", args=arguments
+            commands,
+            prog="lapg",
+            description="Communication-efficient distributed reinforcement learning.",
+            args=arguments,
         )
     except Interrupted as stop:
         _fail(str(stop), 130)

@@ -52,7 +52,7 @@ def make_controller(
     def step(state: ControllerState, arrival: Arrival) -> tuple[ControllerState, RoundLog]:
         aggregate = state.aggregate + arrival.total if reuses else arrival.total
         updates, inner = optimiser.update(aggregate, state.optimiser, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params = jnp.asarray(optax.apply_updates(state.params, updates))
         displacement = params - state.params
         after = ControllerState(
             state.round + 1,

@@ -65,9 +65,7 @@ def make_memory(name: MemoryName, average_weight: Scalar = 0.1) -> Memory:
     return choices[name]()
 
 
-def pg(
-    setting: Setting, *, step_size: Scalar, momentum: Scalar = 0.0, optimiser: Optimiser = heavy_ball
-) -> Method:
+def pg(setting: Setting, *, step_size: Scalar, momentum: Scalar = 0.0, optimiser: Optimiser = heavy_ball) -> Method:
     """Policy gradient: everybody uploads every round (11). Source: arXiv 1812.03239, Algorithm 1."""
     return assemble(setting, memories.fresh(), triggers.always(), optimiser(step_size, momentum))
 
@@ -133,8 +131,10 @@ def awapg(
     max_age: int | None = 200,
     optimiser: Optimiser = heavy_ball,
 ) -> Method:
-    """Age-weighted accumulated policy gradient, the recommended method: gradients come together at the learner, which uploads their sum when
-    age · size passes a threshold (`lapg.uplink.triggers.age_weighted`)."""
+    """Age-weighted accumulated policy gradient, the recommended method.
+
+    Gradients come together at the learner, which uploads their sum when age · size passes a threshold (`lapg.uplink.triggers.age_weighted`).
+    """
     trigger = triggers.age_weighted(threshold, scale=scale, step_size=step_size, max_age=max_age)
     return assemble(setting, memories.accumulator(), trigger, optimiser(step_size, momentum))
 
@@ -166,14 +166,10 @@ def random(
     optimiser: Optimiser = heavy_ball,
 ) -> Method:
     """Control: every learner uploads with probability ``rate``."""
-    return assemble(
-        setting, make_memory(memory, average_weight), triggers.random(rate), optimiser(step_size, momentum)
-    )
+    return assemble(setting, make_memory(memory, average_weight), triggers.random(rate), optimiser(step_size, momentum))
 
 
-def never(
-    setting: Setting, *, step_size: Scalar, momentum: Scalar = 0.0, optimiser: Optimiser = heavy_ball
-) -> Method:
+def never(setting: Setting, *, step_size: Scalar, momentum: Scalar = 0.0, optimiser: Optimiser = heavy_ball) -> Method:
     """Control: one upload in round 0, reused for ever: a constant direction."""
     return assemble(setting, memories.lagged(), triggers.never(), optimiser(step_size, momentum))
 

@@ -120,9 +120,7 @@ def product(policies: Sequence[Policy]) -> Policy:
         return actions, sum(log_probs)
 
     def log_prob(params: Float[Array, " d"], observations: tuple[PyTree, ...], actions: tuple[PyTree, ...]) -> Any:
-        return sum(
-            p.log_prob(*rest) for p, *rest in zip(policies, split(params), observations, actions, strict=True)
-        )
+        return sum(p.log_prob(*rest) for p, *rest in zip(policies, split(params), observations, actions, strict=True))
 
     return Policy(
         init=lambda key: jnp.concatenate(each_key(lambda policy: policy.init, key)),

@@ -32,7 +32,9 @@ class RunError(ValueError):
     """A run directory that cannot be used, and what to do about it."""
 
 
-def to_dataset(log: Log, *, first: int, seeds: list[int], params: np.ndarray, downlink_bits: int, wall: float) -> xr.Dataset:
+def to_dataset(
+    log: Log, *, first: int, seeds: list[int], params: np.ndarray, downlink_bits: int, wall: float
+) -> xr.Dataset:
     """Labels the log of a stretch of rounds, leading axes (seed, round).
 
     Bits are payload without headers; ``wall_seconds`` is the run's clock at the end of the stretch; ``params`` is θ after it.
@@ -71,14 +73,21 @@ def create(path: Path, config: dict[str, Any]) -> None:
       RunError: there is something at ``path`` already.
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise RunError(f"out={path} must be a new or empty directory, but there is something in it; choose another name, or --resume it.")
+        raise RunError(
+            f"out={path} must be a new or empty directory, but there is something in it; choose another name, or --resume it."
+        )
     path.mkdir(parents=True, exist_ok=True)
     content = {"format": FORMAT, "versions": versions(), "config": config}
-    replace_file(path / "config.json", lambda file: _write_text(file, json.dumps(content, indent=2)))
+    write_text(path / "config.json", json.dumps(content, indent=2))
 
 
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file in one step (see `replace_file`)."""
+
+    def write(file: Path) -> None:
+        file.write_text(text, encoding="utf-8")
+
+    replace_file(path, write)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -91,12 +100,16 @@ def read_config(path: Path) -> dict[str, Any]:
         raise RunError(f"run={path} must be the directory of a run, but there is no such directory.")
     file = path / "config.json"
     if not file.is_file():
-        raise RunError(f"run={path} must be the directory of a run, but it has no config.json; is it one level up or down?")
+        raise RunError(
+            f"run={path} must be the directory of a run, but it has no config.json; is it one level up or down?"
+        )
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         found, config = content["format"], content["config"]
     except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{file} must be a run's configuration, but it is damaged ({error}); restore it or start a new run.") from error
+        raise RunError(
+            f"{file} must be a run's configuration, but it is damaged ({error}); restore it or start a new run."
+        ) from error
     if found != FORMAT:
         raise RunError(
             f"run={path} has format {found}, this version of lapg reads format {FORMAT}; install the version named in its config.json."
@@ -156,7 +169,9 @@ def read_state(path: Path, like: RunState) -> RunState:
         with file.open("rb") as stream:
             return eqx.tree_deserialise_leaves(stream, like)
     except (OSError, ValueError, RuntimeError, EOFError) as error:
-        raise RunError(f"{file} must be the state of this run, but it cannot be read ({type(error).__name__}); start a new run.") from error
+        raise RunError(
+            f"{file} must be the state of this run, but it cannot be read ({type(error).__name__}); start a new run."
+        ) from error
 
 
 def read(path: Path) -> xr.Dataset:
@@ -176,7 +191,15 @@ def read(path: Path) -> xr.Dataset:
     if any(span[0] != end for span, end in zip(spans, ends, strict=False)):
         raise RunError(f"run={path} lacks some of its rounds-*.nc files; restore them or run again.")
     parts = [read_dataset(path / name) for _, _, name in spans]
-    merged = xr.concat([part.drop_vars("params") for part in parts], "round", data_vars="minimal", coords="minimal", compat="override", join="exact", combine_attrs="override")
+    merged = xr.concat(
+        [part.drop_vars("params") for part in parts],
+        "round",
+        data_vars="minimal",
+        coords="minimal",
+        compat="override",
+        join="exact",
+        combine_attrs="override",
+    )
     return merged.assign(params=parts[-1]["params"])
 
 

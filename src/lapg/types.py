@@ -277,8 +277,11 @@ class Memory(NamedTuple):
 
 
 class Compressor(NamedTuple):
-    """Stateless. ``compress: key, innovation → message`` · ``decompress: message → vector`` · ``num_bits: message → whole bytes``
-    · on the host ``encode: message → bytes`` and ``decode: bytes, like → message``, with num_bits == 8·len(encode)."""
+    """What a message looks like; stateless.
+
+    ``compress: key, innovation → message`` · ``decompress: message → vector`` · ``num_bits: message → whole bytes``
+    · on the host ``encode: message → bytes`` and ``decode: bytes, like → message``, with num_bits == 8·len(encode).
+    """
 
     compress: Callable[..., Any]
     decompress: Callable[..., Any]
@@ -308,9 +311,12 @@ class Trigger(NamedTuple):
 
 
 class Learner(NamedTuple):
-    """``init: key, index, θ → LearnerState`` · ``behaviour: LearnerState, Broadcast → θ to sample with`` ·
+    """The learner's side.
+
+    ``init: key, index, θ → LearnerState`` · ``behaviour: LearnerState, Broadcast → θ to sample with`` ·
     ``absorb: key, task, LearnerState, Broadcast, batch → LearnerState`` (inner steps before the last) ·
-    ``reply: key, task, LearnerState, Broadcast, batch → LearnerState, Upload, LearnerLog``."""
+    ``reply: key, task, LearnerState, Broadcast, batch → LearnerState, Upload, LearnerLog``.
+    """
 
     init: Callable[..., LearnerState]
     behaviour: Callable[..., Any]
@@ -319,8 +325,11 @@ class Learner(NamedTuple):
 
 
 class Controller(NamedTuple):
-    """``init: θ, M → ControllerState`` · ``broadcast: key, ControllerState → Broadcast`` · ``gather: Uploads (leading axis M) → Arrival`` ·
-    ``step: ControllerState, Arrival → ControllerState, RoundLog``."""
+    """The controller's side.
+
+    ``init: θ, M → ControllerState`` · ``broadcast: key, ControllerState → Broadcast`` · ``gather: Uploads (leading axis M) → Arrival`` ·
+    ``step: ControllerState, Arrival → ControllerState, RoundLog``.
+    """
 
     init: Callable[..., ControllerState]
     broadcast: Callable[..., Broadcast]

@@ -50,7 +50,7 @@ def log_softmax(logits):
 
 
 def log_probs(layers, agent, observation, activation="relu"):
-    """log π_m(·|s; θ_m)."""
+    """Log π_m(·|s; θ_m)."""
     value = observation
     for depth, (weight, bias) in enumerate(layers):
         value = (ACTIVATIONS[activation][0](value) if depth else value) @ weight[agent] + bias[agent]

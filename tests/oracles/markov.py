@@ -28,7 +28,9 @@ def episodes(theta, transitions, losses, initial, num_steps):
 def value_by_enumeration(theta, transitions, losses, initial, num_steps, discount):
     """E Σ_{t<T} γ^t ℓ(s_t, a_t)."""
     weights = discount ** np.arange(num_steps)
-    return sum(chance * (weights @ cost) for chance, _, _, cost in episodes(theta, transitions, losses, initial, num_steps))
+    return sum(
+        chance * (weights @ cost) for chance, _, _, cost in episodes(theta, transitions, losses, initial, num_steps)
+    )
 
 
 def score_moments(theta, transitions, losses, initial, num_steps, discount):

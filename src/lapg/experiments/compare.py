@@ -172,7 +172,8 @@ def compare(curves: Mapping[str, Curve], reference: str = "PG", seed: int = 0) -
             hits = _hits(weights @ smooth, target)
             missed, at = hits < 0, np.maximum(hits, 0) + offset - 1
             spent, bits = (
-                np.where(missed, np.inf, (weights * total[:, at].T).sum(1)) for total in (curve.uploads, curve.uplink_bits)
+                np.where(missed, np.inf, (weights * total[:, at].T).sum(1))
+                for total in (curve.uploads, curve.uplink_bits)
             )
             key = label, level
             rounds[key], uploads[key] = np.where(missed, np.inf, at + 1), spent

@@ -133,7 +133,9 @@ class Config:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}.")
         if not 0 <= self.first_seed <= 2**32 - 1 - self.seeds:
-            raise ValueError(f"first_seed must be >= 0 and leave room for {self.seeds} seeds below 2^32, got {self.first_seed}.")
+            raise ValueError(
+                f"first_seed must be >= 0 and leave room for {self.seeds} seeds below 2^32, got {self.first_seed}."
+            )
 
     @property
     def seed_list(self) -> list[int]:
@@ -188,18 +190,26 @@ def _estimator(config: EstimatorConfig, problem: Problem) -> Any:
     wanted = {name: offered[name] for name in offered if name in inspect.signature(factory).parameters}
     for name, value in wanted.items():
         if value is None:
-            raise ValueError(f"estimator {config.name!r} needs a problem with a known {name}, which this one has not; choose another estimator.")
+            raise ValueError(
+                f"estimator {config.name!r} needs a problem with a known {name}, which this one has not; choose another estimator."
+            )
     return factory(**wanted, **arguments("estimator", factory, config))
 
 
-def _optimiser(config: MethodConfig) -> Callable[..., optax.GradientTransformation]:
+def _optimiser(config: MethodConfig) -> Callable[..., Any]:
     if config.optimiser == "heavy_ball":
         return heavy_ball
     public = {name: getattr(optax, name) for name in dir(optax) if not name.startswith("_")}
     factory = resolve("optimiser", config.optimiser, {name: f for name, f in public.items() if callable(f)})
     if config.momentum is not None:
-        raise ValueError(f"momentum={config.momentum} goes with optimiser heavy_ball, not {config.optimiser!r}; leave it out.")
-    return lambda step_size, momentum: factory(step_size)
+        raise ValueError(
+            f"momentum={config.momentum} goes with optimiser heavy_ball, not {config.optimiser!r}; leave it out."
+        )
+
+    def make(step_size: Any, momentum: Any) -> Any:
+        return factory(step_size)
+
+    return make
 
 
 def resolve(kind: str, name: str, known: Mapping[str, Part]) -> Part:
@@ -234,7 +244,9 @@ def arguments(kind: str, factory: Callable[..., Any], config: Any) -> dict[str, 
         taken = [name for name, parameter in signature.items() if parameter.kind is parameter.KEYWORD_ONLY]
         for name in given:
             if name not in signature:
-                raise ValueError(f"{kind}.{name} is not an option of {kind} {config.name!r}; it takes {', '.join(taken)}.")
+                raise ValueError(
+                    f"{kind}.{name} is not an option of {kind} {config.name!r}; it takes {', '.join(taken)}."
+                )
     return given
 
 
@@ -259,7 +271,9 @@ def from_dict(data: Mapping[str, Any], default: Any = None, where: str = "config
     changes = {}
     for name, value in data.items():
         if name not in known:
-            raise ValueError(f"{where}.{name} is not a setting; known are {', '.join(known)}. Is the file from another version of lapg?")
+            raise ValueError(
+                f"{where}.{name} is not a setting; known are {', '.join(known)}. Is the file from another version of lapg?"
+            )
         current = getattr(default, name)
         if dataclasses.is_dataclass(current):
             if not isinstance(value, Mapping):

@@ -14,7 +14,7 @@ from lapg.sampling import rollout, rollouts
 from lapg.types import NOBODY, SAMPLE, Environment, Policy, Problem, address
 
 FRESH = 2**31
-"""Evaluation uses seeds from here on; training refuses none of them, but nobody trains on two billion."""
+"""Fresh episodes use the seeds from here on."""
 
 
 def _acting(problem: Problem, run: Run) -> tuple[Environment, Policy]:
@@ -55,7 +55,7 @@ def evaluate(run: Run, num_episodes: int = 100, seed: int = 0) -> xr.Dataset:
             return judge(task, sample(key, task, params, num_episodes))
 
         per_learner = jax.vmap(one, (None, None, 0))
-        return jax.jit(lambda ps, lanes: jax.lax.map(lambda x: per_learner(*x, problem.tasks), (ps, lanes)))
+        return jax.jit(lambda ps, lanes: jax.lax.map(lambda x: per_learner(x[0], x[1], problem.tasks), (ps, lanes)))
 
     params = jnp.asarray(run.record["params"].values)
     lanes = jnp.arange(params.shape[0])

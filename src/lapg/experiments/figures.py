@@ -120,9 +120,7 @@ def methods(figure: Figure, preset: Preset) -> tuple[EstimatorConfig, dict[str, 
     raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}.")
 
 
-def lineup(
-    figure: Figure, preset: Preset, *, seeds: int | None = None, rounds: int | None = None
-) -> list[Entry]:
+def lineup(figure: Figure, preset: Preset, *, seeds: int | None = None, rounds: int | None = None) -> list[Entry]:
     """The entries of a figure under a preset; where there is a recommended method, random uploads at its measured rate come last."""
     estimator, chosen = methods(figure, preset)
     common = Config(

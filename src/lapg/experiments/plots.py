@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from lapg.experiments.compare import WINDOW, Curve, trailing_mean
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -55,7 +55,14 @@ def draw(title: str, curves: Mapping[str, Curve], target: float, path: Path) -> 
         for axes in (by_round, by_upload):
             axes.axhline(target, color="grey", linestyle=":", linewidth=1)
             axes.set_ylabel(f"globally averaged reward per step\n(mean of {WINDOW} rounds)")
-        by_round.annotate("90 % of PG's improvement", (0.01, target), xycoords=("axes fraction", "data"), va="bottom", fontsize=8, color="grey")
+        by_round.annotate(
+            "90 % of PG's improvement",
+            (0.01, target),
+            xycoords=("axes fraction", "data"),
+            va="bottom",
+            fontsize=8,
+            color="grey",
+        )
         by_round.set(xlabel="rounds", title="Return against rounds")
         by_upload.set(xlabel="uploads so far, all learners together", title="Return against uploads", xscale="log")
         noise.set(xlabel="rounds", ylabel="σ̂² / ‖∇L_m‖²", title="Noise to signal of one gradient", yscale="log")

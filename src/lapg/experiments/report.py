@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -57,19 +58,19 @@ def verdicts(comparison: Comparison, claims: Mapping[str, str]) -> list[Verdict]
         rounds, saving, final = cost.rounds_ratio, cost.uploads_saving, row.difference
         found += [
             Verdict(
-                f"as many rounds as PG to 90 % (ratio at most {ROUNDS_TOLERANCE})",
+                f"as many rounds as PG to 90 % (≤ {ROUNDS_TOLERANCE}×)",
                 label,
                 interval(rounds),
                 _outcome(rounds.high <= ROUNDS_TOLERANCE, rounds.low > ROUNDS_TOLERANCE),
             ),
             Verdict(
-                f"final return not inferior to PG's (margin {MARGIN:.0%} of its improvement)",
+                f"final return not inferior (margin {MARGIN:.0%})",
                 label,
                 interval(final),
                 _outcome(final.low > -MARGIN, final.high < -MARGIN),
             ),
             Verdict(
-                f"uploads to 90 % {word!r} (at least {factor} times fewer)",
+                f"uploads to 90 % {word!r} (≥ {factor}× fewer)",
                 label,
                 interval(saving),
                 _outcome(saving.low >= factor, saving.high < factor),
@@ -88,21 +89,26 @@ def momentum_verdict(plain: Interval, momentum: Interval, label: str) -> Verdict
     )
 
 
-def _cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    header = ["method", "final score [95 %]", "raw", "uploads in all"]
-    for level in LEVELS:
-        header += [f"rounds to {level:.0%}", f"uploads to {level:.0%}"]
-    header += ["rounds / PG (90 %)", "fewer uploads than PG (90 %)"]
+def _finals(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    header = ["method", "final score [95 %]", "raw", "minus PG's, of its improvement [95 %]", "uploads in all"]
+    body = [
+        [label, interval(row.final), number(row.raw_final), interval(row.difference), number(row.total_uploads)]
+        for label, row in comparison.rows.items()
+    ]
+    return header, body
+
+
+def _costs(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     rival = next((label for label in comparison.rows if label.startswith("periodic")), None)
-    header += ["than periodic"] if rival else []
+    header = ["method", "to", "rounds", "uploads", "Mbit up", "rounds / PG [95 %]", "fewer uploads than PG [95 %]"]
+    header += ["than periodic [95 %]"] if rival else []
     body = []
     for label, row in comparison.rows.items():
-        cells = [label, interval(row.final), number(row.raw_final), number(row.total_uploads)]
         for level in LEVELS:
-            cells += [number(row.costs[level].rounds.value, 4), number(row.costs[level].uploads.value, 4)]
-        cells += [interval(row.costs[0.90].rounds_ratio), interval(row.costs[0.90].uploads_saving)]
-        cells += [interval(comparison.saving(label, rival))] if rival else []
-        body.append(cells)
+            cost = row.costs[level]
+            spent = [number(cost.rounds.value, 4), number(cost.uploads.value, 4), number(cost.uplink_bits.value / 1e6)]
+            cells = [label, f"{level:.0%}", *spent, interval(cost.rounds_ratio), interval(cost.uploads_saving)]
+            body.append([*cells, interval(comparison.saving(label, rival, level))] if rival else cells)
     return header, body
 
 
@@ -114,9 +120,10 @@ def _per_seed(comparison: Comparison, num_rounds: int) -> list[str]:
     return lines
 
 
-def markdown(title: str, comparison: Comparison, found: list[Verdict], curves: Mapping[str, Curve], reference: str = "PG") -> str:
+def markdown(
+    title: str, comparison: Comparison, found: list[Verdict], curves: Mapping[str, Curve], reference: str = "PG"
+) -> str:
     """The report of a figure."""
-    header, body = _cells(comparison)
     num_seeds, num_rounds = curves[reference].score.shape
     lines = [
         f"# {title}",
@@ -124,16 +131,11 @@ def markdown(title: str, comparison: Comparison, found: list[Verdict], curves: M
         f"{num_seeds} seeds, {num_rounds} rounds. {reference} gains {late_improvement(curves[reference]):.1%} of its improvement in the last fifth of the "
         "rounds (the protocol asks for less than 2 %). Brackets are 95 % bootstrap intervals over seeds, paired.",
         "",
-        "| " + " | ".join(header) + " |",
-        "|" + "---|" * len(header),
-        *("| " + " | ".join(cells) + " |" for cells in body),
-        "",
+        *_markdown_table(*_finals(comparison)),
+        *_markdown_table(*_costs(comparison)),
         "## Claims",
         "",
-        "| claim | method | measured | verdict |",
-        "|---|---|---|---|",
-        *(f"| {v.claim} | {v.label} | {v.measured} | **{v.outcome}** |" for v in found),
-        "",
+        *_markdown_table(*_claims(found)),
         "## Rounds to 90 %, seed by seed",
         "",
         *_per_seed(comparison, num_rounds),
@@ -142,22 +144,31 @@ def markdown(title: str, comparison: Comparison, found: list[Verdict], curves: M
     return "\n".join(lines)
 
 
-def show(title: str, comparison: Comparison, found: list[Verdict], console: Console) -> None:
-    """The report on a terminal."""
-    header, body = _cells(comparison)
-    table = Table(*header, title=title)
+def _markdown_table(header: list[str], body: list[list[str]]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *body]] + [""]
+
+
+def _claims(found: list[Verdict]) -> tuple[list[str], list[list[str]]]:
+    return ["claim", "method", "measured [95 %]", "verdict"], [[v.claim, v.label, v.measured, v.outcome] for v in found]
+
+
+def _show_table(header: list[str], body: list[list[str]], console: Console, title: str | None = None) -> None:
+    table = Table(*header, title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for cells in body:
         table.add_row(*cells)
     console.print(table)
+
+
+def show(title: str, comparison: Comparison, found: list[Verdict], console: Console) -> None:
+    """The report on a terminal."""
+    _show_table(*_finals(comparison), console, title)
+    _show_table(*_costs(comparison), console)
     show_verdicts(found, console)
 
 
 def show_verdicts(found: list[Verdict], console: Console) -> None:
     """Claims and verdicts on a terminal."""
-    table = Table("claim", "method", "measured [95 %]", "verdict")
-    for verdict in found:
-        table.add_row(verdict.claim, verdict.label, verdict.measured, verdict.outcome)
-    console.print(table)
+    _show_table(*_claims(found), console)
 
 
 def write_json(path: Path, comparison: Comparison, found: list[Verdict]) -> None:

@@ -34,12 +34,16 @@ def play(entries: Sequence[Entry], path: Path, about: dict[str, Any], *, show_pr
     file = path / CONTENTS
     if file.is_file():
         if read_contents(path) != wanted:
-            raise RunError(f"out={path} holds another comparison than the one asked for; choose a new directory, or ask for the same one.")
+            raise RunError(
+                f"out={path} holds another comparison than the one asked for; choose a new directory, or ask for the same one."
+            )
     elif path.exists() and any(path.iterdir()):
-        raise RunError(f"out={path} must be a new directory or an unfinished comparison, but there is something else in it.")
+        raise RunError(
+            f"out={path} must be a new directory or an unfinished comparison, but there is something else in it."
+        )
     else:
         path.mkdir(parents=True, exist_ok=True)
-        record.replace_file(file, lambda temporary: temporary.write_text(json.dumps(wanted, indent=2), encoding="utf-8"))
+        record.write_text(file, json.dumps(wanted, indent=2))
     done: dict[str, Run] = {}
     for entry in entries:
         place, config = path / slug(entry.label), entry.config
@@ -63,7 +67,9 @@ def read_contents(path: Path) -> dict[str, Any]:
         if not isinstance(content["runs"], dict):
             raise TypeError("runs must be a table")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} must be the directory of a comparison, but its {CONTENTS} cannot be read ({error}).") from error
+        raise RunError(
+            f"{path} must be the directory of a comparison, but its {CONTENTS} cannot be read ({error})."
+        ) from error
     return content
 
 
@@ -71,9 +77,7 @@ def summarise(path: Path, console: Console) -> Comparison:
     """Draws picture and tables of a comparison from its records, into its directory and onto the terminal."""
     content = read_contents(path)
     runs = {label: load(path / place) for label, place in content["runs"].items()}
-    return summarise_runs(
-        runs, path, console, title=content.get("title", path.name), claims=content.get("claims", {})
-    )
+    return summarise_runs(runs, path, console, title=content.get("title", path.name), claims=content.get("claims", {}))
 
 
 def summarise_runs(
@@ -110,7 +114,11 @@ def reproduce(
         for preset in presets:
             figure, place = FIGURES[name], out / f"{name}-{preset}"
             entries = lineup(figure, preset, seeds=seeds, rounds=rounds)
-            claims = {label: figure.claim for label in ("LAPG", "LAPG average", "AWAPG") if label in {e.label for e in entries}}
+            claims = {
+                label: figure.claim
+                for label in ("LAPG", "LAPG average", "AWAPG")
+                if label in {e.label for e in entries}
+            }
             scales = "heterogeneous" if figure.heterogeneous else "homogeneous"
             title = f"Figure {name[3:]}, preset {preset}: {figure.num_agents} agents, {figure.activation}, {scales}"
             console.rule(title)
@@ -118,11 +126,12 @@ def reproduce(
             comparisons[name, preset] = summarise(place, console)
     for preset in presets:
         if ("fig3", preset) in comparisons and ("fig4", preset) in comparisons:
+            plain, momentum = (comparisons[name, preset].rows for name in ("fig3", "fig4"))
             found = [
                 report.momentum_verdict(
-                    *(comparisons[name, preset].rows[label].costs[0.90].uploads_saving for name in ("fig3", "fig4")), label
+                    plain[label].costs[0.90].uploads_saving, momentum[label].costs[0.90].uploads_saving, label
                 )
                 for label in ("LAPG", "AWAPG")
-                if all(label in comparisons[name, preset].rows for name in ("fig3", "fig4"))
+                if label in plain and label in momentum
             ]
             report.show_verdicts(found, console)

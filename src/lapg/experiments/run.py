@@ -17,7 +17,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lapg import record
 from lapg.experiments.config import Built, Config, build, from_dict, to_dict
-from lapg.record import RunError
 from lapg.runtimes import Vectorised, use_all_cores, wire
 from lapg.runtimes.protocol import announce
 
@@ -153,7 +152,9 @@ def resume(
 
 def make_lanes(config: Config, built: Built, initial: np.ndarray | None = None) -> Vectorised:
     """One lane per seed, all with the same hyperparameters."""
-    hypers = {name: np.full(config.seeds, value, np.asarray(jnp.zeros(())).dtype) for name, value in built.hyper.items()}
+    hypers = {
+        name: np.full(config.seeds, value, np.asarray(jnp.zeros(())).dtype) for name, value in built.hyper.items()
+    }
     return Vectorised(
         built.recipe, built.problem, hypers, config.seed_list, chunk_rounds=config.chunk_rounds, initial_params=initial
     )

@@ -23,7 +23,10 @@ def tensorboard(path: Path) -> Watcher:
         if not writers:
             writers.append(SummaryWriter(str(path)))
         (writer,) = writers
-        means = {name: segment[name].mean(("seed", "learner")).values for name in ("score_scaled", "score_raw", "sent", "noise")}
+        means = {
+            name: segment[name].mean(("seed", "learner")).values
+            for name in ("score_scaled", "score_raw", "sent", "noise")
+        }
         for name, values in means.items():
             for round, value in zip(segment["round"].values, values, strict=True):
                 writer.add_scalar(name, float(value), int(round))

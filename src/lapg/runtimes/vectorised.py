@@ -124,6 +124,12 @@ class Vectorised:
         played = min(self.chunk_rounds, until - first)
         return state, jax.tree.map(lambda leaf: np.asarray(leaf)[:played, : self.num_lanes].swapaxes(0, 1), log)
 
+    def temporary_bytes(self, state: RunState) -> int:
+        """Memory that a chunk needs beside its arguments and results, as the compiler plans it."""
+        rounds = jnp.int32(0)
+        analysis = self._chunk.lower(self._hypers, self._seeds, state, rounds, rounds).compile().memory_analysis()
+        return analysis.temp_size_in_bytes * self._mesh.size if analysis is not None else 0
+
     def lane(self, state: RunState, index: int) -> RunState:
         """The state of one lane."""
         return jax.tree.map(lambda leaf: leaf[index], state)

@@ -53,9 +53,7 @@ def fresh() -> Memory:
 
 def accumulator() -> Memory:
     """E ← E + g every round; an upload hands over the whole of E. Nothing is ever lost, only late."""
-    return _residual(
-        lambda state, estimate: Residual(state.value + estimate.gradient, state.noise + estimate.noise)
-    )
+    return _residual(lambda state, estimate: Residual(state.value + estimate.gradient, state.noise + estimate.noise))
 
 
 def _tracked(weight: Scalar, innovation_noise: Callable[[Float[Array, ""], Int[Array, ""]], Any]) -> Memory:

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from lapg.types import Arrival, Candidate, Decision, GradientAt, Scalar, Trigger, squared_norm
@@ -16,7 +17,7 @@ Scale = Literal["report", "step"]
 
 def known(value: Any) -> bool:
     """Whether a hyperparameter is a concrete number, so that a constructor can check it; tracers are not."""
-    return not isinstance(value, jax.core.Tracer)
+    return not isinstance(value, Tracer)
 
 
 def _rule(rule: Callable[[Key[Array, ""], Candidate], tuple[Bool[Array, ""], Any, Any]]) -> Trigger:
@@ -103,7 +104,9 @@ def lazy(
     if known(step_size) and float(step_size) <= 0:
         raise ValueError(f"lazy(step_size=...) must be > 0, got {float(step_size)}.")
     if noise_bound is not None and noise_bound.shape != (num_learners,):
-        raise ValueError(f"lazy(noise_bound=...) must have one entry per learner, {num_learners}, got {noise_bound.shape}.")
+        raise ValueError(
+            f"lazy(noise_bound=...) must have one entry per learner, {num_learners}, got {noise_bound.shape}."
+        )
     _check_max_age("lazy", max_age)
 
     def update(key: Key[Array, ""], state: Any, candidate: Candidate, gradient_at: GradientAt) -> tuple[Any, Decision]:

@@ -1,0 +1,292 @@
+"""Memories, triggers and compressors, alone and at work in a run."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support import player, quadratic_gradients
+
+from lapg import estimators, methods
+from lapg.problems import quadratic
+from lapg.types import Arrival, Broadcast, Candidate, Estimate
+from lapg.uplink import memories, triggers
+from lapg.uplink.compressors import identity
+
+ROUNDS, LEARNERS, BATCH, STEP = 30, 3, 2, 0.05
+# Sums of at most 3 · 30 terms, relative error 90 · 2.2e-16 of the largest, which is below 100.
+TOLERANCE = 2e-12
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return quadratic(num_learners=LEARNERS, dimension=4, scales=(1.0, 0.5, 0.2), noise=0.5)
+
+
+@pytest.fixture(scope="module")
+def setting(problem):
+    return methods.Setting(estimators.noisy(problem.gradient), BATCH, LEARNERS)
+
+
+def mixed(sent):
+    return sent[1:].any() and not sent[1:].all()
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        lambda setting: methods.lapg(setting, step_size=STEP, noise_weight=1.0, xi=0.1, window=3),
+        lambda setting: methods.lapg(setting, step_size=STEP, noise_weight=0.3, average_weight=0.3, momentum=0.5),
+    ],
+)
+def test_reuse_keeps_the_aggregate_equal_to_what_was_uploaded(problem, setting, recipe):
+    """Oracle: the invariant aggregate == Σ_m uploaded_m after every round, and uploaded_m == the learner's value at its last upload."""
+    states, logs = player(lambda hyper: recipe(setting), problem, ROUNDS)({})
+    memory = states.learners.memory
+    np.testing.assert_allclose(states.controller.aggregate, memory.uploaded.sum(1), atol=TOLERANCE)
+    assert mixed(logs.sent)
+    held = np.zeros_like(memory.value[0])
+    for k in range(ROUNDS):
+        held = np.where(logs.sent[k][:, None], memory.value[k + 1], held)
+        np.testing.assert_allclose(memory.uploaded[k + 1], held, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        lambda setting: methods.awapg(setting, step_size=STEP, threshold=10.0),
+        lambda setting: methods.random(setting, step_size=STEP, rate=0.3),
+    ],
+)
+def test_accumulation_loses_nothing(problem, setting, recipe):
+    """Oracle: Σ applied + Σ residuals == Σ gradients after every round, gradients recomputed in NumPy; applied is (θ^0 − θ^k)/α."""
+    states, logs = player(lambda hyper: recipe(setting), problem, ROUNDS)({})
+    params, residuals = states.controller.params, states.learners.memory.value.sum(1)
+    gradients = quadratic_gradients(problem, params[:-1], BATCH)
+    applied = (params[0] - params[1:]) / STEP
+    np.testing.assert_allclose(applied + residuals[1:], np.cumsum(gradients.sum(1), 0), atol=TOLERANCE / STEP)
+    assert mixed(logs.sent)
+
+
+def test_running_average_follows_its_definition(problem, setting):
+    """Oracle: v ← (1−η)v + ηg from v = g, in NumPy on recomputed gradients."""
+    recipe = lambda hyper: methods.lapg(setting, step_size=STEP, average_weight=0.3, noise_weight=0.3)  # noqa: E731
+    states, _ = player(recipe, problem, ROUNDS)({})
+    gradients = quadratic_gradients(problem, states.controller.params[:-1], BATCH)
+    value = gradients[0]
+    for k in range(1, ROUNDS):
+        value = 0.7 * value + 0.3 * gradients[k]
+        np.testing.assert_allclose(states.learners.memory.value[k + 1], value, atol=TOLERANCE)
+
+
+def test_running_average_noise_in_closed_form():
+    """Oracle: s²_n = s² + (σ² − s²)(1−η)^2n with s² = σ²η/(2−η), and 2 s²_n (1 − (1−η)^age) for the innovation."""
+    memory, weight, noise = memories.running_average(0.3), 0.3, 5.0
+    state, limit = memory.init(jnp.zeros(2)), 5.0 * 0.3 / 1.7
+    broadcast = Broadcast(jnp.int32(0), jnp.zeros(2), ())
+    for n in range(6):
+        state = memory.update(
+            state, broadcast, jnp.zeros(2), lambda _: Estimate(jnp.ones(2), jnp.float64(noise), jnp.ones(()))
+        )
+        expected = limit + (noise - limit) * (1 - weight) ** (2 * n)
+        np.testing.assert_allclose(state.noise, expected, 1e-14)
+        np.testing.assert_allclose(
+            memory.innovation(state, jnp.int32(n + 1))[1], 2 * expected * (1 - 0.7 ** (n + 1)), 1e-14
+        )
+
+
+@pytest.mark.parametrize(
+    ("memory", "factor"),
+    [(memories.running_average(0.2), 1.0), (memories.accumulator(), 1.0), (memories.lagged(), 2.0)],
+)
+def test_noise_of_the_innovation_is_its_variance(memory, factor):
+    """Oracle: Monte Carlo: unit noise about a zero gradient, upload at round 40, innovation ten rounds later; 4 standard errors. (16) counts only one of
+    the two noises in the lagged difference, hence the 2."""
+    runs, rounds, upload = 20_000, 50, 39
+
+    @jax.jit
+    def run(key):
+        def step(state, inputs):
+            k, draw = inputs
+            broadcast = Broadcast(k, jnp.zeros(1), ())
+            state = memory.update(state, broadcast, jnp.zeros(1), lambda _: Estimate(draw, jnp.ones(()), jnp.ones(())))
+            settled = memory.settle(state, memory.innovation(state, jnp.int32(1))[0])
+            return jax.tree.map(lambda a, b: jnp.where(k == upload, a, b), settled, state), None
+
+        draws = jax.random.normal(key, (rounds, 1))
+        state = jax.lax.scan(step, memory.init(jnp.zeros(1)), (jnp.arange(rounds, dtype=jnp.int32), draws))[0]
+        return memory.innovation(state, jnp.int32(rounds - 1 - upload))
+
+    value, noise = jax.tree.map(np.asarray, jax.vmap(run)(jax.random.split(jax.random.key(0), runs)))
+    squared = value[:, 0] ** 2
+    assert abs(squared.mean() - factor * noise.mean()) / (squared.std() / runs**0.5) < 4
+
+
+# ---------------------------------------------------------------- triggers
+
+
+def decide(
+    trigger, *, innovation=(3.0, 4.0), noise=0.0, age=1, index=0, signal=0.0, key=0, state=(), gradient=(0.0, 0.0)
+):
+    signal = signal if isinstance(signal, tuple) else jnp.float64(signal)
+    vector = jnp.asarray(innovation)
+    candidate = Candidate(vector, jnp.float64(noise), vector, vector, jnp.int32(age), jnp.int32(index), signal)
+    gradient_at = lambda params: Estimate(jnp.asarray(gradient), jnp.ones(()), jnp.ones(()))  # noqa: E731
+    return trigger.update(jax.random.key(key), state, candidate, gradient_at)
+
+
+def test_lazy_signal_is_the_drift():
+    """Oracle: (1/α²M²) Σ_d ξ_d ‖Δθ_d‖² by hand from five displacements, newest first, nothing before the first."""
+    weights, moves = np.array([0.5, 0.3, 0.1]), np.random.default_rng(0).normal(size=(5, 2))
+    trigger = triggers.lazy(jnp.asarray(weights), step_size=0.2, num_learners=3)
+    state = trigger.controller_init(jnp.zeros(2), 3)
+    assert trigger.signal(None, state) == 0 if False else float(trigger.signal(jax.random.key(0), state)) == 0
+    for k, move in enumerate(moves):
+        state = trigger.controller_update(state, jnp.asarray(move), None)
+        past = [np.sum(moves[k - d] ** 2) if k >= d else 0.0 for d in range(3)]
+        found = trigger.signal(jax.random.key(0), state)
+        np.testing.assert_allclose(found, weights @ past / (0.2 * 3) ** 2, 1e-14)
+
+
+def test_lazy_condition_by_hand():
+    """Oracle: ‖(3, 4)‖² = 25 against signal + c σ²; the bound of learner 1 replaces its own noise."""
+    make = lambda **more: triggers.lazy(jnp.ones(1), step_size=1.0, num_learners=2, **more)  # noqa: E731
+    weighted = make(noise_weight=2.0)
+    for signal, noise, fires in [(4.0, 10.0, True), (5.0, 10.0, False), (6.0, 10.0, False)]:
+        _, decision = decide(weighted, signal=signal, noise=noise)
+        assert bool(decision.fires) == fires
+        assert (float(decision.left), float(decision.right)) == (25.0, signal + 2 * noise)
+    bounded = make(noise_weight=1.0, noise_bound=jnp.asarray([1.0, 30.0]))
+    assert [bool(decide(bounded, index=m, noise=7.0)[1].fires) for m in (0, 1)] == [True, False]
+
+
+def test_strict_is_silent_at_zero():
+    """Oracle: 0 > 0 is false, 0 >= 0 is true."""
+    for strict in (True, False):
+        trigger = triggers.lazy(jnp.ones(1), step_size=1.0, num_learners=2, strict=strict)
+        assert bool(decide(trigger, innovation=(0.0, 0.0))[1].fires) != strict
+
+
+@pytest.mark.parametrize(
+    ("trigger", "state"),
+    [
+        (triggers.lazy(jnp.ones(1), step_size=1.0, num_learners=2, max_age=3), ()),
+        (triggers.age_weighted(1.0, max_age=3), triggers.Window(jnp.zeros(()), jnp.int32(0))),
+        (triggers.periodic(2.5), ()),
+    ],
+)
+def test_age_forces_an_upload(trigger, state):
+    """Oracle: with nothing to say (0 against 1e9) an upload happens at age 3 and not before; a period of 2.5 is reached at 3."""
+    fired = [
+        bool(decide(trigger, innovation=(0.0, 0.0), signal=1e9, age=age, state=state)[1].fires) for age in (1, 2, 3, 4)
+    ]
+    assert fired == [False, False, True, True]
+
+
+def test_always_and_never():
+    """Oracle: their names."""
+    for trigger, answer in ((triggers.always(), True), (triggers.never(), False)):
+        assert {bool(decide(trigger, age=age)[1].fires) for age in (1, 1000)} == {answer}
+
+
+def test_random_fires_at_its_rate(problem, setting):
+    """Oracle: binomial, 4 standard errors, over rounds and learners; learners' coins differ."""
+    rounds = 2000
+    _, logs = player(lambda hyper: methods.random(setting, step_size=1e-6, **hyper), problem, rounds)({"rate": 0.3})
+    sent = logs.sent[1:]
+    assert np.all(np.abs(sent.mean(0) - 0.3) < 4 * (0.3 * 0.7 / len(sent)) ** 0.5)
+    assert np.all(np.abs(np.corrcoef(sent.T) - np.eye(LEARNERS)) < 4 / len(sent) ** 0.5 + 1e-12)
+
+
+def test_periodic_uploads_every_period(problem, setting):
+    """Oracle: rounds 0, 4, 8, ..."""
+    _, logs = player(lambda hyper: methods.periodic(setting, step_size=0.01, **hyper), problem, 13)({"period": 4.0})
+    np.testing.assert_array_equal(logs.sent, (np.arange(13) % 4 == 0)[:, None].repeat(LEARNERS, 1))
+
+
+def test_age_weighted_report_by_hand():
+    """Oracle: windows 5, (5 + 13)/2; the scale is the sum of the last reports; left is age · ‖E‖, right κ · scale, >= fires."""
+    trigger = triggers.age_weighted(2.0, scale="report", max_age=None)
+    window = trigger.init(jnp.zeros(2))
+    window, first = decide(trigger, state=window, gradient=(3.0, 4.0), signal=6.0, age=2)
+    assert (float(first.left), float(first.right), bool(first.fires), float(first.report)) == (10.0, 12.0, False, 5.0)
+    window, second = decide(trigger, state=window, gradient=(5.0, 12.0), signal=7.5, age=3)
+    assert (float(second.left), float(second.right), bool(second.fires), float(second.report)) == (
+        15.0,
+        15.0,
+        True,
+        9.0,
+    )
+    assert (float(trigger.settle(window, None).total), int(trigger.settle(window, None).count)) == (0.0, 0)
+    state = trigger.controller_init(jnp.zeros(2), 2)
+    for sent, reports, scale in (
+        ((True, True), (2.0, 3.0), 5.0),
+        ((False, True), (0.0, 7.0), 9.0),
+        ((False, False), (0.0, 0.0), 9.0),
+    ):
+        state = trigger.controller_update(
+            state, jnp.zeros(2), Arrival(jnp.zeros(2), jnp.asarray(sent), jnp.asarray(reports))
+        )
+        assert float(trigger.signal(jax.random.key(0), state)) == scale
+
+
+def test_age_weighted_step_by_hand():
+    """Oracle: running mean of ‖Δθ‖/α, starting at the first one: 5/.5 = 10, then .8 · 10 + .2 · 20; nothing is reported."""
+    trigger = triggers.age_weighted(1.0, scale="step", step_size=0.5, decay=0.8)
+    state = trigger.controller_init(jnp.zeros(2), 2)
+    arrival = Arrival(jnp.zeros(2), jnp.asarray([True, False]), ())
+    for move, scale in (((3.0, 4.0), 10.0), ((6.0, 8.0), 12.0), ((0.0, 0.0), 9.6)):
+        state = trigger.controller_update(state, jnp.asarray(move), arrival)
+        np.testing.assert_allclose(trigger.signal(jax.random.key(0), state), scale, 1e-14)
+    assert decide(trigger, state=trigger.init(jnp.zeros(2)))[1].report == ()
+
+
+# ---------------------------------------------------------------- compressors
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_identity_travels_unchanged(dtype):
+    """Oracle: the vector itself; num_bits == 8 · len(encode)."""
+    codec, vector = identity(), jnp.asarray(np.random.default_rng(0).normal(size=7), dtype)
+    message = codec.compress(jax.random.key(0), vector)
+    raw = codec.encode(message)
+    assert int(codec.num_bits(message)) == 8 * len(raw) == 7 * 8 * dtype.dtype.itemsize
+    decoded = codec.decompress(codec.decode(raw, message))
+    assert decoded.dtype == vector.dtype
+    np.testing.assert_array_equal(decoded, vector)
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def lazily(**change):
+    return triggers.lazy(**{"xi": jnp.ones(2), "step_size": 0.1, "num_learners": 2} | change)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: triggers.periodic(0.5), r"period=\.\.\.\) must be >= 1, got 0\.5"),
+        (lambda: triggers.random(1.5), r"rate=\.\.\.\) must lie in \[0, 1\], got 1\.5"),
+        (lambda: lazily(xi=jnp.asarray([0.1, -0.1])), r"xi=\.\.\.\) must be non-negative, got \[0\.1, -0\.1\]"),
+        (lambda: lazily(xi=jnp.ones(0)), r"D >= 1, got shape \(0,\)"),
+        (lambda: lazily(noise_weight=-1.0), r"noise_weight=\.\.\.\) must be >= 0, got -1\.0"),
+        (lambda: lazily(step_size=0.0), r"step_size=\.\.\.\) must be > 0, got 0\.0"),
+        (lambda: lazily(noise_bound=jnp.ones(3)), r"one entry per learner, 2, got \(3,\)"),
+        (lambda: lazily(max_age=0), r"lazy\(max_age=\.\.\.\) must be >= 1 or none, got 0"),
+        (lambda: triggers.age_weighted(0.0), r"threshold=\.\.\.\) must be > 0, got 0\.0"),
+        (lambda: triggers.age_weighted(1.0, step_size=-1.0), r"step_size=\.\.\.\) must be > 0, got -1\.0"),
+        (lambda: triggers.age_weighted(1.0, scale="loud"), r"scale=\.\.\.\) must be 'report' or 'step', got 'loud'"),
+        (lambda: triggers.age_weighted(1.0, decay=1.0), r"decay=\.\.\.\) must lie in \[0, 1\), got 1\.0"),
+        (lambda: triggers.age_weighted(1.0, max_age=0), r"age_weighted\(max_age=\.\.\.\) must be >= 1 or none, got 0"),
+        (lambda: memories.running_average(0.0), r"weight=\.\.\.\) must lie in \(0, 1\], got 0\.0"),
+        (lambda: memories.running_average(1.5), r"weight=\.\.\.\) must lie in \(0, 1\], got 1\.5"),
+        (
+            lambda: methods.make_memory("elephant"),
+            r"memory must be one of fresh, lagged, average, accumulate, got 'elephant'",
+        ),
+    ],
+)
+def test_wrong_parts_are_refused(build, message, unchecked):
+    """Oracle: the docstrings; the message names the setting, the rule and the value."""
+    with pytest.raises(ValueError, match=message):
+        build()
