@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import algorithms
 
 from lapg.policies import product, replicated, softmax_mlp, softmax_table
+from oracles import algorithms
 
 RNG = np.random.default_rng(0)
 

@@ -9,6 +9,7 @@ from lapg.types import (
     Broadcast,
     Candidate,
     Compressor,
+    Estimate,
     Estimator,
     GradientAt,
     Learner,
@@ -45,14 +46,16 @@ def make_learner(estimator: Estimator, memory: Memory, compressor: Compressor, t
 
     def take_in(
         task: Task, state: LearnerState, broadcast: Broadcast, batch: PyTree
-    ) -> tuple[LearnerState, GradientAt]:
+    ) -> tuple[LearnerState, Float[Array, " d"], GradientAt]:
         inner = estimator.update(state.estimator, task, batch)
+        here = behaviour(state, broadcast)
+        on_policy = estimator.estimate(inner, task, here, batch)
 
-        def gradient_at(params: Float[Array, " d"]):
-            return estimator.estimate(inner, task, params, batch)
+        def gradient_at(params: Float[Array, " d"]) -> Estimate:
+            return on_policy if params is here else estimator.estimate(inner, task, params, batch)
 
-        updated = memory.update(state.memory, broadcast, behaviour(state, broadcast), gradient_at)
-        return eqx.tree_at(lambda s: (s.estimator, s.memory), state, (inner, updated)), gradient_at
+        updated = memory.update(state.memory, broadcast, here, gradient_at)
+        return eqx.tree_at(lambda s: (s.estimator, s.memory), state, (inner, updated)), here, gradient_at
 
     def absorb(
         key: Key[Array, ""], task: Task, state: LearnerState, broadcast: Broadcast, batch: PyTree
@@ -62,8 +65,9 @@ def make_learner(estimator: Estimator, memory: Memory, compressor: Compressor, t
     def reply(
         key: Key[Array, ""], task: Task, state: LearnerState, broadcast: Broadcast, batch: PyTree
     ) -> tuple[LearnerState, Upload, LearnerLog]:
-        params = behaviour(state, broadcast)
-        state, gradient_at = take_in(task, state, broadcast, batch)
+        before = (state.memory, state.trigger)
+        state, params, gradient_at = take_in(task, state, broadcast, batch)
+        estimate = gradient_at(params)
         age = broadcast.round - state.sent_round
         innovation, noise = memory.innovation(state.memory, age)
         key_compress, key_trigger = jax.random.split(key)
@@ -86,11 +90,13 @@ def make_learner(estimator: Estimator, memory: Memory, compressor: Compressor, t
             trigger.settle(trigger_state, candidate),
             broadcast.round,
         )
-        kept = eqx.tree_at(lambda s: s.trigger, state, trigger_state)
+        # a gradient that is not finite is forgotten, or it would silence the learner for ever
+        remembered = select(finite, (state.memory, trigger_state), before)
+        kept = eqx.tree_at(lambda s: (s.memory, s.trigger), state, remembered)
         log = LearnerLog(
             innovation_norm=jnp.sqrt(squared_norm(innovation)),
-            gradient_norm=jnp.sqrt(squared_norm(gradient_at(params).gradient)),
-            noise=gradient_at(params).noise,
+            gradient_norm=jnp.sqrt(squared_norm(estimate.gradient)),
+            noise=estimate.noise,
             trigger_left=decision.left,
             trigger_right=decision.right,
             staleness=jnp.where(sent, 0, age).astype(jnp.int32),

@@ -5,6 +5,7 @@ agent's layers in order, W before b.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +31,7 @@ class Round(NamedTuple):
 def unflatten(theta, widths, num_agents):
     layers, begin = [], 0
     per_agent = theta.reshape(num_agents, -1)
-    for n, m in zip(widths[:-1], widths[1:], strict=True):
+    for n, m in pairwise(widths):
         weight = per_agent[:, begin : begin + n * m].reshape(num_agents, n, m)
         begin += n * m
         layers.append((weight, per_agent[:, begin : begin + m]))
@@ -113,10 +114,8 @@ def algorithm_1(
     rounds, before = [], theta
     for k in range(num_rounds):
         layers = unflatten(theta, widths, num_learners)
-        gradients = []
-        for m in range(num_learners):
-            gradients.append(mean_and_noise(gpomdp(layers, *trajectories(k, m, theta), discount))[0])
-        aggregate = sum(gradients)
+        batches = [gpomdp(layers, *trajectories(k, m, theta), discount) for m in range(num_learners)]
+        aggregate = sum(mean_and_noise(batch)[0] for batch in batches)
         after = theta - step_size * aggregate + momentum * (theta - before)
         nobody = np.zeros(num_learners)
         rounds.append(Round(theta, nobody, nobody, np.full(num_learners, True), aggregate, after))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ class Interrupted(Exception):  # noqa: N818  (an outcome, not an error)
         self.path, self.round = path, round
 
 
+@runtime_checkable
 class Watcher(Protocol):
     """Told about every finished stretch of rounds."""
 

@@ -1,0 +1,83 @@
+"""The house's own rules: who may import whom."""
+
+import ast
+from pathlib import Path
+
+import lapg.types
+
+HOUSE = Path(lapg.types.__file__).parent
+BELOW = {  # what each room may import directly, itself and everything further below included; the ledger is open to all
+    "types": (),
+    "ledger": (),
+    "policies": ("types",),
+    "sampling": ("policies",),
+    "problems": ("sampling",),
+    "estimators": ("types",),
+    "uplink": ("types",),
+    "learner": ("problems", "estimators", "uplink"),
+    "controller": ("problems", "estimators", "uplink"),
+    "theory": ("problems", "estimators", "uplink"),
+    "methods": ("learner", "controller"),
+    "runtimes": ("methods",),
+    "record": ("runtimes", "theory"),
+    "experiments": ("record",),
+    "cli": ("experiments",),
+}
+GUESTS = {  # engines and environments from outside → the rooms in which one file may know them
+    "gymnasium": {"problems"},
+    "mpe2": {"problems"},
+    "pettingzoo": {"problems"},
+    "jaxmarl": {"problems"},
+    "gymnax": {"problems"},
+    "ray": {"runtimes"},
+    "flwr": {"runtimes"},
+    "tensorboardX": {"record", "experiments"},
+}
+
+
+def imports():
+    """(file, imported module) for every import statement, those inside functions included."""
+    for path in sorted(HOUSE.rglob("*.py")):
+        file = path.relative_to(HOUSE)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                yield from ((file, alias.name) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{file}: imports are absolute"
+                if node.module == "lapg":
+                    yield from ((file, f"lapg.{alias.name}") for alias in node.names)
+                else:
+                    yield file, node.module
+
+
+def reach(room):
+    return {room, "ledger"}.union(*(reach(below) for below in BELOW[room]))
+
+
+def test_imports_point_one_way():
+    """Oracle: the table above."""
+    for file, module in imports():
+        room = file.parts[0].removesuffix(".py")
+        if not module.startswith("lapg.") or room in ("__init__", "__main__"):
+            continue
+        assert room in BELOW, f"{file}: a new room needs its place in BELOW"
+        target = module.split(".")[1]
+        assert target in reach(room), f"{file} imports {module}, which is not below it"
+
+
+def test_guests_are_known_in_one_file():
+    """Oracle: the table above."""
+    known = {}
+    for file, module in imports():
+        guest = module.split(".")[0]
+        if guest in GUESTS:
+            assert file.parts[0].removesuffix(".py") in GUESTS[guest], f"{file} imports {guest}"
+            assert known.setdefault(guest, file) == file, f"{file} and {known[guest]} both import {guest}"
+
+
+def test_rules_see_the_imports():
+    """Oracle: three imports that exist: of a module, of a name from the package, and inside a function."""
+    found = {(file.as_posix(), module) for file, module in imports()}
+    assert ("learner.py", "lapg.types") in found
+    assert ("methods.py", "lapg.uplink") in found
+    assert ("problems/cooperative_navigation.py", "matplotlib.patches") in found
