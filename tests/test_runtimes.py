@@ -1,5 +1,7 @@
 """Runtimes: the same run everywhere, every bit accounted for, nothing compiled twice."""
 
+from itertools import product
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from lapg import estimators, ledger, methods
 from lapg.problems import cooperative_navigation, quadratic
 from lapg.runtimes import Vectorised, sequential, wire
 from lapg.runtimes.protocol import sample_batch
-from lapg.types import NOBODY, Broadcast, Upload
+from lapg.types import NOBODY, Broadcast, Upload, address
 from lapg.uplink.compressors import identity
 
 # Different orders of summation: relative errors of 1e-16 · (30 entries), times 50 rounds, amplified tenfold by momentum and curvature.
@@ -47,7 +49,10 @@ def test_vectorised_is_sequential(figure4, method, hyper, reported):
     estimator = estimators.gpomdp(figure4.policy, figure4.discount, baseline="leave_one_out")
     setting = methods.Setting(estimator, 10, 2)
     hyper = {"step_size": 0.002, "momentum": 0.6} | hyper
-    recipe = lambda hyper: method(setting, **hyper)  # noqa: E731
+
+    def recipe(hyper):
+        return method(setting, **hyper)
+
     state, log = sequential(recipe, figure4, {name: jnp.asarray(value) for name, value in hyper.items()}, 3, rounds)
     fast = Vectorised(recipe, figure4, lanes(hyper), [3], chunk_rounds=20)
     states, logs = run(fast, rounds)
@@ -133,6 +138,13 @@ def test_ledger_by_hand():
     np.testing.assert_array_equal(ledger.uplink_bits(payload, sent, header=False), 2**30 * np.array([2, 3, 3]))
     np.testing.assert_array_equal(ledger.uplink_bits(payload, sent), (2**30 + 128) * np.array([2, 3, 3]))
     np.testing.assert_allclose(ledger.upload_fraction(sent), [1 / 3, 2 / 3])
+
+
+def test_every_part_of_an_address_counts():
+    """Oracle: the 3 · 3 · 3 · 3 keys of three purposes, learners (nobody included), rounds and inner steps are all different."""
+    parts = list(product([0, 1, 2], [0, 1, NOBODY], [0, 1, 2], [0, 1, 2]))
+    keys = [np.asarray(jax.random.key_data(address(jax.random.key(0), *part))) for part in parts]
+    assert len(np.unique(keys, axis=0)) == len(parts)
 
 
 @pytest.mark.parametrize("shared", [True, False])

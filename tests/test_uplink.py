@@ -69,8 +69,8 @@ def test_accumulation_loses_nothing(problem, setting, recipe):
 
 def test_running_average_follows_its_definition(problem, setting):
     """Oracle: v ← (1−η)v + ηg from v = g, in NumPy on recomputed gradients."""
-    recipe = lambda hyper: methods.lapg(setting, step_size=STEP, average_weight=0.3, noise_weight=0.3)  # noqa: E731
-    states, _ = player(recipe, problem, ROUNDS)({})
+    hyper = {"step_size": STEP, "average_weight": 0.3, "noise_weight": 0.3}
+    states, _ = player(lambda hyper: methods.lapg(setting, **hyper), problem, ROUNDS)(hyper)
     gradients = quadratic_gradients(problem, states.controller.params[:-1], BATCH)
     value = gradients[0]
     for k in range(1, ROUNDS):
@@ -132,8 +132,12 @@ def decide(
     signal = signal if isinstance(signal, tuple) else jnp.float64(signal)
     vector = jnp.asarray(innovation)
     candidate = Candidate(vector, jnp.float64(noise), vector, vector, jnp.int32(age), jnp.int32(index), signal)
-    gradient_at = lambda params: Estimate(jnp.asarray(gradient), jnp.ones(()), jnp.ones(()))  # noqa: E731
-    return trigger.update(jax.random.key(key), state, candidate, gradient_at)
+    estimate = Estimate(jnp.asarray(gradient), jnp.ones(()), jnp.ones(()))
+    return trigger.update(jax.random.key(key), state, candidate, lambda params: estimate)
+
+
+def lazily(**change):
+    return triggers.lazy(**{"xi": jnp.ones(2), "step_size": 0.1, "num_learners": 2} | change)
 
 
 def test_lazy_signal_is_the_drift():
@@ -151,27 +155,26 @@ def test_lazy_signal_is_the_drift():
 
 def test_lazy_condition_by_hand():
     """Oracle: ‖(3, 4)‖² = 25 against signal + c σ²; the bound of learner 1 replaces its own noise."""
-    make = lambda **more: triggers.lazy(jnp.ones(1), step_size=1.0, num_learners=2, **more)  # noqa: E731
-    weighted = make(noise_weight=2.0)
+    weighted = lazily(noise_weight=2.0)
     for signal, noise, fires in [(4.0, 10.0, True), (5.0, 10.0, False), (6.0, 10.0, False)]:
         _, decision = decide(weighted, signal=signal, noise=noise)
         assert bool(decision.fires) == fires
         assert (float(decision.left), float(decision.right)) == (25.0, signal + 2 * noise)
-    bounded = make(noise_weight=1.0, noise_bound=jnp.asarray([1.0, 30.0]))
+    bounded = lazily(noise_weight=1.0, noise_bound=jnp.asarray([1.0, 30.0]))
     assert [bool(decide(bounded, index=m, noise=7.0)[1].fires) for m in (0, 1)] == [True, False]
 
 
 def test_strict_is_silent_at_zero():
     """Oracle: 0 > 0 is false, 0 >= 0 is true."""
     for strict in (True, False):
-        trigger = triggers.lazy(jnp.ones(1), step_size=1.0, num_learners=2, strict=strict)
+        trigger = lazily(strict=strict)
         assert bool(decide(trigger, innovation=(0.0, 0.0))[1].fires) != strict
 
 
 @pytest.mark.parametrize(
     ("trigger", "state"),
     [
-        (triggers.lazy(jnp.ones(1), step_size=1.0, num_learners=2, max_age=3), ()),
+        (lazily(max_age=3), ()),
         (triggers.age_weighted(1.0, max_age=3), triggers.Window(jnp.zeros(()), jnp.int32(0))),
         (triggers.periodic(2.5), ()),
     ],
@@ -258,10 +261,6 @@ def test_identity_travels_unchanged(dtype):
 
 
 # ---------------------------------------------------------------- what is refused
-
-
-def lazily(**change):
-    return triggers.lazy(**{"xi": jnp.ones(2), "step_size": 0.1, "num_learners": 2} | change)
 
 
 @pytest.mark.parametrize(

@@ -76,8 +76,8 @@ def gpomdp(
       baseline: ``none`` as in the paper, or ``leave_one_out``: b_t is the mean of ℓ_t over the other N − 1 trajectories. Both are unbiased.
       time_average: divide by T, which the paper leaves open.
     Returns:
-      An estimator whose noise is unbiased for tr Cov without a baseline; with ``leave_one_out`` the terms are correlated and its mean is the
-      true variance minus ‖∇L‖²/(N−1)².
+      An estimator whose noise is unbiased for tr Cov without a baseline; with ``leave_one_out`` the trajectories' terms are correlated and it is
+      low by O(1/(N−1)²).
     Source: Chen et al., arXiv 1812.03239, eq. (9), (10), with t = 0..T−1.
     """
     return _policy_gradient(jnp.cumsum, policy, discount, baseline, time_average)

@@ -86,7 +86,10 @@ def _tracked(weight: Scalar, innovation_noise: Callable[[Float[Array, ""], Int[A
 
 
 def lagged() -> Memory:
-    """LAPG's memory: the innovation is this round's gradient minus the one uploaded last (13); its noise is σ̂²_m, as (16) has it."""
+    """LAPG's memory: the innovation is this round's gradient minus the one uploaded last (13); its noise is σ̂²_m, as (16) has it.
+
+    That is the noise of one of the two gradients in the difference; the innovation's own is about twice as much.
+    """
     return _tracked(1.0, lambda noise, age: noise)
 
 

@@ -1,0 +1,47 @@
+"""Train policy gradient (pg) and age-weighted accumulated policy gradient (awapg) on cooperative navigation, and count their uploads.
+
+python examples/quickstart.py
+python examples/quickstart.py --rounds 50 --out runs/quickstart-short
+
+The two runs stay in the directory given by --out (docs/records.md says what is in them).
+"""
+
+import argparse
+from pathlib import Path
+
+from lapg import Config, EstimatorConfig, MethodConfig, ProblemConfig, train
+
+METHODS = {
+    "pg": MethodConfig("pg", step_size=0.002),
+    "awapg": MethodConfig("awapg", step_size=0.002, threshold=160.0),
+}
+
+
+def main(rounds: int, out: Path) -> None:
+    print(f"{'method':8}{'first score':>12}{'last score':>12}{'uploads':>10}{'Mbit up':>10}")
+    for name, method in METHODS.items():
+        config = Config(
+            problem=ProblemConfig(num_agents=2, scales=(1.0, 0.5)),
+            estimator=EstimatorConfig(baseline="leave_one_out"),
+            method=method,
+            batch_size=10,
+            rounds=rounds,
+            seeds=4,
+        )
+        record = train(config, out / name).record
+        tenth = max(1, rounds // 10)
+        score = record["score_scaled"].mean(("seed", "learner"))  # per step; 0 is the best that there could be
+        uploads = record["sent"].sum(("round", "learner")).mean()  # a seed; pg sends rounds × learners
+        payload, header = record["uplink_bits"].sum(("round", "learner")).mean(), uploads * record.attrs["header_bits"]
+        print(
+            f"{name:8}{float(score[:tenth].mean()):12.3f}{float(score[-tenth:].mean()):12.3f}"
+            f"{float(uploads):10.1f}{float(payload + header) / 1e6:10.2f}"
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=400)
+    parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="new directory for the two runs")
+    arguments = parser.parse_args()
+    main(arguments.rounds, arguments.out)

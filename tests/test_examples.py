@@ -1,0 +1,80 @@
+"""The examples and the documentation's code do what they say, each in a fresh interpreter as a reader would run it."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lapg import load
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES, DOCS = ROOT / "examples", ROOT / "docs"
+PAGES = sorted(page.name for page in DOCS.glob("*.md") if "```python" in page.read_text(encoding="utf-8"))
+
+
+def python(where, *arguments):
+    """Standard output of a Python process; compiled without optimisation, because compiling is most of its time."""
+    extra = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": str(EXAMPLES), "PYTHONWARNINGS": "error"}
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=where, env=os.environ | extra, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
+def test_quickstart(tmp_path):
+    """Oracle: pg uploads 2 learners × 4 rounds a seed; awapg all of round 0 and never more; the picture of a table of two rows."""
+    shown = python(tmp_path, EXAMPLES / "quickstart.py", "--rounds", 4, "--out", tmp_path / "out").splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in shown if re.match(r"(pg|awapg) +-", line)}
+    assert float(rows["pg"][2]) == 2 * 4
+    assert 2 <= float(rows["awapg"][2]) <= 2 * 4
+    sent = {name: load(tmp_path / "out" / name).record["sent"] for name in rows}
+    assert sent["pg"].all()
+    assert sent["awapg"][:, 0].all()
+
+
+def test_own_environment(tmp_path):
+    """Oracle: the run it leaves: three learners, whose config names the module."""
+    shown = python(tmp_path, EXAMPLES / "own_environment.py", "--rounds", 3, "--out", tmp_path / "out")
+    record = load(tmp_path / "out").record
+    assert record.sizes == {"seed": 4, "round": 3, "learner": 3, "parameter": 2 * 16 + 16 + 16 * 3 + 3}
+    assert len(re.findall(r"learner \d: return -", shown)) == 3
+
+
+def test_own_trigger(tmp_path):
+    """Oracle: its rule by hand: after round 0 who sends is who reaches the threshold, and the threshold moves by exp(gain · (fraction − rate))."""
+    python(tmp_path, EXAMPLES / "own_trigger.py", "--rounds", 6, "--out", tmp_path / "out")
+    record = load(tmp_path / "out" / "budgeted").record
+    left, right, sent = (record[name].values for name in ("trigger_left", "trigger_right", "sent"))
+    assert sent[:, 0].all()
+    assert ((left >= right) == sent).all()
+    growth = right[:, 2:, 0] / right[:, 1:-1, 0]
+    expected = 2.718281828459045 ** (0.5 * (sent[:, 1:-1].mean(-1) - 0.1))
+    assert abs(growth / expected - 1).max() < 1e-5  # float32
+
+
+def test_experiment_file(tmp_path):
+    """Oracle: the file says K = 1000 and ten seeds, the flags override it, and the rest is as the file has it."""
+    command = "import sys; from lapg.cli import main; main(sys.argv[1:])"
+    flags = ["--rounds", 2, "--seeds", 1, "--out", tmp_path / "out"]
+    python(tmp_path, "-c", command, "train", "--config", EXAMPLES / "experiment.toml", *flags)
+    run = load(tmp_path / "out")
+    assert (run.config.rounds, run.config.seeds, run.config.method.threshold) == (2, 1, 160.0)
+    assert run.config.problem.options == {"collision_penalty": 1.0}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES)
+def test_documented_code_runs(page, tmp_path):
+    """Oracle: the page itself; its Python blocks, one after the other, raise nothing. A block that starts with `# NAME.py` is a module."""
+    script = []
+    for block in re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL):
+        if module := re.match(r"# (\w+\.py)\n", block):
+            (tmp_path / module[1]).write_text(block, encoding="utf-8")
+        else:
+            script.append(block)
+    (tmp_path / "page.py").write_text("\n".join(script), encoding="utf-8")
+    python(tmp_path, "page.py")
