@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lapg import load
+from lapg.experiments.config import build, read_toml
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES, DOCS = ROOT / "examples", ROOT / "docs"
@@ -26,7 +27,7 @@ def python(where, *arguments):
 
 
 def test_quickstart(tmp_path):
-    """Oracle: pg uploads 2 learners × 4 rounds a seed; awapg all of round 0 and never more; the picture of a table of two rows."""
+    """Oracle: pg uploads 2 learners × 4 rounds a seed; awapg all of round 0 and never more."""
     shown = python(tmp_path, EXAMPLES / "quickstart.py", "--rounds", 4, "--out", tmp_path / "out").splitlines()
     rows = {line.split()[0]: line.split()[1:] for line in shown if re.match(r"(pg|awapg) +-", line)}
     assert float(rows["pg"][2]) == 2 * 4
@@ -56,14 +57,12 @@ def test_own_trigger(tmp_path):
     assert abs(growth / expected - 1).max() < 1e-5  # float32
 
 
-def test_experiment_file(tmp_path):
-    """Oracle: the file says K = 1000 and ten seeds, the flags override it, and the rest is as the file has it."""
-    command = "import sys; from lapg.cli import main; main(sys.argv[1:])"
-    flags = ["--rounds", 2, "--seeds", 1, "--out", tmp_path / "out"]
-    python(tmp_path, "-c", command, "train", "--config", EXAMPLES / "experiment.toml", *flags)
-    run = load(tmp_path / "out")
-    assert (run.config.rounds, run.config.seeds, run.config.method.threshold) == (2, 1, 160.0)
-    assert run.config.problem.options == {"collision_penalty": 1.0}
+def test_experiment_file():
+    """Oracle: what the file says, and the parameter count of two networks 12-30-10-5."""
+    config = read_toml(EXAMPLES / "experiment.toml")
+    assert (config.rounds, config.seeds, config.method.threshold) == (1000, 10, 160.0)
+    assert config.problem.options == {"collision_penalty": 1.0}
+    assert build(config).problem.policy.num_params == 2 * (12 * 30 + 30 + 30 * 10 + 10 + 10 * 5 + 5)
 
 
 @pytest.mark.slow

@@ -79,7 +79,7 @@ def _train(default: Config) -> Callable[..., None]:
     ) -> None:
         """Train one method on one problem over several seeds.
 
-        Examples:
+        For example:
           lapg train --method.name lapg --method.noise-weight 1 --problem.scales 1 0.5 --rounds 2000
           lapg train --config experiment.toml --seeds 20        (what the file says, with more seeds)
           lapg train --resume runs/lapg-20260101-120000

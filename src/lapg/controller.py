@@ -19,9 +19,17 @@ from lapg.types import (
 )
 
 
-def heavy_ball(step_size: Scalar, momentum: Scalar = 0.0) -> optax.GradientTransformation:
-    """θ^{k+1} = θ^k − α∇̂^k + β(θ^k − θ^{k−1}), the paper's update with momentum; β = 0 is (12)."""
-    return optax.sgd(step_size, momentum)
+def inverse_time(step_size: Scalar, decay: Scalar) -> optax.Schedule:
+    """α_k = α / (1 + decay · k); 0 is the paper's constant step."""
+    return lambda round: step_size / (1 + decay * round)
+
+
+def heavy_ball(step_size: Scalar, momentum: Scalar = 0.0, decay: Scalar = 0.0) -> optax.GradientTransformation:
+    """θ^{k+1} = θ^k − α_k∇̂^k + β(θ^k − θ^{k−1}), the paper's update with momentum; β = 0 is (12). See `inverse_time` for α_k.
+
+    With a decaying step the momentum term is scaled with the step, which the paper, where α is constant, leaves open.
+    """
+    return optax.sgd(inverse_time(step_size, decay), momentum)
 
 
 def make_controller(

@@ -65,9 +65,16 @@ def make_memory(name: MemoryName, average_weight: Scalar = 0.1) -> Memory:
     return choices[name]()
 
 
-def pg(setting: Setting, *, step_size: Scalar, momentum: Scalar = 0.0, optimiser: Optimiser = heavy_ball) -> Method:
+def pg(
+    setting: Setting,
+    *,
+    step_size: Scalar,
+    momentum: Scalar = 0.0,
+    decay: Scalar = 0.0,
+    optimiser: Optimiser = heavy_ball,
+) -> Method:
     """Policy gradient: everybody uploads every round (11). Source: arXiv 1812.03239, Algorithm 1."""
-    return assemble(setting, memories.fresh(), triggers.always(), optimiser(step_size, momentum))
+    return assemble(setting, memories.fresh(), triggers.always(), optimiser(step_size, momentum, decay))
 
 
 def lapg(
@@ -75,6 +82,7 @@ def lapg(
     *,
     step_size: Scalar,
     momentum: Scalar = 0.0,
+    decay: Scalar = 0.0,
     xi: Scalar | Sequence[float] | Float[Array, " D"] = 0.03,
     window: int = 10,
     noise_weight: Scalar = 6.0,
@@ -118,7 +126,7 @@ def lapg(
         max_age=max_age,
     )
     memory = memories.lagged() if average_weight is None else memories.running_average(average_weight)
-    return assemble(setting, memory, trigger, optimiser(step_size, momentum))
+    return assemble(setting, memory, trigger, optimiser(step_size, momentum, decay))
 
 
 def awapg(
@@ -126,6 +134,7 @@ def awapg(
     *,
     step_size: Scalar,
     momentum: Scalar = 0.0,
+    decay: Scalar = 0.0,
     threshold: Scalar = 160.0,
     scale: triggers.Scale = "report",
     max_age: int | None = 200,
@@ -136,7 +145,7 @@ def awapg(
     Gradients come together at the learner, which uploads their sum when age · size passes a threshold (`lapg.uplink.triggers.age_weighted`).
     """
     trigger = triggers.age_weighted(threshold, scale=scale, step_size=step_size, max_age=max_age)
-    return assemble(setting, memories.accumulator(), trigger, optimiser(step_size, momentum))
+    return assemble(setting, memories.accumulator(), trigger, optimiser(step_size, momentum, decay))
 
 
 def periodic(
@@ -144,6 +153,7 @@ def periodic(
     *,
     step_size: Scalar,
     momentum: Scalar = 0.0,
+    decay: Scalar = 0.0,
     period: Scalar = 10.0,
     memory: MemoryName = "accumulate",
     average_weight: Scalar = 0.1,
@@ -151,7 +161,7 @@ def periodic(
 ) -> Method:
     """Control: uploads every ``period`` rounds. With ``accumulate`` it is PG with larger batches and rarer steps."""
     return assemble(
-        setting, make_memory(memory, average_weight), triggers.periodic(period), optimiser(step_size, momentum)
+        setting, make_memory(memory, average_weight), triggers.periodic(period), optimiser(step_size, momentum, decay)
     )
 
 
@@ -160,18 +170,28 @@ def random(
     *,
     step_size: Scalar,
     momentum: Scalar = 0.0,
+    decay: Scalar = 0.0,
     rate: Scalar = 0.1,
     memory: MemoryName = "accumulate",
     average_weight: Scalar = 0.1,
     optimiser: Optimiser = heavy_ball,
 ) -> Method:
     """Control: every learner uploads with probability ``rate``."""
-    return assemble(setting, make_memory(memory, average_weight), triggers.random(rate), optimiser(step_size, momentum))
+    return assemble(
+        setting, make_memory(memory, average_weight), triggers.random(rate), optimiser(step_size, momentum, decay)
+    )
 
 
-def never(setting: Setting, *, step_size: Scalar, momentum: Scalar = 0.0, optimiser: Optimiser = heavy_ball) -> Method:
+def never(
+    setting: Setting,
+    *,
+    step_size: Scalar,
+    momentum: Scalar = 0.0,
+    decay: Scalar = 0.0,
+    optimiser: Optimiser = heavy_ball,
+) -> Method:
     """Control: one upload in round 0, reused for ever: a constant direction."""
-    return assemble(setting, memories.lagged(), triggers.never(), optimiser(step_size, momentum))
+    return assemble(setting, memories.lagged(), triggers.never(), optimiser(step_size, momentum, decay))
 
 
 METHODS: dict[str, Callable[..., Any]] = {

@@ -1,6 +1,7 @@
 """What a run leaves behind: one directory with its configuration, labelled arrays and the state to go on from.
 
     config.json               configuration, format and package versions
+    initial.npy               θ⁰ of every seed, if it came from another run
     rounds-000000-000500.nc   records of finished stretches of rounds (merged into record.nc at the end)
     state-000500.eqx          everything needed to go on from round 500
 
@@ -66,8 +67,8 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def create(path: Path, config: dict[str, Any]) -> None:
-    """Makes the directory of a new run.
+def create(path: Path, config: dict[str, Any], initial: np.ndarray | None = None) -> None:
+    """Makes the directory of a new run; ``initial`` is θ⁰ [seeds, d] where the problem's own is not used.
 
     Raises:
       RunError: there is something at ``path`` already.
@@ -77,8 +78,32 @@ def create(path: Path, config: dict[str, Any]) -> None:
             f"out={path} must be a new or empty directory, but there is something in it; choose another name, or --resume it."
         )
     path.mkdir(parents=True, exist_ok=True)
+    if initial is not None:
+        replace_file(path / "initial.npy", lambda file: _write_array(file, initial))
     content = {"format": FORMAT, "versions": versions(), "config": config}
     write_text(path / "config.json", json.dumps(content, indent=2))
+
+
+def _write_array(path: Path, array: np.ndarray) -> None:
+    with path.open("wb") as stream:
+        np.save(stream, array)
+
+
+def read_initial(path: Path) -> np.ndarray | None:
+    """θ⁰ of a run that started from another one; None of any other run.
+
+    Raises:
+      RunError: it is damaged.
+    """
+    file = path / "initial.npy"
+    if not file.is_file():
+        return None
+    try:
+        return np.load(file)
+    except (OSError, ValueError, EOFError) as error:
+        raise RunError(
+            f"{file} must hold the parameters that this run started from, but it is damaged; start a new run."
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -106,6 +131,8 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         found, config = content["format"], content["config"]
+        if not isinstance(config, dict):
+            raise TypeError("config must be a table")
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(
             f"{file} must be a run's configuration, but it is damaged ({error}); restore it or start a new run."
@@ -120,6 +147,9 @@ def read_config(path: Path) -> dict[str, Any]:
 def save(path: Path, segment: xr.Dataset, state: RunState) -> None:
     """Adds a stretch of rounds and the state after it. The state counts only together with all rounds before it."""
     first, until = int(segment["round"][0]), int(segment["round"][-1]) + 1
+    for file in list(path.iterdir()):  # a crash after the last state may have left a stretch that ends elsewhere
+        if (match := _SEGMENT.search(file.name)) and int(match[2]) > first:
+            file.unlink()
     write_dataset(path / f"rounds-{first:06d}-{until:06d}.nc", segment)
     old = list(path.glob("state-*.eqx"))
     replace_file(path / f"state-{until:06d}.eqx", lambda file: _write_state(file, state))
@@ -148,7 +178,7 @@ def read_dataset(path: Path) -> xr.Dataset:
     try:
         with xr.open_dataset(path, engine="h5netcdf") as dataset:
             return dataset.load()
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError) as error:  # whatever HDF5 makes of a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunError(f"{path} must be a record, but it is damaged ({reason}); restore it or run again.") from error
 

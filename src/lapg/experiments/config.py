@@ -16,7 +16,7 @@ import optax
 import tyro
 
 from lapg import estimators, problems, theory
-from lapg.controller import heavy_ball
+from lapg.controller import heavy_ball, inverse_time
 from lapg.methods import METHODS, Setting
 from lapg.types import Problem, Recipe
 
@@ -80,6 +80,8 @@ class MethodConfig:
     """α."""
     momentum: float | None = None
     """β of heavy ball; left out: none."""
+    decay: float | None = None
+    """Step sizes α/(1 + decay·k); left out: constant."""
     optimiser: str = "heavy_ball"
     """heavy_ball, any optimiser of optax by name (adam, ...), or MODULE:NAME taking a step size."""
     xi: tuple[float, ...] | None = None
@@ -206,8 +208,8 @@ def _optimiser(config: MethodConfig) -> Callable[..., Any]:
             f"momentum={config.momentum} goes with optimiser heavy_ball, not {config.optimiser!r}; leave it out."
         )
 
-    def make(step_size: Any, momentum: Any) -> Any:
-        return factory(step_size)
+    def make(step_size: Any, momentum: Any, decay: Any) -> Any:
+        return factory(inverse_time(step_size, decay))
 
     return make
 
@@ -251,8 +253,20 @@ def arguments(kind: str, factory: Callable[..., Any], config: Any) -> dict[str, 
 
 
 def call(kind: str, factory: Callable[..., Part], config: Any) -> Part:
-    """Calls a factory with the given fields of its configuration."""
-    return factory(**arguments(kind, factory, config))
+    """Calls a factory with the given fields of its configuration.
+
+    Raises:
+      ValueError: it needs an argument that is not given.
+    """
+    given = arguments(kind, factory, config)
+    for name, parameter in inspect.signature(factory).parameters.items():
+        variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if name not in given and parameter.default is parameter.empty and not variadic:
+            raise ValueError(
+                f"{kind} {config.name!r} needs {name}; give it in a TOML table [{kind}.options], or write a factory of your own that needs "
+                "nothing and name it as MODULE:NAME."
+            )
+    return factory(**given)
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -70,18 +70,18 @@ XI = (0.03,)
 
 TUNED: dict[int, dict[str, MethodConfig]] = {
     2: {
-        "PG": MethodConfig("pg", 0.002),
+        "PG": MethodConfig("pg", 0.002, decay=0.0),
         "LAPG": MethodConfig("lapg", 0.002, xi=XI, noise_weight=0.0),
-        "LAPG average": MethodConfig("lapg", 0.002, xi=XI, noise_weight=1.0, average_weight=0.1),
-        "AWAPG": MethodConfig("awapg", 0.0025, threshold=160.0),
-        "periodic": MethodConfig("periodic", 0.002, period=20.0),
+        "LAPG average": MethodConfig("lapg", 0.002, xi=(0.0,), noise_weight=1.0, average_weight=0.05),
+        "AWAPG": MethodConfig("awapg", 0.0025, decay=0.0, threshold=160.0),
+        "periodic": MethodConfig("periodic", 0.002, decay=0.0, period=20.0),
     },
     5: {
-        "PG": MethodConfig("pg", 0.002),
+        "PG": MethodConfig("pg", 0.002, decay=0.0),
         "LAPG": MethodConfig("lapg", 0.002, xi=XI, noise_weight=0.0),
-        "LAPG average": MethodConfig("lapg", 0.002, xi=XI, noise_weight=1.0, average_weight=0.1),
-        "AWAPG": MethodConfig("awapg", 0.002, threshold=160.0),
-        "periodic": MethodConfig("periodic", 0.002, period=20.0),
+        "LAPG average": MethodConfig("lapg", 0.002, xi=(0.0,), noise_weight=1.0, average_weight=0.05),
+        "AWAPG": MethodConfig("awapg", 0.002, decay=0.0, threshold=160.0),
+        "periodic": MethodConfig("periodic", 0.002, decay=0.0, period=20.0),
     },
 }
 """By number of agents: what `lapg tune fig4` and `lapg tune fig6` choose, on seeds that are never reported."""
@@ -132,6 +132,6 @@ def lineup(figure: Figure, preset: Preset, *, seeds: int | None = None, rounds: 
     )
     entries = [Entry(label, replace(common, method=method)) for label, method in chosen.items()]
     if "AWAPG" in chosen:
-        matched = MethodConfig("random", chosen["AWAPG"].step_size, chosen["AWAPG"].momentum)
+        matched = replace(chosen["AWAPG"], name="random", threshold=None)
         entries.append(Entry("random", replace(common, method=matched), rate_of="AWAPG"))
     return entries

@@ -92,8 +92,16 @@ def load(path: str | Path) -> Run:
       RunError: the directory is not a run's, is damaged, or comes from another version.
     """
     path = Path(path)
-    config = from_dict(record.read_config(path))
+    config = _read_config(path)
     return Run(path, config, record.read(path))
+
+
+def _read_config(path: Path) -> Config:
+    data = record.read_config(path)
+    try:
+        return from_dict(data)
+    except ValueError as error:
+        raise record.RunError(f"run={path} cannot be used: {error}") from error
 
 
 def default_out(config: Config) -> Path:
@@ -126,7 +134,7 @@ def train(
     built = build(config)
     initial = None if init_from is None else _initial_params(init_from, built, config)
     path = default_out(config) if out is None else Path(out)
-    record.create(path, to_dict(config))
+    record.create(path, to_dict(config), initial)
     return _play(path, config, built, initial, show_progress, checkpoint_seconds, watchers)
 
 
@@ -144,11 +152,11 @@ def resume(
       Interrupted: by Ctrl-C or SIGTERM, with everything saved.
     """
     path = Path(path)
-    config = from_dict(record.read_config(path))
+    config = _read_config(path)
     if (path / "record.nc").is_file():
         return load(path)
     use_all_cores()
-    return _play(path, config, build(config), None, show_progress, checkpoint_seconds, watchers)
+    return _play(path, config, build(config), record.read_initial(path), show_progress, checkpoint_seconds, watchers)
 
 
 def make_lanes(config: Config, built: Built, initial: np.ndarray | None = None) -> Vectorised:

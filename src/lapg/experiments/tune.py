@@ -18,13 +18,13 @@ from lapg.runtimes import Vectorised
 
 SEEDS = tuple(range(1000, 1005))
 GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
-    "PG": {"step": (0.5, 0.75, 1.0, 1.25, 1.5, 2.0)},
-    "LAPG": {"step": (0.75, 1.0), "noise_weight": (0.0, 0.5, 1.0)},
-    "LAPG average": {"noise_weight": (0.75, 1.0, 1.25), "average_weight": (0.03, 0.05)},
-    "AWAPG": {"step": (1.0, 1.25), "threshold": (80.0, 160.0, 320.0)},
-    "periodic": {"step": (1.0, 1.25), "period": (20.0, 30.0, 40.0)},
+    "PG": {"step": (0.75, 1.0, 1.25, 1.5), "decay": (0.0, 2e-4)},
+    "LAPG": {"step": (0.75, 1.0), "noise_weight": (0.0, 0.5, 0.75, 1.0)},
+    "LAPG average": {"noise_weight": (0.75, 1.0, 1.25, 1.5), "average_weight": (0.03, 0.05)},
+    "AWAPG": {"step": (1.0, 1.25), "threshold": (80.0, 160.0), "decay": (0.0, 2e-4)},
+    "periodic": {"step": (1.0, 1.25), "period": (20.0, 30.0), "decay": (0.0, 2e-4)},
 }
-"""Six points for every method; ``step`` multiplies PG's step size."""
+"""Eight points for every method; ``step`` multiplies PG's step size."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,9 @@ def tune(figure: figures.Figure, preset: figures.Preset, *, rounds: int | None, 
                 "*" if name == chosen else "",
             )
     console.print(table)
+    for label in groups:
+        console.print(f"{label}: {', '.join(GRIDS[label])}")
 
 
 def _words(values: dict[str, float]) -> str:
-    return " ".join(f"{name}={value:g}" for name, value in values.items())
+    return " ".join(f"{value:g}" for value in values.values())

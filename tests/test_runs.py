@@ -1,0 +1,529 @@
+"""Whole runs: what they leave behind, how they are stopped and continued, and where their parts come from."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+
+from lapg import Config, EstimatorConfig, Interrupted, MethodConfig, ProblemConfig, RunError, cli
+from lapg.experiments import figures
+from lapg.experiments.config import build, from_dict, read_toml, to_dict
+from lapg.experiments.run import load, resume, train
+
+QUIET = {"show_progress": False, "checkpoint_seconds": 0.0}
+LAZY = Config(
+    problem=ProblemConfig("quadratic", num_learners=3, scales=(1.0, 0.5, 0.2), options={"dimension": 4}),
+    estimator=EstimatorConfig("noisy"),
+    method=MethodConfig("lapg", 0.05, momentum=0.5, xi=(0.03,), noise_weight=0.5),
+    batch_size=3,
+    rounds=11,  # the last chunk is short
+    seeds=2,
+    first_seed=4,
+    chunk_rounds=2,
+)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Never interrupted."""
+    return train(LAZY, tmp_path_factory.mktemp("runs") / "whole", **QUIET)
+
+
+@pytest.fixture(scope="module")
+def garnet(tmp_path_factory):
+    """A run with a policy."""
+    problem = ProblemConfig("garnet", num_learners=2, num_steps=3, options={"num_states": 4})
+    config = Config(problem=problem, method=MethodConfig("pg", 0.1), batch_size=3, rounds=4, seeds=2, chunk_rounds=4)
+    return train(config, tmp_path_factory.mktemp("runs") / "garnet", **QUIET)
+
+
+def assert_same(run, other):
+    """Bitwise, clock apart."""
+    clock = "wall_seconds"
+    xr.testing.assert_identical(run.record.drop_vars(clock), other.record.drop_vars(clock))
+
+
+def snapshot(path):
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+# ---------------------------------------------------------------- what is left behind
+
+
+def test_a_finished_run(whole):
+    """Oracle: the configuration's own numbers; and whoever uploads has sent."""
+    assert sorted(snapshot(whole.path)) == ["config.json", "record.nc", "state-000011.eqx"]
+    again = load(whole.path)
+    assert again.config == LAZY
+    assert again.finished
+    assert dict(again.record.sizes) == {"seed": 2, "round": 11, "learner": 3, "parameter": 4}
+    np.testing.assert_array_equal(again.record["seed"], [4, 5])
+    assert again.record["sent"][:, 0].all()
+    assert not again.record["sent"].all()
+    np.testing.assert_array_equal(again.record["uplink_bits"], 64 * 4 * again.record["sent"])
+    # θ: 4 float64; the lazy trigger's signal: one
+    np.testing.assert_array_equal(again.record["downlink_bits"], [64 * (4 + 1)] * 11)
+    assert (np.diff(again.record["wall_seconds"]) >= 0).all()
+    assert_same(again, whole)
+    np.testing.assert_array_equal(again.params(5), whole.record["params"].values[1])
+    np.testing.assert_array_equal(again.params(), again.params(4))
+    with pytest.raises(ValueError, match=r"seed must be one of \[4, 5\], got 6"):
+        again.params(6)
+
+
+def test_scores_are_those_of_the_recorded_path(whole):
+    """Oracle: −½ c_m (θ − b_m)ᵀ A_m (θ − b_m) at the initial θ, by NumPy; and at the end θ is better."""
+    problem = build(LAZY).problem
+    tasks = jax.tree.map(np.asarray, problem.tasks)
+    first = whole.record["score_raw"].sel(seed=4, round=0).values
+    theta = np.asarray(_start(4))
+    losses = 0.5 * (tasks.extra["curvature"] * (theta - tasks.extra["centre"]) ** 2).sum(-1)
+    np.testing.assert_allclose(first, -losses, 1e-12)
+    np.testing.assert_allclose(whole.record["score_scaled"].sel(seed=4, round=0), -tasks.scale * losses, 1e-12)
+    assert whole.record["score_scaled"][:, -1].mean() > whole.record["score_scaled"][:, 0].mean()
+
+
+def _start(seed):
+    from lapg.types import INIT, NOBODY, address
+
+    return build(LAZY).problem.init(address(jax.random.key(seed), INIT, NOBODY, 0))
+
+
+def test_policy_greedy_and_stochastic(garnet):
+    """Oracle: the most probable entry of the softmax table, by NumPy; frequencies of 2,000 samples within 5 standard errors."""
+    run = load(garnet.path)
+    table = run.params(1).reshape(4, 3)
+    for state in range(4):
+        assert run.policy(jnp.int32(state), seed=1) == table[state].argmax()
+    keys = jax.random.split(jax.random.key(0), 2000)
+    actions = np.array([run.policy(jnp.int32(2), key=key, seed=1) for key in keys[:200]])
+    again = np.array([run.policy(jnp.int32(2), key=key, seed=1) for key in keys[:200]])
+    np.testing.assert_array_equal(actions, again)
+    drawn = np.asarray(jax.vmap(lambda key: run._act(jnp.asarray(run.params(1)), jnp.int32(2), key))(keys))
+    np.testing.assert_array_equal(drawn[:200], actions)
+    probs = np.exp(table[2]) / np.exp(table[2]).sum()
+    frequencies = np.bincount(drawn, minlength=3) / 2000
+    assert (abs(frequencies - probs) < 5 * np.sqrt(probs * (1 - probs) / 2000)).all()
+
+
+def test_problems_without_policy(whole):
+    """Oracle: a quadratic has none; the error says so."""
+    with pytest.raises(ValueError, match="'quadratic' has no policy"):
+        whole.policy(jnp.int32(0))
+
+
+def test_existing_places_are_never_touched(whole):
+    """Oracle: every byte before and after."""
+    before = snapshot(whole.path)
+    with pytest.raises(RunError, match="must be a new or empty directory"):
+        train(LAZY, whole.path, **QUIET)
+    assert snapshot(whole.path) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"speed": 3}, r"run=.*whole cannot be used: config\.speed is not a setting.*another version of lapg"),
+        (
+            {"method": {"name": "lapg", "wobble": 1}},
+            r"config\.method\.wobble is not a setting.*another version of lapg",
+        ),
+        ({"rounds": "many"}, r"config\.rounds must be int, got 'many'"),
+        ({"rounds": 0}, r"rounds must be >= 1"),
+    ],
+)
+def test_configurations_of_another_version(tmp_path, whole, changes, message):
+    """Oracle: a setting that this version does not know, or of another type, is an error, not ignored; nothing changes."""
+    path = tmp_path / "whole"
+    shutil.copytree(whole.path, path)
+    content = json.loads((path / "config.json").read_text())
+    content["config"] |= changes
+    (path / "config.json").write_text(json.dumps(content))
+    before = snapshot(path)
+    for use in (load, resume):
+        with pytest.raises(RunError, match=message):
+            use(path)
+    assert snapshot(path) == before
+
+
+# ---------------------------------------------------------------- stopped and continued
+
+
+def test_sigterm_and_resume(tmp_path, whole):
+    """Oracle: the uninterrupted run, bit for bit; the old signal handler is back."""
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def stop(segment, until):
+        if until == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match=r"interrupted after 6 rounds, all saved; continue with --resume") as caught:
+        train(LAZY, tmp_path / "run", watchers=(stop,), **QUIET)
+    assert (caught.value.path, caught.value.round) == (tmp_path / "run", 6)
+    assert signal.getsignal(signal.SIGTERM) is handler
+    part = load(tmp_path / "run")
+    assert not part.finished
+    assert part.record.sizes["round"] == 6
+    seen = []
+    done = resume(tmp_path / "run", watchers=(lambda segment, until: seen.append(until),), **QUIET)
+    assert seen == [8, 10, 11]
+    assert_same(done, whole)
+    assert_same(load(tmp_path / "run"), whole)
+    clock = done.record["wall_seconds"].values
+    assert (np.diff(clock) >= 0).all()
+    assert clock[6] > clock[5]
+    before = snapshot(tmp_path / "run")
+    assert_same(resume(tmp_path / "run", **QUIET), whole)
+    assert snapshot(tmp_path / "run") == before
+
+
+VICTIM = """
+import sys, time, jax
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_num_cpu_devices", 2)
+jax.devices()
+from lapg import cli
+from lapg.experiments.run import train
+def slowly(*arguments, **options):
+    wait = lambda segment, until: time.sleep(0.3)
+    return train(*arguments, **options | {"checkpoint_seconds": 0.0, "watchers": (wait,)})
+cli.train_run = slowly
+cli.main(sys.argv[1:])
+"""
+FLAGS = [
+    "train",
+    "--problem.name",
+    "quadratic",
+    "--problem.num-learners",
+    "3",
+    "--problem.scales",
+    "1",
+    "0.5",
+    "0.2",
+    "--estimator.name",
+    "noisy",
+    "--batch-size",
+    "3",
+    "--rounds",
+    "11",
+    "--method.name",
+    "lapg",
+    "--method.step-size",
+    "0.05",
+    "--method.momentum",
+    "0.5",
+    "--method.xi",
+    "0.03",
+    "--method.noise-weight",
+    "0.5",
+    "--seeds",
+    "2",
+    "--first-seed",
+    "4",
+    "--chunk-rounds",
+    "2",
+]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+def test_killed_processes(tmp_path, whole, capsys, number, status):
+    """Oracle: the uninterrupted run, bit for bit, after `kill -9` and after Ctrl-C at the first checkpoint, and `lapg train --resume`."""
+    (tmp_path / "options.toml").write_text("[problem.options]\ndimension = 4\n")
+    command = [sys.executable, "-c", VICTIM, *FLAGS, "--config", tmp_path / "options.toml", "--out", tmp_path / "run"]
+    victim = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("run/state-*.eqx")):
+            assert victim.poll() is None, victim.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        victim.send_signal(number)
+        _, errors = victim.communicate(timeout=60)
+    finally:
+        victim.kill()
+        victim.wait()
+    assert victim.returncode == status
+    assert "Traceback" not in errors
+    if number == signal.SIGINT:
+        assert len(errors.splitlines()) == 1
+        assert f"continue with --resume {tmp_path / 'run'}" in errors
+    part = load(tmp_path / "run")
+    assert 2 <= part.record.sizes["round"] < 11
+    assert part.config == LAZY
+    capsys.readouterr()
+    cli.main(["train", "--resume", str(tmp_path / "run")])
+    assert "uploads" in capsys.readouterr().out
+    assert_same(load(tmp_path / "run"), whole)
+
+
+# ---------------------------------------------------------------- starting from another run
+
+
+def test_init_from(tmp_path, whole):
+    """Oracle: the value of the quadratic at the other run's θ, by NumPy; three seeds take the other's two in turn. A process killed before its
+    first checkpoint has left only the first two files, and going on from them is the same run.
+    """
+    config = dataclasses.replace(LAZY, seeds=3, rounds=2)
+    run = train(config, tmp_path / "next", init_from=load(whole.path), **QUIET)
+    tasks = jax.tree.map(np.asarray, build(config).problem.tasks)
+    theta = whole.record["params"].values[[0, 1, 0]][:, None]
+    losses = 0.5 * tasks.scale * (tasks.extra["curvature"] * (theta - tasks.extra["centre"]) ** 2).sum(-1)
+    np.testing.assert_allclose(run.record["score_scaled"].isel(round=0), -losses, 1e-12)
+    (tmp_path / "killed").mkdir()
+    for name in ("initial.npy", "config.json"):
+        shutil.copy(tmp_path / "next" / name, tmp_path / "killed")
+    assert_same(resume(tmp_path / "killed", **QUIET), run)
+
+
+def test_init_from_must_fit(tmp_path, whole):
+    """Oracle: 5 parameters are not 4; nothing is created."""
+    other = dataclasses.replace(
+        LAZY, problem=ProblemConfig("quadratic", num_learners=3, scales=(1.0, 0.5, 0.2), options={"dimension": 5})
+    )
+    with pytest.raises(ValueError, match=r"init_from=.* has 4 parameters, this problem needs 5; use the same problem"):
+        train(other, tmp_path / "next", init_from=whole, **QUIET)
+    assert not (tmp_path / "next").exists()
+
+
+# ---------------------------------------------------------------- parts of one's own
+
+OWN = '''
+"""A user's module."""
+import optax
+from lapg import estimators, methods, problems
+
+USED = []
+
+def problem(*, num_learners, scales, dimension):
+    USED.append("problem")
+    return problems.quadratic(num_learners=num_learners, scales=scales, dimension=dimension)
+
+def estimator(gradient):
+    USED.append("estimator")
+    return estimators.noisy(gradient)
+
+def method(setting, **given):
+    USED.append("method")
+    return methods.lapg(setting, **given)
+
+def optimiser(step_size):
+    USED.append("optimiser")
+    return optax.sgd(step_size, 0.5)
+
+class Thing:
+    pass
+'''
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "own_parts.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield lambda: sys.modules["own_parts"].USED
+    sys.modules.pop("own_parts", None)
+
+
+def test_own_parts(tmp_path, whole, own):
+    """Oracle: the built-in parts that the module wraps: the same run, bit for bit; a fresh process finds them by the saved names."""
+    config = dataclasses.replace(
+        LAZY,
+        problem=dataclasses.replace(LAZY.problem, name="own_parts:problem"),
+        estimator=EstimatorConfig("own_parts:estimator"),
+        method=dataclasses.replace(
+            LAZY.method, name="own_parts:method", momentum=None, optimiser="own_parts:optimiser"
+        ),
+    )
+    run = train(config, tmp_path / "run", **QUIET)
+    assert {"problem", "estimator", "method", "optimiser"} == set(own())
+    assert_same(run, whole)
+    again = load(tmp_path / "run")
+    assert again.config == config
+    assert again.built.problem.num_learners == 3
+
+
+@pytest.mark.parametrize("kind", ["problem", "estimator", "method"])
+@pytest.mark.parametrize("name", ["own_parts:nothing", "no_such_module:thing"])
+def test_own_parts_that_are_not_there(own, kind, name):
+    """Oracle: the import fails; the error names the part and where it is looked for."""
+    config = dataclasses.replace(LAZY, **{kind: dataclasses.replace(getattr(LAZY, kind), name=name)})
+    with pytest.raises(ValueError, match=rf"{kind}={name} cannot be imported: .*on PYTHONPATH\?"):
+        build(config)
+
+
+def test_own_optimisers_take_no_momentum(own):
+    """Oracle: the rule that momentum belongs to heavy_ball; and optax's own names work."""
+    for optimiser in ("own_parts:optimiser", "adam"):
+        method = dataclasses.replace(LAZY.method, optimiser=optimiser)
+        with pytest.raises(ValueError, match=r"momentum=0\.5 goes with optimiser heavy_ball"):
+            build(dataclasses.replace(LAZY, method=method))
+        build(dataclasses.replace(LAZY, method=dataclasses.replace(method, momentum=None)))
+    with pytest.raises(ValueError, match="optimiser must be one of those of optax, .*'wobble'"):
+        build(dataclasses.replace(LAZY, method=dataclasses.replace(LAZY.method, optimiser="wobble")))
+
+
+def test_parts_that_need_more():
+    """Oracle: `tabular` has no defaults for its arrays; the error names the first, whatever type it has."""
+    with pytest.raises(
+        ValueError, match=r"problem 'tabular' needs transitions; give it in a TOML table \[problem\.options\]"
+    ):
+        build(Config(problem=ProblemConfig("tabular")))
+
+
+def test_estimators_need_what_they_need():
+    """Oracle: a quadratic has no policy, cooperative navigation no gradient."""
+    with pytest.raises(ValueError, match="'gpomdp' needs a problem with a known policy"):
+        build(dataclasses.replace(LAZY, estimator=EstimatorConfig("gpomdp")))
+    with pytest.raises(ValueError, match="'exact' needs a problem with a known gradient"):
+        build(Config(estimator=EstimatorConfig("exact")))
+
+
+# ---------------------------------------------------------------- settings as data
+
+TOML = """
+rounds = 12
+seeds = 3
+
+[problem]
+name = "quadratic"
+scales = [1, 0.5]
+num_learners = 2
+options = {dimension = 6, noise = 0.25}
+
+[estimator]
+name = "noisy"
+
+[method]
+name = "lapg"
+step_size = 1
+xi = [0.03]
+noise_bound = "printed"
+strict = false
+options = {trigger_step_size = 0.5}
+"""
+FROM_TOML = Config(
+    problem=ProblemConfig("quadratic", num_learners=2, scales=(1.0, 0.5), options={"dimension": 6, "noise": 0.25}),
+    estimator=EstimatorConfig("noisy"),
+    method=MethodConfig(
+        "lapg", 1.0, xi=(0.03,), noise_bound="printed", strict=False, options={"trigger_step_size": 0.5}
+    ),
+    rounds=12,
+    seeds=3,
+)
+
+
+@pytest.fixture
+def settings_of(monkeypatch):
+    """What `lapg train` would run, without running it."""
+
+    class Stop(Exception):
+        pass
+
+    def stop(settings, out, **options):
+        raise Stop(settings)
+
+    monkeypatch.setattr(cli, "train_run", stop)
+
+    def settings(*arguments):
+        with pytest.raises(Stop) as caught:
+            cli.main(["train", *map(str, arguments)])
+        return caught.value.args[0]
+
+    return settings
+
+
+def test_flags_override_the_file(tmp_path, settings_of):
+    """Oracle: the same dataclass by hand; a flag changes its own setting and nothing else, wherever --config stands."""
+    file = tmp_path / "experiment.toml"
+    file.write_text(TOML)
+    assert settings_of("--config", file) == FROM_TOML
+    assert settings_of(f"--config={file}") == FROM_TOML
+    changed = dataclasses.replace(
+        FROM_TOML,
+        seeds=5,
+        method=dataclasses.replace(FROM_TOML.method, step_size=0.25, xi=(0.01, 0.02), noise_bound=(2.0, 3.0)),
+        problem=dataclasses.replace(FROM_TOML.problem, scales=None),
+    )
+    flags = [
+        "--seeds",
+        "5",
+        "--method.step-size",
+        "0.25",
+        "--method.xi",
+        "0.01",
+        "0.02",
+        "--method.noise-bound",
+        "2",
+        "3",
+        "--problem.scales",
+        "None",
+    ]
+    assert settings_of("--config", file, *flags) == changed
+    assert settings_of(*flags, "--config", file) == changed
+    assert settings_of(*flags[:2]) == Config(seeds=5)
+
+
+def test_options_reach_their_parts(unchecked):
+    """Oracle: the sizes in the tables, and the recipe's own arguments; numbers may vary between lanes, the rest is fixed."""
+    config = dataclasses.replace(FROM_TOML, method=dataclasses.replace(FROM_TOML.method, noise_bound=(2.0, 3.0)))
+    built = build(config)
+    assert built.problem.init(jax.random.key(0)).shape == (6,)
+    np.testing.assert_array_equal(built.problem.tasks.scale, [1.0, 0.5])
+    assert {name: float(value) for name, value in built.hyper.items()} == {"step_size": 1.0, "trigger_step_size": 0.5}
+    bad = dataclasses.replace(config, problem=ProblemConfig("quadratic", num_agents=3))
+    with pytest.raises(
+        ValueError, match=r"problem\.num_agents is not an option of problem 'quadratic'; it takes num_learners"
+    ):
+        build(bad)
+
+
+def test_round_trip():
+    """Oracle: the configurations themselves, through JSON: every line-up of every figure and one of everything else."""
+    lineups = [figures.lineup(figure, preset) for figure in figures.FIGURES.values() for preset in figures.PRESETS]
+    for config in (Config(), LAZY, FROM_TOML, *(entry.config for entries in lineups for entry in entries)):
+        assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('rounds = "ten"', r"config\.rounds must be int, got 'ten'"),
+        ("rounds = 2.5", r"config\.rounds must be int, got 2\.5"),
+        ("rounds = true", r"config\.rounds must be int, got True"),
+        ("rounds = 0", r"rounds must be >= 1, got 0"),
+        ("first_seed = -1", r"first_seed must be >= 0"),
+        ("problem = 3", r"config\.problem must be a table of settings, got 3"),
+        ("method.step_size = true", r"config\.method\.step_size must be float, got True"),
+        ('method.xi = "0.1"', r"config\.method\.xi must be .*got '0\.1'"),
+        ('method.xi = [0.1, "a"]', r"config\.method\.xi must be float, got 'a'"),
+        ('method.noise_bound = "guess"', r"config\.method\.noise_bound must be .*printed.*got 'guess'"),
+        ("problem.hidden = [4.5]", r"config\.problem\.hidden must be int, got 4\.5"),
+        ('problem.activation = "sigmoid"', r"config\.problem\.activation must be .*relu.*got 'sigmoid'"),
+        ("problem.options = [1]", r"config\.problem\.options must be .*got \[1\]"),
+        ("[methods]\nname = 'pg'", r"config\.methods is not a setting; known are problem, estimator, method, .*another version"),
+        ("rounds = ", r"config=.*bad\.toml must be a TOML file"),
+        ("rounds = '\xff'".encode("latin-1"), r"config=.*bad\.toml must be a TOML file"),
+    ],
+)  # fmt: skip
+def test_wrong_settings(tmp_path, text, message):
+    """Oracle: the types in the dataclasses; the error names setting, rule and value."""
+    file = tmp_path / "bad.toml"
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(ValueError, match=message):
+        read_toml(file)
+
+
+def test_missing_file(tmp_path):
+    """Oracle: there is none."""
+    with pytest.raises(ValueError, match=r"config=.*none\.toml cannot be read: No such file"):
+        read_toml(tmp_path / "none.toml")
