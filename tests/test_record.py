@@ -60,6 +60,10 @@ def save(path, *ends):
         record.save(path, segment(first, until), make_state(until))
 
 
+def read(path, name):
+    return record.read_state(path, jax.eval_shape(make_state, 0)) if name.startswith("state") else record.read(path)
+
+
 def snapshot(path):
     return {file.name: file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
@@ -158,10 +162,7 @@ def test_damaged_files(tmp_path, name, keep):
     content = content[: int(keep * len(content))]
     file.write_bytes(content)
     with pytest.raises(RunError, match=rf"{name} must be .*(restore it|start a new run)"):
-        if name.startswith("state"):
-            record.read_state(tmp_path, jax.eval_shape(lambda: make_state(0)))
-        else:
-            record.read(tmp_path)
+        read(tmp_path, name)
     assert file.read_bytes() == content
 
 
@@ -171,10 +172,7 @@ def test_garbage_instead_of_files(tmp_path, name):
     save(tmp_path, 9)
     (tmp_path / name).write_bytes(np.random.default_rng(0).bytes(5000))
     with pytest.raises(RunError, match=name):
-        if name.startswith("state"):
-            record.read_state(tmp_path, jax.eval_shape(lambda: make_state(0)))
-        else:
-            record.read(tmp_path)
+        read(tmp_path, name)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # h5netcdf, closing what it never opened

@@ -24,7 +24,7 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Curve:
-    """One method: score and cost so far, [seeds, K] each; sent, [seeds, K, M]; noise-to-signal, [K]."""
+    """One method: score and cost so far, [seeds, K] each; upload rates, [M]; noise-to-signal, [up to K], nan where noise hides the signal."""
 
     score: np.ndarray
     raw_score: np.ndarray
@@ -86,15 +86,16 @@ def to_curve(record: xr.Dataset) -> Curve:
     bits = record["uplink_bits"].transpose("seed", "round", "learner").values
     noise = record["noise"].mean(("seed", "learner")).values if "noise" in record else np.zeros(sent.shape[1])
     squares = (record["gradient_norm"] ** 2).mean(("seed", "learner")).values
-    smooth_noise, smooth_squares = trailing_mean(noise.astype(float)), trailing_mean(squares.astype(float))
-    signal = np.maximum(smooth_squares - smooth_noise, 1e-3 * smooth_squares)
+    window = max(WINDOW, sent.shape[1] // 10)  # the signal is a small difference of large numbers
+    smooth_noise = trailing_mean(noise.astype(float), window)
+    signal = trailing_mean(squares.astype(float), window) - smooth_noise
     return Curve(
         score=record["score_scaled"].mean("learner").transpose("seed", "round").values.astype(float),
         raw_score=record["score_raw"].mean("learner").transpose("seed", "round").values.astype(float),
         uploads=ledger.num_uploads(sent),
         uplink_bits=ledger.uplink_bits(bits, sent),
         upload_rates=ledger.upload_fraction(sent).mean(0),
-        noise_to_signal=np.divide(smooth_noise, signal, out=np.zeros_like(signal), where=signal > 0),
+        noise_to_signal=np.divide(smooth_noise, signal, out=np.full_like(signal, np.nan), where=signal > 0),
     )
 
 

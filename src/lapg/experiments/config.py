@@ -320,8 +320,17 @@ def _fit(value: Any, hint: Any, where: str) -> Any:
             return float(value)
         if choice in (int, str, bool) and type(value) is choice:
             return value
-    wanted = str(getattr(hint, "__name__", hint)).replace("typing.", "")
+    wanted = " or ".join(_words(choice) for choice in choices if choice is not type(None))
     raise ValueError(f"{where} must be {wanted}, got {value!r}.")
+
+
+def _words(hint: Any) -> str:
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        return "one of " + ", ".join(map(repr, typing.get_args(hint)))
+    if origin is tuple:
+        return f"a list of {typing.get_args(hint)[0].__name__}"
+    return "a table" if origin is dict else hint.__name__
 
 
 def read_toml(path: Path, default: Config | None = None) -> Config:

@@ -77,11 +77,10 @@ TUNED: dict[int, dict[str, MethodConfig]] = {
         "periodic": MethodConfig("periodic", 0.002, decay=0.0, period=20.0),
     },
     5: {
-        "PG": MethodConfig("pg", 0.002, decay=0.0),
-        "LAPG": MethodConfig("lapg", 0.002, xi=XI, noise_weight=0.0),
-        "LAPG average": MethodConfig("lapg", 0.002, xi=(0.0,), noise_weight=1.0, average_weight=0.05),
+        "PG": MethodConfig("pg", 0.0015, decay=0.0),
+        "LAPG": MethodConfig("lapg", 0.0015, xi=XI, noise_weight=0.5),
         "AWAPG": MethodConfig("awapg", 0.002, decay=0.0, threshold=160.0),
-        "periodic": MethodConfig("periodic", 0.002, decay=0.0, period=20.0),
+        "periodic": MethodConfig("periodic", 0.002, decay=0.0, period=40.0),
     },
 }
 """By number of agents: what `lapg tune fig4` and `lapg tune fig6` choose, on seeds that are never reported."""
@@ -114,8 +113,6 @@ def methods(figure: Figure, preset: Preset) -> tuple[EstimatorConfig, dict[str, 
             "LAPG": MethodConfig("lapg", **step, xi=XI, noise_weight=1.0),
             "LAPG c=0": MethodConfig("lapg", **step, xi=XI, noise_weight=0.0),
             "LAPG c=6": MethodConfig("lapg", **step, xi=XI, noise_weight=6.0),
-            "AWAPG": MethodConfig("awapg", **step, threshold=160.0),
-            "periodic": MethodConfig("periodic", **step, period=20.0),
         }
     raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}.")
 

@@ -49,7 +49,8 @@ def draw(title: str, curves: Mapping[str, Curve], target: float, path: Path) -> 
             rounds = np.arange(offset, curve.score.shape[1]) + 1
             _line(by_round, rounds, curve, **style)
             _line(by_upload, curve.uploads.mean(0)[offset:], curve, **style)
-            noise.plot(rounds, curve.noise_to_signal, linewidth=1.2, **style)
+            ratio = curve.noise_to_signal
+            noise.plot(np.arange(-len(ratio), 0) + curve.score.shape[1] + 1, ratio, linewidth=1.2, **style)
             place = np.arange(num_learners) + (index - (len(curves) - 1) / 2) * width
             rates.bar(place, curve.upload_rates, width, color=style["color"])
         for axes in (by_round, by_upload):

@@ -114,13 +114,10 @@ def reproduce(
         for preset in presets:
             figure, place = FIGURES[name], out / f"{name}-{preset}"
             entries = lineup(figure, preset, seeds=seeds, rounds=rounds)
-            claims = {
-                label: figure.claim
-                for label in ("LAPG", "LAPG average", "AWAPG")
-                if label in {e.label for e in entries}
-            }
+            claims = {entry.label: figure.claim for entry in entries if "LAPG" in entry.label or entry.label == "AWAPG"}
             scales = "heterogeneous" if figure.heterogeneous else "homogeneous"
-            title = f"Figure {name[3:]}, preset {preset}: {figure.num_agents} agents, {figure.activation}, {scales}"
+            title = f"Figure {name[3:]}, preset {preset}: {figure.num_agents} agents, {figure.activation}, {scales}, "
+            title += f"momentum {figure.momentum}" if figure.momentum else "no momentum"
             console.rule(title)
             play(entries, place, {"title": title, "claims": claims}, show_progress=show_progress)
             comparisons[name, preset] = summarise(place, console)
