@@ -46,11 +46,12 @@ def budgeted(
     *,
     step_size: Scalar,
     momentum: Scalar = 0.0,
+    decay: Scalar = 0.0,
     rate: Scalar = 0.1,
     optimiser: Optimiser = heavy_ball,
 ) -> Method:
     """Accumulated gradients, uploaded at a given rate."""
-    return assemble(setting, memories.accumulator(), at_rate(rate), optimiser(step_size, momentum))
+    return assemble(setting, memories.accumulator(), at_rate(rate), optimiser(step_size, momentum, decay))
 
 
 def main(rounds: int, out: Path) -> None:

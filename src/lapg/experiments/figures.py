@@ -70,11 +70,11 @@ XI = (0.03,)
 
 TUNED: dict[int, dict[str, MethodConfig]] = {
     2: {
-        "PG": MethodConfig("pg", 0.002, decay=0.0),
-        "LAPG": MethodConfig("lapg", 0.002, xi=XI, noise_weight=0.0),
-        "LAPG average": MethodConfig("lapg", 0.002, xi=(0.0,), noise_weight=1.0, average_weight=0.05),
-        "AWAPG": MethodConfig("awapg", 0.0025, decay=0.0, threshold=160.0),
-        "periodic": MethodConfig("periodic", 0.002, decay=0.0, period=20.0),
+        "PG": MethodConfig("pg", 0.0025, decay=0.0),
+        "LAPG": MethodConfig("lapg", 0.0025, xi=XI, noise_weight=0.5),
+        "LAPG average": MethodConfig("lapg", 0.0025, xi=(0.0,), noise_weight=0.75, average_weight=0.05),
+        "AWAPG": MethodConfig("awapg", 0.0025, decay=2e-4, threshold=160.0),
+        "periodic": MethodConfig("periodic", 0.003125, decay=2e-4, period=30.0),
     },
     5: {
         "PG": MethodConfig("pg", 0.0015, decay=0.0),

@@ -15,7 +15,11 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from lapg.runtimes.protocol import Log, RunState, initialise, play_round
-from lapg.types import Problem, Recipe
+from lapg.types import Method, Problem, Recipe
+
+
+CACHE_BYTES = 4_000_000
+"""Working set of one core; beyond it lanes take turns instead of sweeping through memory together."""
 
 
 def use_all_cores(num_cores: int | None = None) -> int:
@@ -27,6 +31,14 @@ def use_all_cores(num_cores: int | None = None) -> int:
     with contextlib.suppress(RuntimeError):  # JAX is running already; the user's own set-up stands
         jax.config.update("jax_num_cpu_devices", num_cores or len(os.sched_getaffinity(0)))
     return jax.local_device_count()
+
+
+def lanes_at_once(problem: Problem, method: Method, num_lanes: int) -> int:
+    """How many of a device's lanes to compute side by side: the largest divisor whose gradients of single trajectories fit into the cache."""
+    params = jax.eval_shape(problem.init, jax.random.key(0))
+    lane_bytes = problem.num_learners * max(method.batches) * params.size * params.dtype.itemsize
+    divisors = [num for num in range(1, num_lanes + 1) if num_lanes % num == 0]
+    return max(num for num in divisors if num == 1 or num * lane_bytes <= CACHE_BYTES)
 
 
 class Vectorised:
@@ -55,7 +67,7 @@ class Vectorised:
         self.num_lanes = len(seeds)
         self.chunk_rounds = chunk_rounds
         self.num_traces = 0
-        recipe(jax.tree.map(lambda leaf: np.asarray(leaf)[0], hypers))
+        method = recipe(jax.tree.map(lambda leaf: np.asarray(leaf)[0], hypers))
         devices = jax.local_devices()[: min(self.num_lanes, jax.local_device_count())]
         padding = -self.num_lanes % len(devices)
         self._mesh = Mesh(np.array(devices), ("lane",))
@@ -69,6 +81,9 @@ class Vectorised:
 
         self._initial = None if initial_params is None else pad(initial_params)
 
+        per_device = (self.num_lanes + padding) // len(devices)
+        together = lanes_at_once(problem, method, per_device)
+
         def start(hyper: dict[str, Any], seed: jax.Array, params: jax.Array | None) -> RunState:
             return initialise(recipe(hyper), problem, jax.random.key(seed), params)
 
@@ -81,7 +96,9 @@ class Vectorised:
                 return play_round(recipe(hyper), problem, jax.random.key(seed), state)
 
             def play(states: RunState) -> tuple[RunState, Log]:
-                return jax.vmap(lane)(hypers, seeds, states)
+                if together == per_device:
+                    return jax.vmap(lane)(hypers, seeds, states)
+                return jax.lax.map(lambda x: lane(*x), (hypers, seeds, states), batch_size=together)
 
             blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(play, states)[1])
 

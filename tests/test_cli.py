@@ -1,0 +1,483 @@
+"""The command line, end to end and against bad input."""
+
+import errno
+import json
+import os
+import shutil
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from lapg import RunError, cli, load, record
+from lapg.experiments import figures, reproduce
+from lapg.experiments.config import MethodConfig
+from lapg.ledger import upload_fraction
+
+TINY = [
+    "--problem.num-steps",
+    "3",
+    "--problem.hidden",
+    "4",
+    "--problem.scales",
+    "1",
+    "0.5",
+    "--batch-size",
+    "3",
+    "--rounds",
+    "30",
+    "--seeds",
+    "2",
+    "--chunk-rounds",
+    "15",
+]
+LAZY = ["--method.name", "lapg", "--method.step-size", "0.05", "--method.noise-weight", "1", "--method.xi", "0.03"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Two finished runs of cooperative navigation: pg and lapg."""
+    place = tmp_path_factory.mktemp("cli")
+    cli.main(["train", *TINY, "--method.name", "pg", "--method.step-size", "0.05", "--out", str(place / "pg")])
+    cli.main(["train", *TINY, *LAZY, "--out", str(place / "lapg")])
+    return place
+
+
+@pytest.fixture
+def lapg(capsys):
+    """Runs a command; what it prints, on one line and with single blanks, so that the terminal's width does not matter."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        cli.main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        assert printed.err == ""
+        return " ".join(printed.out.split())
+
+    return run
+
+
+@pytest.fixture
+def fails(capsys):
+    """Runs a command that must fail: its exit status and what it prints."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.main([str(argument) for argument in arguments])
+        errors = capsys.readouterr().err
+        assert "Traceback" not in errors
+        return stop.value.code, errors
+
+    return run
+
+
+def snapshot(path):
+    """Every file with its bytes and the time of its last change."""
+    return {
+        str(file.relative_to(path)): (file.read_bytes(), file.stat().st_mtime_ns)
+        for file in path.rglob("*")
+        if file.is_file()
+    }
+
+
+# ---------------------------------------------------------------- end to end
+
+
+def test_train(place):
+    """Oracle: the flags, in the saved configuration; PG uploads always, LAPG less; the saved policy acts."""
+    runs = {name: load(place / name) for name in ("pg", "lapg")}
+    assert runs["lapg"].config.method == MethodConfig("lapg", 0.05, noise_weight=1.0, xi=(0.03,))
+    assert runs["pg"].config.problem.scales == (1.0, 0.5)
+    assert all(run.finished for run in runs.values())
+    assert runs["pg"].record["sent"].all()
+    assert runs["lapg"].record["sent"][:, 0].all()
+    assert not runs["lapg"].record["sent"].all()
+    action = runs["pg"].policy(jnp.zeros(12))
+    assert action.shape == (2,)
+    assert action.dtype == np.int32
+
+
+def test_train_says_what_it_did(place, lapg):
+    """Oracle: the record: mean score of the last 5 % (one round), uploads of two learners in 30 rounds; a finished run is left as it is."""
+    before = snapshot(place / "lapg")
+    printed = lapg("train", "--resume", place / "lapg")
+    assert snapshot(place / "lapg") == before
+    found = load(place / "lapg").record
+    assert f"score {float(found['score_scaled'][:, -1].mean()):.4f} " in printed
+    assert f"uploads {int(found['sent'].sum(('round', 'learner')).mean())} of 60 a seed" in printed
+
+
+def test_evaluate(place, lapg):
+    """Oracle: both ways to act are there; scaled and raw returns differ by the scales (1 and 0.5: raw is more negative); same seed, same numbers."""
+    printed = lapg("evaluate", place / "pg", "--episodes", 4)
+    assert "4 episodes" in printed
+    assert "greedy" in printed
+    assert "stochastic" in printed
+    greedy = printed.split("greedy")[1].split("│")
+    scaled, raw = (float(cell.split("±")[0]) for cell in greedy[1:3])
+    assert raw < scaled < 0
+    assert lapg("evaluate", place / "pg", "--episodes", 4) == printed
+
+
+def test_report_of_two_runs(place, lapg, tmp_path, fails):
+    """Oracle: both labels in every table, and the picture; the reference is the run of pg, whatever its place in the list."""
+    before = snapshot(place)
+    printed = lapg("report", place / "lapg", place / "pg", "--out", tmp_path / "report")
+    assert sorted(file.name for file in (tmp_path / "report").iterdir()) == ["figure.png", "report.json", "report.md"]
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "pg gains" in text
+    for label in ("pg", "lapg"):
+        assert text.count(f"\n| {label} | ") == 3
+        assert f"- {label}: " in text
+        assert label in printed
+    rows = json.loads((tmp_path / "report" / "report.json").read_text())["rows"]
+    assert rows["pg"]["total_uploads"] == 60
+    assert rows["lapg"]["total_uploads"] == float(load(place / "lapg").record["sent"].sum(("round", "learner")).mean())
+    with Image.open(tmp_path / "report" / "figure.png") as picture:
+        assert picture.format == "PNG"
+    assert snapshot(place) == before
+    status, errors = fails("report", place / "lapg", place / "pg", "--out", tmp_path / "report")
+    assert (status, len(errors.splitlines())) == (2, 1)
+    assert "must be a new directory" in errors
+    status, errors = fails("report", place / "lapg", "--out", tmp_path / "other")
+    assert (status, len(errors.splitlines())) == (2, 1)
+    assert "a comparison needs a run of pg among RUNS, or --reference NAME, one of lapg." in errors
+    assert not (tmp_path / "other").exists()
+
+
+def test_render(place, lapg, tmp_path, fails):
+    """Oracle: Pillow: a GIF with one frame per step, of which not all are equal; an existing file stays."""
+    out = tmp_path / "pictures" / "episode.gif"
+    assert str(out.name) in lapg("render", place / "pg", "--out", out, "--episode", 1)
+    with Image.open(out) as picture:
+        assert picture.format == "GIF"
+        assert picture.n_frames == 3
+        frames = []
+        for step in range(3):
+            picture.seek(step)
+            frames.append(np.asarray(picture.convert("RGB")))
+    assert not np.array_equal(frames[0], frames[2])
+    kept = out.read_bytes()
+    status, errors = fails("render", place / "pg", "--out", out)
+    assert status in (1, 2)
+    assert len(errors.splitlines()) == 1
+    assert "episode.gif" in errors
+    assert "choose another" in errors
+    assert out.read_bytes() == kept
+    status, errors = fails("render", place / "pg", "--seed", 99)
+    assert (status, errors) == (2, "lapg: seed must be one of [0, 1], got 99.\n")
+
+
+def test_list(lapg):
+    """Oracle: every built-in name, from the registries, and how to name one's own."""
+    printed = lapg("list")
+    names = [*cli.PROBLEMS, *cli.ESTIMATORS, *cli.METHODS, *figures.FIGURES, *figures.PRESETS]
+    assert all(f" {name} " in printed for name in names)
+    assert "MODULE:NAME" in printed
+
+
+def test_help_has_examples(capsys):
+    """Oracle: the examples of the docstring survive; every one of them starts as a user would type it."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "--help"])
+    printed = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert "example" in printed
+    assert printed.count("  lapg train --") >= 3
+
+
+# ---------------------------------------------------------------- reproduce
+
+
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory):
+    """Figure 4 with tiny networks and three methods, one of them at the measured rate of another."""
+    small = figures.replace(figures.FIGURES["fig4"], hidden=(4,), batch_size=2)
+    chosen = {"PG": MethodConfig("pg", 0.01), "AWAPG": MethodConfig("awapg", 0.01, threshold=20.0)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(figures.FIGURES, "fig4", small)
+        patch.setitem(figures.TUNED, 2, chosen)
+        out = tmp_path_factory.mktemp("reproduce")
+        cli.main([*["reproduce", "fig4", "--seeds", "2", "--rounds", "60", "--out"], str(out)])
+        yield out
+
+
+def test_reproduce(reproduced):
+    """Oracle: the line-up: three finished runs of 2 seeds and 60 rounds, momentum at an unchanged effective step, random at AWAPG's rate."""
+    place = reproduced / "fig4-recommended"
+    content = json.loads((place / "comparison.json").read_text())
+    assert content["runs"] == {"PG": "pg", "AWAPG": "awapg", "random": "random"}
+    runs = {label: load(place / name) for label, name in content["runs"].items()}
+    for run in runs.values():
+        assert run.finished
+        assert (run.record.sizes["seed"], run.record.sizes["round"]) == (2, 60)
+        assert run.config.method.momentum == 0.6
+        assert run.config.method.step_size == pytest.approx(0.01 * 0.4)
+    rate = upload_fraction(runs["AWAPG"].record["sent"].values).mean()
+    assert runs["random"].config.method.rate == pytest.approx(rate)
+    assert 0 < rate < 1
+    text = (place / "report.md").read_text()
+    assert text.startswith("# Figure 4, preset recommended: 2 agents, relu, heterogeneous")
+    for label in runs:
+        assert text.count(f"\n| {label} | ") == 3
+    assert text.count("| AWAPG | ") == 3 + 3  # and three claims about it
+    assert (place / "figure.png").is_file()
+
+
+def test_reproduce_again(reproduced, lapg):
+    """Oracle: bytes and times of every run's files; the report is drawn again to the same text, also by `report`."""
+    place = reproduced / "fig4-recommended"
+    before = snapshot(reproduced)
+    reports = {str((place / name).relative_to(reproduced)) for name in ("report.md", "report.json", "figure.png")}
+    for command in (["reproduce", "fig4", "--seeds", 2, "--rounds", 60, "--out", reproduced], ["report", place]):
+        (place / "report.md").unlink()
+        printed = lapg(*command)
+        assert "PG" in printed
+        assert "random" in printed
+        after = snapshot(reproduced)
+        assert after.keys() == before.keys()
+        assert all(after[name] == before[name] for name in before if name not in reports)
+        assert (place / "report.md").read_bytes() == before["fig4-recommended/report.md"][0]
+
+
+def test_reproduce_goes_on(reproduced, tmp_path, monkeypatch):
+    """Oracle: the calls: what is finished is not played again, an unfinished or missing entry is, and only that."""
+    shutil.copytree(reproduced, tmp_path / "part")
+    shutil.rmtree(tmp_path / "part" / "fig4-recommended" / "random")
+    played = []
+
+    def train(config, out, **options):
+        played.append((out.name, config.method))
+        shutil.copytree(reproduced / "fig4-recommended" / "random", out)
+        return load(out)
+
+    monkeypatch.setattr(reproduce, "train", train)
+    cli.main(["reproduce", "fig4", "--seeds", "2", "--rounds", "60", "--out", str(tmp_path / "part")])
+    assert played == [("random", load(reproduced / "fig4-recommended" / "random").config.method)]
+
+
+def test_reproduce_something_else_in_the_same_place(reproduced, fails, tmp_path):
+    """Oracle: every byte before and after; a foreign directory, a damaged comparison, and another line-up are told apart from ours."""
+    before = snapshot(reproduced)
+    (tmp_path / "foreign" / "fig4-recommended").mkdir(parents=True)
+    (tmp_path / "foreign" / "fig4-recommended" / "notes.txt").write_text("mine")
+    status, errors = fails("reproduce", "fig4", "--seeds", 2, "--rounds", 60, "--out", tmp_path / "foreign")
+    assert (status, len(errors.splitlines())) == (2, 1)
+    assert "must be a new directory or an unfinished comparison" in errors
+    assert [file.name for file in (tmp_path / "foreign").rglob("*.*")] == ["notes.txt"]
+    shutil.copytree(reproduced, tmp_path / "damaged")
+    (tmp_path / "damaged" / "fig4-recommended" / "comparison.json").write_text("{")
+    status, errors = fails("reproduce", "fig4", "--seeds", 2, "--rounds", 60, "--out", tmp_path / "damaged")
+    assert (status, len(errors.splitlines())) == (2, 1)
+    assert "comparison.json cannot be read" in errors
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(figures.TUNED, 2, {"PG": MethodConfig("pg", 0.01)})
+        status, errors = fails("reproduce", "fig4", "--seeds", 2, "--rounds", 60, "--out", reproduced)
+    assert (status, len(errors.splitlines())) == (2, 1)
+    assert "holds another comparison" in errors
+    assert snapshot(reproduced) == before
+
+
+@pytest.mark.parametrize("changed", [["--seeds", 3, "--rounds", 60], ["--seeds", 2, "--rounds", 61]])
+def test_reproduce_with_other_numbers(reproduced, fails, changed):
+    """Oracle: finished runs are not what was asked for when seeds or rounds differ; nothing is overwritten, and nobody is misled."""
+    before = snapshot(reproduced)
+    status, errors = fails("reproduce", "fig4", *changed, "--out", reproduced)
+    assert (status, len(errors.splitlines())) == (2, 1)
+    assert "fig4-recommended" in errors
+    assert snapshot(reproduced) == before
+
+
+# ---------------------------------------------------------------- bad input
+
+BAD = {
+    "negative rounds": ("train --rounds -3", ["rounds must be >= 1", "-3"]),
+    "no seeds": ("train --seeds 0", ["seeds must be >= 1", "0"]),
+    "seeds beyond 32 bits": ("train --first-seed 4294967296", ["first_seed must be >= 0", "2^32"]),
+    "xi of the wrong length": (
+        "train --method.name lapg --method.xi 0.1 0.2",
+        ["xi must have 1 or window=10 entries, got 2", "give one weight for all, or change the window"],
+    ),
+    "negative xi": ("train --method.name lapg --method.xi -0.1", ["xi"]),
+    "a batch of 1 with leave-one-out": (
+        "train --batch-size 1",
+        ["batch_size must be >= 2", "got 1", "raise batch_size, or use baseline 'none'"],
+    ),
+    "a batch of 1 with lapg": (
+        "train --batch-size 1 --estimator.baseline none --method.name lapg",
+        ["batch_size must be >= 2 for lapg, got 1", "raise batch_size"],
+    ),
+    "scales of the wrong length": (
+        "train --problem.scales 1 2 3",
+        ["scales must have one entry per learner, 2 in all, got 3", "give one positive number per learner"],
+    ),
+    "scales that are not positive": (
+        "train --problem.scales 1 0",
+        ["scales must be positive and finite, got [1.0, 0.0]", "left out"],
+    ),
+    "an unknown method": ("train --method.name wobble", ["method must be one of awapg, lapg", "MODULE:NAME", "wobble"]),
+    "an option of another method": (
+        "train --method.name pg --method.threshold 3",
+        ["method.threshold is not an option of method 'pg'", "it takes step_size"],
+    ),
+    "an option of another problem": (
+        "train --problem.name quadratic --problem.num-agents 2 --estimator.name noisy",
+        ["problem.num_agents is not an option of problem 'quadratic'", "it takes num_learners"],
+    ),
+    "an unknown problem": (
+        "train --problem.name chess",
+        ["problem must be one of cooperative_navigation", "MODULE:NAME", "chess"],
+    ),
+    "a problem that needs arrays": ("train --problem.name tabular", ["'tabular' needs transitions", "problem.options"]),
+    "a module that is not there": (
+        "train --problem.name no_such_module:thing",
+        ["problem=no_such_module:thing cannot be imported", "PYTHONPATH"],
+    ),
+    "an estimator that does not fit": (
+        "train --problem.name quadratic",
+        ["'gpomdp' needs a problem with a known policy", "choose another estimator"],
+    ),
+    "an unknown optimiser": ("train --method.optimiser wobble", ["optimiser must be one of", "MODULE:NAME", "wobble"]),
+    "momentum for adam": (
+        "train --method.optimiser adam --method.momentum 0.5",
+        ["momentum=0.5 goes with optimiser heavy_ball", "leave it out"],
+    ),
+    "hidden layers of nothing": ("train --problem.hidden 0", ["hidden layer widths must be whole numbers >= 1"]),
+    "no such file": ("train --config none.toml", ["config=none.toml cannot be read: No such file"]),
+    "resume with other options": (
+        "train --resume pg --seeds 3",
+        ["--resume takes all settings from the run", "leave the other options out"],
+    ),
+    "resume with --out": ("train --resume pg --out other", ["--resume takes all settings from the run"]),
+    "resume nothing": ("train --resume nowhere", ["run=nowhere must be the directory of a run", "no such directory"]),
+    "--out existing": (
+        "train --out pg",
+        ["out=pg must be a new or empty directory", "choose another name, or --resume it"],
+    ),
+    "start from nothing": ("train --init-from nowhere", ["run=nowhere must be the directory of a run"]),
+    "start from another network": (
+        "train --problem.hidden 5 --init-from pg",
+        ["init_from=pg has", "use the same problem and network"],
+    ),
+    "no episodes": ("evaluate pg --episodes 0", ["episodes must be >= 1, got 0"]),
+    "a foreign directory": ("evaluate foreign", ["run=foreign must be the directory of a run", "no config.json"]),
+    "a file": ("evaluate foreign/notes.txt", ["run=foreign/notes.txt must be the directory of a run"]),
+    "a damaged record": ("evaluate damaged", ["damaged/record.nc must be a record", "restore it or run again"]),
+    "a damaged configuration": ("render unreadable", ["unreadable/config.json", "damaged", "restore it"]),
+    "a damaged configuration, resumed": ("train --resume unreadable", ["unreadable/config.json", "damaged"]),
+    "another format": ("report future", ["run=future has format 99", "install the version"]),
+    "nothing saved": ("evaluate started", ["run=started has no saved rounds yet", "--resume started"]),
+    "two runs of one name": ("report pg copies/pg", ["different names"]),
+    "no such reference": ("report pg lapg --reference lag", ["--reference NAME, one of pg, lapg"]),
+}
+
+
+@pytest.fixture(scope="module")
+def wreckage(place):
+    """Directories that are not what they should be, beside the two good runs."""
+    (place / "foreign").mkdir()
+    (place / "foreign" / "notes.txt").write_text("mine")
+    for name in ("damaged", "unreadable", "future", "started", "copies/pg"):
+        shutil.copytree(place / "pg", place / name)
+    (place / "damaged" / "record.nc").write_bytes((place / "pg" / "record.nc").read_bytes()[:5000])
+    (place / "unreadable" / "config.json").write_text('{"format": 1, "con')
+    content = json.loads((place / "future" / "config.json").read_text())
+    (place / "future" / "config.json").write_text(json.dumps(content | {"format": 99}))
+    for file in (*place.glob("started/*.nc"), *place.glob("started/*.eqx")):
+        file.unlink()
+    return place
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input(wreckage, fails, monkeypatch, unchecked, case):
+    """Oracle: exit status 2; one line that names the matter and the remedy; no byte changed, no directory left behind."""
+    monkeypatch.chdir(wreckage)
+    before = snapshot(wreckage)
+    command, expected = BAD[case]
+    status, errors = fails(*command.split())
+    assert status == 2
+    assert errors.startswith("lapg: ")
+    assert len(errors.splitlines()) == 1
+    for words in expected:
+        assert words in errors
+    assert snapshot(wreckage) == before
+    assert not (wreckage / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("reproduce fig9", ["fig9", "fig3", "fig7", "all"]),
+        ("reproduce fig4 --preset best", ["best", "literal", "paper", "recommended"]),
+        ("train --problem.activation sigmoid", ["sigmoid", "relu", "softplus", "tanh"]),
+        ("train --seeds many", ["--seeds", "many"]),
+        ("train --wobble 3", ["--wobble"]),
+        ("train --config", ["--config"]),
+        ("wobble", ["wobble", "train", "reproduce"]),
+        ("", ["train", "reproduce"]),
+    ],
+)
+def test_usage_errors(fails, command, expected):
+    """Oracle: exit status 2; the bad value and the choices are named."""
+    status, errors = fails(*command.split())
+    assert status == 2
+    for words in expected:
+        assert words in errors
+
+
+# ---------------------------------------------------------------- disks
+
+QUADRATIC = [
+    "--problem.name",
+    "quadratic",
+    "--estimator.name",
+    "noisy",
+    "--method.name",
+    "pg",
+    "--rounds",
+    "4",
+    "--seeds",
+    "1",
+    "--chunk-rounds",
+    "2",
+]
+
+
+@pytest.mark.parametrize("kind", [errno.ENOSPC, errno.EROFS])
+def test_full_and_read_only_disks(tmp_path, fails, monkeypatch, kind):
+    """Oracle: exit status 1; one line with the file, the system's words and the remedy; what was there before is untouched."""
+    (tmp_path / "notes.txt").write_text("mine")
+
+    def replace_file(path, write):
+        raise OSError(kind, os.strerror(kind), str(path))
+
+    monkeypatch.setattr(record, "replace_file", replace_file)
+    status, errors = fails("train", *QUADRATIC, "--out", tmp_path / "run")
+    assert status == 1
+    assert len(errors.splitlines()) == 1
+    assert errors.startswith(f"lapg: {tmp_path / 'run' / 'config.json'}: {os.strerror(kind)}; ")
+    assert "choose another --out" in errors
+    assert list(snapshot(tmp_path)) == ["notes.txt"]
+
+
+def test_disk_full_half_way(tmp_path, fails, monkeypatch):
+    """Oracle: exit status 1 and one line; the directory is a run of which nothing is half-written, and it says how to go on."""
+    original = record.replace_file
+
+    def replace_file(path, write):
+        def partly(temporary):
+            temporary.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(temporary))
+
+        original(path, partly if path.suffix == ".nc" else write)
+
+    monkeypatch.setattr(record, "replace_file", replace_file)
+    status, errors = fails("train", *QUADRATIC, "--out", tmp_path / "run")
+    assert status == 1
+    assert len(errors.splitlines()) == 1
+    assert os.strerror(errno.ENOSPC) in errors
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["config.json"]
+    with pytest.raises(RunError, match="no saved rounds yet; continue it with --resume"):
+        load(tmp_path / "run")

@@ -1,0 +1,434 @@
+"""The comparison protocol, the ledger and the paper's constants, on cases whose answers are known by hand."""
+
+import dataclasses
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+from scipy import stats
+
+from lapg import ledger, theory
+from lapg.experiments import figures, plots, report, tune
+from lapg.experiments.compare import (
+    Comparison,
+    Cost,
+    Curve,
+    Interval,
+    Row,
+    compare,
+    late_improvement,
+    to_curve,
+    trailing_mean,
+)
+from lapg.problems import garnet, quadratic
+
+ROUNDS = 200
+
+
+def curve(score, per_round=2, bits=64):
+    """Uploads and bits grow at a constant rate."""
+    score = np.atleast_2d(np.asarray(score, float))
+    uploads = np.broadcast_to(per_round * (np.arange(score.shape[1]) + 1), score.shape)
+    return Curve(score, 2 * score, uploads, bits * uploads, np.array([0.5, 0.25]), np.full(score.shape[1], 0.1))
+
+
+def triple(*numbers):
+    return Interval(*map(float, numbers))
+
+
+def step(*rounds, height=1.0):
+    """One seed per entry: 0 before the round, ``height`` from there on; None is never."""
+    return [np.where(np.arange(ROUNDS) >= at, height, 0.0) if at is not None else np.zeros(ROUNDS) for at in rounds]
+
+
+# ---------------------------------------------------------------- targets, hits, costs
+
+
+def test_trailing_mean():
+    """Oracle: by hand, and NumPy's mean of every window; shorter curves have one mean, of all."""
+    np.testing.assert_allclose(trailing_mean(np.array([1.0, 2.0, 4.0, 8.0]), 2), [1.5, 3.0, 6.0])
+    values = np.random.default_rng(0).normal(size=(2, 60))
+    expected = np.stack([[row[end - 50 : end].mean() for end in range(50, 61)] for row in values])
+    np.testing.assert_allclose(trailing_mean(values), expected, atol=1e-13)
+    np.testing.assert_allclose(trailing_mean(values[:, :7]), values[:, :7].mean(1, keepdims=True), atol=1e-14)
+
+
+def test_costs_by_hand():
+    """Oracle: by hand.
+
+    PG jumps from 0 to 1 at round 100, so J₀ = 0, J_F = 1 and the targets are 0.9 and 0.95: 45 and 48 of the last 50 rounds
+    at 1, in rounds 145 and 148 counted from 1. The rival jumps 20 rounds later and uploads half as much.
+    """
+    found = compare({"PG": curve(step(100, 100)), "slow": curve(step(120, 120), per_round=1, bits=32)})
+    pg, slow = found.rows["PG"], found.rows["slow"]
+
+    def exactly(value):
+        return triple(value, value, value)  # equal seeds: no spread
+
+    assert pg.costs[0.90].rounds == exactly(145)
+    assert pg.costs[0.95].rounds == exactly(148)
+    assert pg.costs[0.90].uploads == exactly(290)
+    assert pg.costs[0.90].uplink_bits == exactly(290 * 64)
+    assert pg.final == exactly(1)
+    assert (pg.raw_final, pg.total_uploads) == (2.0, 400.0)
+    assert slow.costs[0.90].rounds == exactly(165)
+    assert slow.costs[0.95].rounds == exactly(168)
+    assert slow.costs[0.90].uploads == exactly(165)
+    assert slow.costs[0.90].uplink_bits == exactly(165 * 32)
+    assert slow.costs[0.90].rounds_ratio == exactly(165 / 145)
+    assert slow.costs[0.90].uploads_saving == exactly(290 / 165)
+    assert slow.costs[0.90].seed_rounds == (165.0, 165.0)
+    assert slow.difference == exactly(0)
+    assert slow.not_inferior
+    assert found.saving("slow", "PG") == exactly(290 / 165)
+    assert found.saving("PG", "slow", 0.95) == exactly(168 / 296)
+
+
+def test_start_and_end_of_the_reference():
+    """Oracle: by hand.
+
+    −3 for ten rounds, then 0, then 2 in the last 10 of 200: J₀ = −3, J_F = 2, target −3 + 0.9 · 5 = 1.5, never met by
+    50-round means (0.4 at most); a constant 1.5 meets it when the first 50 rounds are over; its shortfall is 0.5 of 5.
+    """
+    score = np.zeros(ROUNDS)
+    score[:10], score[-10:] = -3, 2
+    found = compare({"PG": curve([score] * 2), "constant": curve(np.full((2, ROUNDS), 1.5))})
+    assert found.rows["PG"].costs[0.90].rounds.value == math.inf
+    assert found.rows["constant"].costs[0.90].rounds.value == 50
+    assert found.rows["constant"].difference == triple(-0.1, -0.1, -0.1)
+    assert not found.rows["constant"].not_inferior
+
+
+def test_hits_are_of_the_seed_mean():
+    """Oracle: by hand.
+
+    Jumps at 100 and 120: the mean of both needs 90 ones in two windows of 50, 50 + 40, in round 120 + 40. A resample is
+    the first seed twice, the second twice, or both; each has at least a quarter of the weight.
+    """
+    found = compare({"PG": curve(step(100, 100)), "mixed": curve(step(100, 120))})
+    cost = found.rows["mixed"].costs[0.90]
+    assert cost.rounds == triple(160, 145, 165)
+    assert cost.uploads == triple(320, 290, 330)
+    assert cost.rounds_ratio == triple(160 / 145, 1, 165 / 145)
+    assert cost.uploads_saving == triple(290 / 320, 290 / 330, 1)
+    assert cost.seed_rounds == (145.0, 165.0)
+
+
+def test_misses_are_censored_not_dropped():
+    """Oracle: by hand. One of two seeds never jumps: the mean never reaches 0.9, the resample of the lucky seed alone does in round 145."""
+    found = compare({"PG": curve(step(100, 100)), "half": curve(step(100, None)), "none": curve(step(None, None))})
+    half, none = (found.rows[label].costs[0.90] for label in ("half", "none"))
+    assert half.rounds == triple(math.inf, 145, math.inf)
+    assert half.uploads == triple(math.inf, 290, math.inf)
+    assert half.rounds_ratio == triple(math.inf, 1, math.inf)
+    assert half.uploads_saving == triple(0, 0, 1)
+    assert half.seed_rounds == (145.0, math.inf)
+    assert none.rounds == none.uploads == none.rounds_ratio == triple(math.inf, math.inf, math.inf)
+    assert none.uploads_saving == found.saving("none", "half") == triple(0, 0, 0)
+    assert found.saving("PG", "none") == triple(math.inf, math.inf, math.inf)
+    assert found.rows["none"].difference == triple(-1, -1, -1)
+    assert list(found.rows) == ["PG", "half", "none"]
+
+
+def test_identical_methods():
+    """Oracle: the limit: whatever PG does, its twin has ratio 1, saving 1 and difference 0 in every resample."""
+    noisy = np.stack(step(80, 90, 110, 125, 130)) + np.random.default_rng(0).normal(size=(5, ROUNDS)) / 10
+    row = compare({"twin": curve(noisy), "PG": curve(noisy)}).rows["twin"]
+    for level in (0.90, 0.95):
+        assert row.costs[level].rounds_ratio == triple(1, 1, 1)
+        assert row.costs[level].uploads_saving == triple(1, 1, 1)
+    assert row.difference == triple(0, 0, 0)
+    assert row.final.low < row.final.value < row.final.high
+
+
+def test_differences_are_paired():
+    """Oracle: by hand.
+
+    The rival is 0.1 above PG in every seed, whatever the seed's level: +0.1 of PG's improvement with a width of nothing
+    but PG's own improvement; unpaired it would be about ±0.9.
+    """
+    levels = np.array([1.0, 2.0, 3.0, 4.0])[:, None] + np.stack(step(100, 100, 100, 100))
+    row = compare({"PG": curve(levels), "better": curve(levels + np.stack(step(100, 100, 100, 100, height=0.1)))}).rows
+    np.testing.assert_allclose(dataclasses.astuple(row["better"].difference), 0.1, atol=1e-12)
+    assert row["better"].final.high - row["better"].final.low > 1
+
+
+def test_a_reference_that_gains_nothing():
+    """Oracle: no improvement has no share."""
+    row = compare({"PG": curve(np.ones((2, ROUNDS))), "other": curve(np.ones((2, ROUNDS)))}).rows["other"]
+    assert math.isnan(row.difference.value)
+    assert not row.not_inferior
+
+
+def test_comparable_methods_only(unchecked):
+    """Oracle: the rule that methods share seeds and rounds, and that PG is there."""
+    with pytest.raises(ValueError, match=r"needs 'PG' among its methods, got a, b"):
+        compare({"a": curve(step(100)), "b": curve(step(100))})
+    with pytest.raises(ValueError, match=r"must share seeds and rounds, got .*\(1, 200\), \(2, 200\)"):
+        compare({"PG": curve(step(100)), "b": curve(step(100, 100))})
+
+
+# ---------------------------------------------------------------- bootstrap
+
+
+def test_intervals_agree_with_scipy():
+    """Oracle: scipy's percentile bootstrap of the final scores.
+
+    A 2.5 % quantile of n normal resamples has standard error
+    √(0.025 · 0.975 / n) / φ(1.96) = 2.67/√n of their spread; 2,000 here and 10,000 there; five of them.
+    """
+    values = np.random.default_rng(1).normal(size=30)
+    final = compare({"PG": curve(np.stack(step(*[100] * 30)) * values[:, None])}).rows["PG"].final
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(2))
+    tolerance = 5 * 2.67 * math.sqrt(1 / 2000 + 1 / 10_000) * theirs.standard_error
+    assert final.value == pytest.approx(values.mean())
+    assert final.low == pytest.approx(theirs.confidence_interval.low, abs=tolerance)
+    assert final.high == pytest.approx(theirs.confidence_interval.high, abs=tolerance)
+
+
+def test_coverage():
+    """Oracle: Student's t.
+
+    The percentile interval of n = 20 normal values is their mean ± 1.96 s √(19/20)/√20, which covers with
+    probability P(|t₁₉| < 1.96 √(19/20)) = 0.929; 300 experiments within four standard errors.
+    """
+    random, covered = np.random.default_rng(3), 0
+    for _ in range(300):
+        scores = np.zeros((20, 12)) + random.normal(size=(20, 1))
+        final = compare({"PG": curve(scores)}).rows["PG"].final
+        covered += final.low <= 0 <= final.high
+    expected = 1 - 2 * stats.t.sf(1.96 * math.sqrt(19 / 20), 19)
+    assert abs(covered / 300 - expected) < 4 * math.sqrt(expected * (1 - expected) / 300)
+
+
+# ---------------------------------------------------------------- from records
+
+
+def make_record():
+    """Two seeds, 60 rounds, two learners; dims in another order than the code's own."""
+    shape, dims = (60, 2, 2), ("round", "learner", "seed")
+    sent = np.zeros(shape, bool)
+    sent[0] = True
+    sent[10:, 1] = True
+    fields = {
+        "sent": sent,
+        "uplink_bits": 256 * sent,
+        "noise": np.full(shape, 2.0),
+        "gradient_norm": np.full(shape, 6.0**0.5),
+        "score_scaled": np.zeros(shape) + np.array([1.0, 3.0])[:, None] + np.array([0.0, 10.0]),
+        "score_raw": np.ones(shape),
+    }
+    return xr.Dataset({name: (dims, value) for name, value in fields.items()}, {"seed": [3, 4]})
+
+
+def test_to_curve():
+    """Oracle: by hand. Both upload in round 0, learner 1 from round 10 on; 256 bits and a header of 128 each. ‖g‖² = 6 is 4 signal and 2 noise."""
+    found = to_curve(make_record())
+    np.testing.assert_array_equal(found.score, [[2.0] * 60, [12.0] * 60])
+    np.testing.assert_array_equal(found.raw_score, np.ones((2, 60)))
+    uploads = np.array([2] * 10 + list(range(3, 53)))
+    np.testing.assert_array_equal(found.uploads, [uploads, uploads])
+    np.testing.assert_array_equal(found.uplink_bits, 384 * found.uploads)
+    np.testing.assert_allclose(found.upload_rates, [1 / 60, 51 / 60])
+    np.testing.assert_allclose(found.noise_to_signal, 0.5, 1e-12)
+    assert 0 < len(found.noise_to_signal) <= 60
+
+
+def test_noise_that_hides_the_signal():
+    """Oracle: by hand. ‖g‖² = 6 with noise 7 leaves no signal to divide by; no noise at all is ratio 0."""
+    record = make_record()
+    assert np.isnan(to_curve(record.assign(noise=record["noise"] + 5)).noise_to_signal).all()
+    assert (to_curve(record.drop_vars("noise")).noise_to_signal == 0).all()
+
+
+def test_late_improvement():
+    """Oracle: by hand. A line of slope 1 over 100 rounds: ends at 97 (rounds 95 to 99), stood at 77 a fifth earlier, began at 4.5."""
+    assert late_improvement(curve(np.arange(100.0))) == pytest.approx(20 / 92.5)
+    assert late_improvement(curve(step(100, 120))) == 0
+
+
+# ---------------------------------------------------------------- verdicts and reports
+
+
+def judged(ratio=(1.0, 1.0, 1.0), saving=(2.0, 2.0, 2.0), difference=(0.0, 0.0, 0.0)):
+    """A comparison with PG and a method of these intervals."""
+    flat = triple(100, 90, 110)
+
+    def row(label, ratio, saving, difference):
+        cost = Cost(flat, flat, flat, triple(*ratio), triple(*saving), (100.0, math.inf))
+        return Row(label, triple(1, 0.9, 1.1), 1.0, 200.0, triple(*difference), {0.90: cost, 0.95: cost})
+
+    rows = {"PG": row("PG", (1, 1, 1), (1, 1, 1), (0, 0, 0)), "new": row("new", ratio, saving, difference)}
+    uploads = {(label, level): np.full(5, 100.0) for label in rows for level in (0.90, 0.95)}
+    return Comparison(rows, uploads)
+
+
+@pytest.mark.parametrize(
+    ("which", "measured", "outcome"),
+    [  # rounds ratio at most 1.1
+        (0, {"ratio": (1.0, 0.9, 1.1)}, "holds"),
+        (0, {"ratio": (1.0, 0.9, 1.11)}, "undecided"),
+        (0, {"ratio": (1.2, 1.11, 1.3)}, "does not hold"),
+        (0, {"ratio": (math.inf, 1.0, math.inf)}, "undecided"),
+        (0, {"ratio": (math.inf, math.inf, math.inf)}, "does not hold"),
+        # final return within 5 % of the improvement
+        (1, {"difference": (0.0, -0.049, 0.1)}, "holds"),
+        (1, {"difference": (0.0, -0.05, 0.1)}, "undecided"),
+        (1, {"difference": (-0.1, -0.2, -0.051)}, "does not hold"),
+        (1, {"difference": (math.nan, math.nan, math.nan)}, "undecided"),
+        # "significantly smaller": at least 1.5 times fewer uploads
+        (2, {"saving": (1.8, 1.5, 2.0)}, "holds"),
+        (2, {"saving": (1.8, 1.49, 2.0)}, "undecided"),
+        (2, {"saving": (1.2, 1.0, 1.49)}, "does not hold"),
+        (2, {"saving": (0.0, 0.0, 0.0)}, "does not hold"),
+    ],
+)
+def test_verdicts(which, measured, outcome):
+    """Oracle: the rule: the whole interval on the claim's side, on the other, or neither."""
+    found = report.verdicts(judged(**measured), {"new": "significantly smaller"})
+    assert [verdict.label for verdict in found] == ["new"] * 3
+    assert found[which].outcome == outcome
+
+
+def test_words_have_their_factors():
+    """Oracle: the table of our reading of the paper's words; every figure's word is in it, and 'much fewer' asks for more."""
+    assert {figure.claim for figure in figures.FIGURES.values()} == set(report.SAVING_MEANT)
+    for word, outcome in {"observable": "holds", "sizable": "holds", "much fewer": "does not hold"}.items():
+        assert report.verdicts(judged(saving=(1.7, 1.6, 1.9)), {"new": word})[2].outcome == outcome
+    assert report.verdicts(judged(), {}) == []
+
+
+@pytest.mark.parametrize(
+    ("momentum", "outcome"),
+    [((3.0, 2.1, 4.0), "holds"), ((2.5, 1.9, 3.0), "undecided"), ((0.9, 0.8, 0.99), "does not hold")],
+)
+def test_momentum_verdict(momentum, outcome):
+    """Oracle: the rule: disjoint intervals or undecided; without momentum the saving is 1.5 [1, 2]."""
+    assert report.momentum_verdict(Interval(1.5, 1.0, 2.0), Interval(*momentum), "AWAPG").outcome == outcome
+
+
+def test_reports_name_everything(tmp_path):
+    """Oracle: every label, claim, seed and miss of the rows; misses are words in the text and null in JSON."""
+    curves = {
+        "PG": curve(step(100, 100)),
+        "half": curve(step(100, None)),
+        "periodic": curve(step(120, 120), per_round=1),
+    }
+    comparison = compare(curves)
+    found = report.verdicts(comparison, {"half": "sizable"})
+    text = report.markdown("A title", comparison, found, curves)
+    assert text.startswith("# A title\n")
+    assert "2 seeds, 200 rounds. PG gains 0.0% " in text
+    for label in curves:
+        assert text.count(f"\n| {label} | ") == 3  # final scores, and two targets
+    assert "- half: 145, >200" in text
+    assert "- periodic: 165, 165" in text
+    assert "| half | 90% | missed | missed | missed | missed [1, missed] | 0 [0, 1] | 0 [0, 0.569] |" in text
+    for verdict in found:
+        assert f"| {verdict.claim} | half | {verdict.measured} | {verdict.outcome} |" in text
+    report.write_json(tmp_path / "report.json", comparison, found)
+    content = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
+    assert content["rows"].keys() == curves.keys()
+    assert content["rows"]["half"]["costs"]["0.9"]["rounds"] == {"value": None, "low": 145.0, "high": None}
+    assert content["verdicts"][0] == dataclasses.asdict(found[0])
+
+
+def test_numbers():
+    """Oracle: by hand."""
+    values = [12345.6, 0.12345, 2.0, math.inf, math.nan]
+    assert [report.number(value) for value in values] == ["12,346", "0.123", "2", "missed", "–"]
+    assert report.interval(Interval(1.0, 0.5, math.inf)) == "1 [0.5, missed]"
+
+
+@pytest.mark.parametrize("rounds", [20, ROUNDS])
+def test_pictures_of_short_and_long_runs(tmp_path, rounds):
+    """Oracle: the signature of a PNG; runs shorter than the window have one trailing mean."""
+    curves = {label: curve(np.stack(step(5, 6))[:, :rounds]) for label in ("PG", "other")}
+    plots.draw("A title", curves, 0.9, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_tuning_chooses_by_the_protocol():
+    """Oracle: by hand.
+
+    'cheap' uploads least but is too slow, 'fair' is admitted and uploads less than 'dear'; where nothing is admitted,
+    the best final score.
+    """
+    curves = {
+        "PG": curve(step(100, 100)),
+        "cheap": curve(step(130, 130), per_round=0.1),
+        "fair": curve(step(105, 105), per_round=0.5),
+        "dear": curve(step(100, 100), per_round=1),
+        "weak": curve(step(100, 100, height=0.92), per_round=0.2),
+    }
+    comparison = compare(curves)
+    assert tune.choose(comparison, ["cheap", "dear", "fair", "weak"]) == "fair"
+    assert tune.choose(comparison, ["weak", "cheap"]) == "cheap"
+
+
+# ---------------------------------------------------------------- ledger
+
+
+def test_ledger_counts():
+    """Oracle: by hand: running totals over rounds, all learners together, headers of 128 bits on what travels and on nothing else."""
+    sent = np.array([[True, True], [False, True], [False, False], [True, False]])
+    payload = np.array([[64, 32], [0, 32], [0, 0], [64, 0]])
+    np.testing.assert_array_equal(ledger.num_uploads(sent), [2, 3, 3, 4])
+    np.testing.assert_array_equal(ledger.uplink_bits(payload, sent, header=False), [96, 128, 128, 192])
+    np.testing.assert_array_equal(
+        ledger.uplink_bits(payload, sent), [96 + 2 * 128, 128 + 3 * 128, 128 + 3 * 128, 192 + 4 * 128]
+    )
+    np.testing.assert_array_equal(ledger.downlink_bits(np.array([10, 20]), 3), [3 * 138, 3 * 138 + 3 * 148])
+    np.testing.assert_array_equal(ledger.downlink_bits(np.array([10, 20]), 3, header=False), [30, 90])
+    np.testing.assert_array_equal(ledger.upload_fraction(sent), [0.5, 0.5])
+    stacked = np.stack([sent, ~sent])
+    np.testing.assert_array_equal(ledger.num_uploads(stacked), [[2, 3, 3, 4], [0, 1, 3, 4]])
+    np.testing.assert_array_equal(ledger.upload_fraction(stacked), [[0.5, 0.5], [0.5, 0.5]])
+
+
+def test_ledger_does_not_overflow():
+    """Oracle: Python's integers: 300 messages of 2³⁰ bits, counted in 32-bit logs."""
+    payload, sent = np.full((100, 3), 2**30, np.int32), np.ones((100, 3), bool)
+    assert ledger.uplink_bits(payload, sent, header=False)[-1] == 300 * 2**30
+    assert ledger.downlink_bits(payload[:, 0], 3, header=False)[-1] == 300 * 2**30
+
+
+# ---------------------------------------------------------------- constants
+
+
+def test_bounds_by_hand():
+    """Oracle: by hand. V = 2 · 2 · ℓ̄ · 0.5/0.25 = 8 ℓ̄; σ² = 2 ln(2 · 10/0.05) V²/4 = ln(400) V²/2."""
+    deviation = theory.deviation_bound(2.0, jnp.array([1.0, 0.5]), 0.5)
+    np.testing.assert_allclose(deviation, [8.0, 4.0], 1e-14)
+    bound = theory.concentration_bound(deviation, num_trajectories=4, num_rounds=10, failure_probability=0.05)
+    np.testing.assert_allclose(bound, [32 * math.log(400), 8 * math.log(400)], 1e-14)
+
+
+def test_estimated_constants():
+    """Oracle: a table of 3 states and 2 actions.
+
+    All its pairs are visited in 1,000 episodes: ‖e_a − π(·|s)‖ and c_m ℓ_m(s,a) at their largest.
+    What other episodes show is never more.
+    """
+    scales = (1.0, 0.25)
+    problem = garnet(num_learners=2, num_states=3, num_actions=2, branching=3, scales=scales, num_steps=4)
+    score_bound, loss_bound = theory.estimate_constants(problem, seed=5)
+    params = problem.init(jax.random.key(5))
+    table = np.asarray(params).reshape(3, 2)
+    probs = np.exp(table) / np.exp(table).sum(1, keepdims=True)
+    scores = np.eye(2)[None] - probs[:, None]
+    np.testing.assert_allclose(score_bound, np.linalg.norm(scores, axis=-1).max(), 1e-10)
+    losses = np.asarray(problem.tasks.extra["losses"]) * np.array(scales)[:, None, None]
+    np.testing.assert_allclose(loss_bound, losses.max((1, 2)), 1e-12)
+    sample = jax.jit(jax.vmap(lambda task: problem.sample(jax.random.key(99), task, params, 50).losses))
+    assert (np.abs(sample(problem.tasks)).max((1, 2)) <= loss_bound + 1e-12).all()
+
+
+def test_constants_need_a_policy():
+    """Oracle: a quadratic has none."""
+    with pytest.raises(ValueError, match="needs a problem with a policy"):
+        theory.estimate_constants(quadratic(num_learners=2, dimension=3))
