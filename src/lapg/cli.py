@@ -92,17 +92,17 @@ def _train(default: Config) -> Callable[..., None]:
           init_from: run whose final parameters this one starts from.
           tensorboard: also write scalars to OUT/tensorboard (extra `tensorboard`).
         """
+        target = resume or out or default_out(settings)
+        watchers: tuple[Watcher, ...] = ()
+        if tensorboard:
+            from lapg.experiments.tensorboard import tensorboard as board
+
+            watchers = (board(target / "tensorboard"),)
         if resume is not None:
             if settings != default or out or init_from or config:
                 raise ValueError("--resume takes all settings from the run; leave the other options out.")
-            run = resume_run(resume)
+            run = resume_run(resume, watchers=watchers)
         else:
-            target = out or default_out(settings)
-            watchers: tuple[Watcher, ...] = ()
-            if tensorboard:
-                from lapg.experiments.tensorboard import tensorboard as board
-
-                watchers = (board(target / "tensorboard"),)
             source = None if init_from is None else load(init_from)
             run = train_run(settings, target, init_from=source, watchers=watchers)
         last = run.record.isel(round=slice(-max(1, run.config.rounds // 20), None))
@@ -207,7 +207,7 @@ def _config_file(arguments: Sequence[str]) -> Config:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point. Exit status: 0 done, 2 bad input, 130 interrupted with everything saved."""
+    """Entry point. Exit status: 0 done, 1 the disk failed, 2 bad input, 130 interrupted with everything saved."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         default = _config_file(arguments) if arguments[:1] == ["train"] else Config()
@@ -230,6 +230,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(str(stop), 130)
     except KeyboardInterrupt:
         _fail("stopped; everything up to the last checkpoint is saved", 130)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stderr.close()
     except OSError as error:
         _fail(f"{error.filename or 'file'}: {error.strerror or error}; free some space or choose another --out.", 1)
     except ValueError as error:

@@ -1,6 +1,7 @@
 """Experiments as data: frozen dataclasses in, and from them the problem, the estimator and the recipe."""
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import tomllib
@@ -83,7 +84,7 @@ class MethodConfig:
     decay: float | None = None
     """Step sizes α/(1 + decay·k); left out: constant."""
     optimiser: str = "heavy_ball"
-    """heavy_ball, any optimiser of optax by name (adam, ...), or MODULE:NAME taking a step size."""
+    """heavy_ball, any optimiser of optax by name (adam, ...), or MODULE:NAME, called with a step size (a schedule if decay is given)."""
     xi: tuple[float, ...] | None = None
     """lapg: ξ of (16), one number for all past displacements or D numbers, newest first."""
     window: int | None = None
@@ -93,7 +94,7 @@ class MethodConfig:
     noise_bound: Literal["printed"] | tuple[float, ...] | None = None
     """lapg: constants σ²_m instead of the sample variance; 'printed' computes (15) from 1,000 initial trajectories."""
     average_weight: float | None = None
-    """lapg: η, innovations of a running average of the gradients."""
+    """lapg, and periodic or random with memory average: η, innovations of a running average of the gradients."""
     strict: bool | None = None
     """lapg: '>' (default) or the paper's '>='."""
     threshold: float | None = None
@@ -195,7 +196,7 @@ def _estimator(config: EstimatorConfig, problem: Problem) -> Any:
             raise ValueError(
                 f"estimator {config.name!r} needs a problem with a known {name}, which this one has not; choose another estimator."
             )
-    return factory(**wanted, **arguments("estimator", factory, config))
+    return call("estimator", functools.partial(factory, **wanted), config)
 
 
 def _optimiser(config: MethodConfig) -> Callable[..., Any]:
@@ -208,8 +209,8 @@ def _optimiser(config: MethodConfig) -> Callable[..., Any]:
             f"momentum={config.momentum} goes with optimiser heavy_ball, not {config.optimiser!r}; leave it out."
         )
 
-    def make(step_size: Any, momentum: Any, decay: Any) -> Any:
-        return factory(inverse_time(step_size, decay))
+    def make(step_size: Any, momentum: Any = 0.0, decay: Any = 0.0) -> Any:
+        return factory(step_size if config.decay is None else inverse_time(step_size, decay))
 
     return make
 

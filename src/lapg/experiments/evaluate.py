@@ -70,8 +70,7 @@ def render(run: Run, out: Path, *, seed: int | None = None, episode: int = 0, st
     """An animated GIF of one fresh episode under the learned policy.
 
     Raises:
-      ValueError: the problem cannot be drawn.
-      FileExistsError: ``out`` exists.
+      ValueError: the problem cannot be drawn, or ``out`` exists.
     """
     from matplotlib.animation import FuncAnimation, PillowWriter
     from matplotlib.figure import Figure
@@ -81,7 +80,7 @@ def render(run: Run, out: Path, *, seed: int | None = None, episode: int = 0, st
     if environment.draw is None:
         raise ValueError(f"problem {run.config.problem.name!r} has no draw function; there is nothing to render.")
     if out.exists():
-        raise FileExistsError(f"out={out} must be a new file, but it exists; choose another name.")
+        raise ValueError(f"out={out} must be a new file, but it exists; choose another name.")
     play = rollout(environment, policy if stochastic else greedy(policy), problem.num_steps)
     task = jax.tree.map(lambda leaf: leaf[0], problem.tasks)
     key = address(jax.random.key(FRESH), SAMPLE, NOBODY, episode)

@@ -129,6 +129,6 @@ def lineup(figure: Figure, preset: Preset, *, seeds: int | None = None, rounds: 
     )
     entries = [Entry(label, replace(common, method=method)) for label, method in chosen.items()]
     if "AWAPG" in chosen:
-        matched = replace(chosen["AWAPG"], name="random", threshold=None)
+        matched = replace(chosen["AWAPG"], name="random", threshold=None, scale=None, max_age=None)
         entries.append(Entry("random", replace(common, method=matched), rate_of="AWAPG"))
     return entries

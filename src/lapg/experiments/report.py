@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lapg.experiments.compare import LEVELS, MARGIN, Comparison, Curve, Interval, late_improvement
+from lapg.record import write_text
 
 ROUNDS_TOLERANCE = 1.1
 SAVING_MEANT = {"observable": 1.1, "significantly smaller": 1.5, "sizable": 1.5, "much fewer": 2.0}
@@ -183,4 +184,4 @@ def write_json(path: Path, comparison: Comparison, found: list[Verdict]) -> None
 
     rows = {label: plain(asdict(row)) for label, row in comparison.rows.items()}
     content = {"rows": rows, "verdicts": [asdict(verdict) for verdict in found]}
-    path.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    write_text(path, json.dumps(content, indent=2))

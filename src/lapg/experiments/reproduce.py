@@ -91,7 +91,7 @@ def summarise_runs(
     start = base[:10].mean()
     target = start + 0.9 * (comparison.rows[reference].final.value - start)
     plots.draw(title, curves, target, path / "figure.png")
-    (path / "report.md").write_text(report.markdown(title, comparison, found, curves, reference), encoding="utf-8")
+    record.write_text(path / "report.md", report.markdown(title, comparison, found, curves, reference))
     report.write_json(path / "report.json", comparison, found)
     report.show(title, comparison, found, console)
     console.print(f"picture: {path / 'figure.png'}   report: {path / 'report.md'}")

@@ -34,6 +34,7 @@ def tabular(
     Raises:
       ValueError: shapes disagree, rows are not distributions, or the discount is 1 without a number of steps.
     """
+    transitions, losses, initial = (jnp.asarray(array, float) for array in (transitions, losses, initial))
     num_learners, num_states, num_actions = losses.shape
     if transitions.shape != (num_states, num_actions, num_states) or initial.shape != (num_learners, num_states):
         raise ValueError(

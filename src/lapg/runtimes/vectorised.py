@@ -17,7 +17,6 @@ from jax.sharding import Mesh, PartitionSpec
 from lapg.runtimes.protocol import Log, RunState, initialise, play_round
 from lapg.types import Method, Problem, Recipe
 
-
 CACHE_BYTES = 4_000_000
 """Working set of one core; beyond it lanes take turns instead of sweeping through memory together."""
 
