@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OUT ?= runs/reproduce
 
-.PHONY: setup reproduce test test-all lint bench docs-pictures wheel clean
+.PHONY: setup reproduce test test-all lint bench wheel clean
 
 setup: $(READY)
 

@@ -286,7 +286,8 @@ def test_reproduce_with_other_numbers(reproduced, fails, changed):
     before = snapshot(reproduced)
     status, errors = fails("reproduce", "fig4", *changed, "--out", reproduced)
     assert (status, len(errors.splitlines())) == (2, 1)
-    assert "fig4-recommended" in errors
+    assert "fig4-recommended/pg has other settings than those asked for" in errors
+    assert ("seeds = 2, not 3" if 3 in changed else "rounds = 60, not 61") in errors
     assert snapshot(reproduced) == before
 
 

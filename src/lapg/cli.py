@@ -1,7 +1,7 @@
 """The command line: parses, calls the experiments, prints; nothing else."""
 
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentError, ArgumentParser
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -202,7 +202,10 @@ def _config_file(arguments: Sequence[str]) -> Config:
     """The settings of `train`'s TOML file, so that flags override them."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--config", type=Path)
-    found = parser.parse_known_args(arguments)[0].config
+    try:
+        found = parser.parse_known_args(arguments)[0].config
+    except ArgumentError:  # --config without a file; the real parser says so
+        return Config()
     return read_toml(found) if found is not None else Config()
 
 

@@ -12,7 +12,7 @@ from lapg import record
 from lapg.experiments import plots, report
 from lapg.experiments.compare import Comparison, compare, to_curve
 from lapg.experiments.figures import FIGURES, Entry, Preset, lineup
-from lapg.experiments.run import Run, load, resume, train
+from lapg.experiments.run import Run, load, read_config, resume, train
 from lapg.ledger import upload_fraction
 from lapg.record import RunError
 
@@ -28,7 +28,7 @@ def play(entries: Sequence[Entry], path: Path, about: dict[str, Any], *, show_pr
     """Runs the entries in order, each in its own directory below ``path``; finished ones are kept, unfinished ones go on.
 
     Raises:
-      RunError: ``path`` holds another line-up.
+      RunError: ``path`` holds another line-up, or a run with other settings.
     """
     wanted = {"format": record.FORMAT, **about, "runs": {entry.label: slug(entry.label) for entry in entries}}
     file = path / CONTENTS
@@ -51,6 +51,12 @@ def play(entries: Sequence[Entry], path: Path, about: dict[str, Any], *, show_pr
             rate = float(upload_fraction(done[entry.rate_of].record["sent"].values).mean())
             config = dataclasses.replace(config, method=dataclasses.replace(config.method, rate=rate))
         started = (place / "config.json").is_file()
+        if started and (found := read_config(place)) != config:
+            names = [name for name, value in vars(config).items() if getattr(found, name) != value]
+            words = ", ".join(f"{name} = {getattr(found, name)}, not {getattr(config, name)}" for name in names)
+            raise RunError(
+                f"run={place} has other settings than those asked for: {words}; choose a new directory, or ask for the same ones."
+            )
         done[entry.label] = (
             resume(place, show_progress=show_progress) if started else train(config, place, show_progress=show_progress)
         )

@@ -92,11 +92,16 @@ def load(path: str | Path) -> Run:
       RunError: the directory is not a run's, is damaged, or comes from another version.
     """
     path = Path(path)
-    config = _read_config(path)
+    config = read_config(path)
     return Run(path, config, record.read(path))
 
 
-def _read_config(path: Path) -> Config:
+def read_config(path: Path) -> Config:
+    """What a run directory was asked to run.
+
+    Raises:
+      RunError: the directory is not a run's, is damaged, or comes from another version.
+    """
     data = record.read_config(path)
     try:
         return from_dict(data)
@@ -152,7 +157,7 @@ def resume(
       Interrupted: by Ctrl-C or SIGTERM, with everything saved.
     """
     path = Path(path)
-    config = _read_config(path)
+    config = read_config(path)
     if (path / "record.nc").is_file():
         return load(path)
     use_all_cores()
