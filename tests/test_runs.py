@@ -162,7 +162,7 @@ def test_sigterm_and_resume(tmp_path, whole):
         if until == 6:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(Interrupted, match=r"interrupted after 6 rounds, all saved; continue with --resume") as caught:
+    with pytest.raises(Interrupted, match=r"interrupted after 6 rounds, all saved in") as caught:
         train(LAZY, tmp_path / "run", watchers=(stop,), **QUIET)
     assert (caught.value.path, caught.value.round) == (tmp_path / "run", 6)
     assert signal.getsignal(signal.SIGTERM) is handler
@@ -252,7 +252,7 @@ def test_killed_processes(tmp_path, whole, capsys, number, status):
     assert "Traceback" not in errors
     if number == signal.SIGINT:
         assert len(errors.splitlines()) == 1
-        assert f"continue with --resume {tmp_path / 'run'}" in errors
+        assert f"continue with lapg train --resume {tmp_path / 'run'}" in errors
     part = load(tmp_path / "run")
     assert 2 <= part.record.sizes["round"] < 11
     assert part.config == LAZY

@@ -230,7 +230,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             args=arguments,
         )
     except Interrupted as stop:
-        _fail(str(stop), 130)
+        again = "the same command" if arguments[0] == "reproduce" else f"lapg train --resume {stop.path}"
+        _fail(f"{stop}; continue with {again}", 130)
     except KeyboardInterrupt:
         _fail("stopped; everything up to the last checkpoint is saved", 130)
     except BrokenPipeError:  # the reader of our output has seen enough

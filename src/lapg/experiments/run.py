@@ -25,7 +25,7 @@ class Interrupted(Exception):  # noqa: N818  (an outcome, not an error)
     """The run was asked to stop; everything up to ``round`` is saved in ``path``."""
 
     def __init__(self, path: Path, round: int) -> None:
-        super().__init__(f"interrupted after {round} rounds, all saved; continue with --resume {path}")
+        super().__init__(f"interrupted after {round} rounds, all saved in {path}")
         self.path, self.round = path, round
 
 
