@@ -19,6 +19,8 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "savefig.dpi": 130,
 }
+NOISE_SHOWN = 2000.0
+"""Beyond it the signal cannot be told from zero and the ratio means nothing."""
 COLOURS = ("#222222", "#1f77b4", "#17a2b8", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b")
 
 
@@ -67,6 +69,7 @@ def draw(title: str, curves: Mapping[str, Curve], target: float, path: Path) -> 
         by_round.set(xlabel="rounds", title="Return against rounds")
         by_upload.set(xlabel="uploads so far, all learners together", title="Return against uploads", xscale="log")
         noise.set(xlabel="rounds", ylabel="σ̂² / ‖∇L_m‖²", title="Noise to signal of one gradient", yscale="log")
+        noise.set_ylim(top=min(noise.get_ylim()[1], NOISE_SHOWN))
         rates.set(xlabel="learner", ylabel="fraction of rounds", title="Upload rate per learner", yscale="log")
         rates.set_xticks(range(num_learners), [f"{m + 1}" for m in range(num_learners)])
         by_round.legend(loc="lower right")
