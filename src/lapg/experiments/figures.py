@@ -74,7 +74,7 @@ TUNED: dict[int, dict[str, MethodConfig]] = {
         "LAPG": MethodConfig("lapg", 0.0025, xi=XI, noise_weight=0.5),
         "LAPG average": MethodConfig("lapg", 0.0025, xi=(0.0,), noise_weight=0.75, average_weight=0.05),
         "AWAPG": MethodConfig("awapg", 0.004, decay=4e-4, threshold=160.0),
-        "periodic": MethodConfig("periodic", 0.003125, decay=2e-4, period=30.0),
+        "periodic": MethodConfig("periodic", 0.004, decay=4e-4, period=40.0),
     },
     5: {
         "PG": MethodConfig("pg", 0.0015, decay=0.0),

@@ -23,7 +23,7 @@ GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
     "LAPG": {"step": (0.75, 1.0), "noise_weight": (0.0, 0.5, 0.75, 1.0)},
     "LAPG average": {"noise_weight": (0.75, 1.0, 1.25, 1.5), "average_weight": (0.03, 0.05)},
     "AWAPG": {"step": (1.0, 1.6), "threshold": (80.0, 160.0), "decay": (0.0, 4e-4)},
-    "periodic": {"step": (1.25, 1.6), "period": (20.0, 30.0), "decay": (0.0, 4e-4)},
+    "periodic": {"step": (1.25, 1.6), "period": (20.0, 40.0), "decay": (0.0, 4e-4)},
 }
 """Eight points for every method; ``step`` multiplies PG's step size."""
 
