@@ -201,7 +201,9 @@ def test_whatever_hdf5_raises(tmp_path, monkeypatch, kind):
         raise kind("bad header\nand more")
 
     monkeypatch.setattr(xr, "open_dataset", fail)
-    with pytest.raises(RunError, match=r"record\.nc must be a record, but it is damaged \(.*bad header.*\); restore it"):
+    with pytest.raises(
+        RunError, match=r"record\.nc must be a record, but it is damaged \(.*bad header.*\); restore it"
+    ):
         record.read_dataset(tmp_path / "record.nc")
 
 
