@@ -19,10 +19,10 @@ reproduce: $(READY) ## Figure 4, presets paper and recommended, 10 seeds
 	$(BIN)/lapg reproduce fig4 --preset paper recommended --out $(OUT)
 
 test: $(READY) ## all but the longer checks
-	$(BIN)/python -m pytest -n 2 -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
 
 test-all: $(READY) ## the longer checks too
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .
