@@ -109,7 +109,8 @@ def _train(default: Config) -> Callable[..., None]:
         console.print(
             f"score {float(last['score_scaled'].mean()):.4f} (last 5 % of the rounds)   "
             f"uploads {int(run.record['sent'].sum(('round', 'learner')).mean())} of {run.config.rounds * run.record.sizes['learner']} a seed   "
-            f"run: {run.path}"
+            f"run: {run.path}",
+            soft_wrap=True,
         )
 
     return train
@@ -177,7 +178,9 @@ def render(
       stochastic: sample actions instead of taking the most probable ones.
     """
     target = out or run / f"episode-{episode}.gif"
-    console.print(f"drawn: {render_run(load(run), target, seed=seed, episode=episode, stochastic=stochastic)}")
+    console.print(
+        f"drawn: {render_run(load(run), target, seed=seed, episode=episode, stochastic=stochastic)}", soft_wrap=True
+    )
 
 
 def list_parts() -> None:

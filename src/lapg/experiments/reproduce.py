@@ -100,7 +100,7 @@ def summarise_runs(
     record.write_text(path / "report.md", report.markdown(title, comparison, found, curves, reference))
     report.write_json(path / "report.json", comparison, found)
     report.show(title, comparison, found, console)
-    console.print(f"picture: {path / 'figure.png'}   report: {path / 'report.md'}")
+    console.print(f"picture: {path / 'figure.png'}   report: {path / 'report.md'}", soft_wrap=True)
     return comparison
 
 
