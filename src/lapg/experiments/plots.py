@@ -21,7 +21,15 @@ STYLE: dict[Any, Any] = {
 }
 NOISE_SHOWN = 2000.0
 """Beyond it the signal cannot be told from zero and the ratio means nothing."""
-COLOURS = ("#222222", "#1f77b4", "#17a2b8", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b")
+COLOURS = {
+    "PG": "#222222",
+    "LAPG": "#1f77b4",
+    "LAPG average": "#17a2b8",
+    "AWAPG": "#d62728",
+    "periodic": "#2ca02c",
+    "random": "#9467bd",
+}
+OTHER_COLOURS = ("#ff7f0e", "#8c564b", "#e377c2", "#bcbd22", "#7f7f7f")
 
 
 def _line(axes: Any, x: np.ndarray, curve: Curve, **style: Any) -> None:
@@ -46,7 +54,7 @@ def draw(title: str, curves: Mapping[str, Curve], target: float, path: Path) -> 
         num_learners = len(next(iter(curves.values())).upload_rates)
         width = 0.8 / len(curves)
         for index, (label, curve) in enumerate(curves.items()):
-            style = {"color": COLOURS[index % len(COLOURS)], "label": label}
+            style = {"color": COLOURS.get(label, OTHER_COLOURS[index % len(OTHER_COLOURS)]), "label": label}
             offset = min(WINDOW, curve.score.shape[1]) - 1
             rounds = np.arange(offset, curve.score.shape[1]) + 1
             _line(by_round, rounds, curve, **style)
