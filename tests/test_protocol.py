@@ -164,6 +164,19 @@ def test_a_reference_that_gains_nothing():
     assert not row.not_inferior
 
 
+def test_a_reference_that_gets_worse():
+    """Oracle: what falls from 0 to -1 sets no target, so that nobody reaches one and no claim holds or fails."""
+    falling = -np.minimum(np.arange(ROUNDS), 100) / 100
+    curves = {"PG": curve([falling] * 3), "LAPG": curve([falling] * 3, per_round=1)}
+    comparison = compare(curves)
+    cost = comparison.rows["LAPG"].costs[0.90]
+    assert cost.rounds.value == cost.uploads.value == math.inf
+    assert math.isnan(cost.rounds_ratio.value)
+    assert math.isnan(cost.uploads_saving.value)
+    assert {verdict.outcome for verdict in report.verdicts(comparison, {"LAPG": "observable"})} == {"undecided"}
+    assert "does not improve" in report.markdown("title", comparison, [], curves)
+
+
 def test_comparable_methods_only(unchecked):
     """Oracle: the rule that methods share seeds and rounds, and that PG is there."""
     with pytest.raises(ValueError, match=r"needs 'PG' among its methods, got a, b"):

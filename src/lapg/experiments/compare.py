@@ -43,6 +43,9 @@ class Interval:
     high: float
 
 
+UNKNOWN = Interval(np.nan, np.nan, np.nan)
+
+
 @dataclass(frozen=True)
 class Cost:
     """What it took a method to reach one target; ratios are to PG (rounds: smaller is better; savings: larger is better)."""
@@ -161,7 +164,10 @@ def compare(curves: Mapping[str, Curve], reference: str = "PG", seed: int = 0) -
     base = curves[reference].score
     start, end = weights @ base[:, :START_ROUNDS].mean(1), weights @ _final(base)
     improvement = end - start
-    targets = {level: start + level * improvement for level in LEVELS}
+    learns = bool(
+        improvement[0] > 0
+    )  # a reference that does not improve sets no target, and there is nothing to compare
+    targets = {level: np.where(improvement > 0, start + level * improvement, np.inf) for level in LEVELS}
 
     rounds: dict[tuple[str, float], np.ndarray] = {}
     uploads: dict[tuple[str, float], np.ndarray] = {}
@@ -183,8 +189,8 @@ def compare(curves: Mapping[str, Curve], reference: str = "PG", seed: int = 0) -
                 rounds=_interval(rounds[key]),
                 uploads=_interval(spent),
                 uplink_bits=_interval(bits),
-                rounds_ratio=_interval(_ratio(rounds[key], rounds[reference, level])),
-                uploads_saving=_interval(_saving(uploads[reference, level], spent)),
+                rounds_ratio=_interval(_ratio(rounds[key], rounds[reference, level])) if learns else UNKNOWN,
+                uploads_saving=_interval(_saving(uploads[reference, level], spent)) if learns else UNKNOWN,
                 seed_rounds=tuple(np.where(own < 0, np.inf, own + offset).tolist()),
             )
         final = weights @ _final(curve.score)
@@ -200,9 +206,10 @@ def compare(curves: Mapping[str, Curve], reference: str = "PG", seed: int = 0) -
 
 
 def late_improvement(curve: Curve) -> float:
-    """Share of a method's improvement that falls into its last fifth of the rounds; the protocol wants PG's below 2 %."""
+    """Share of a method's improvement that falls into its last fifth of the rounds, nan without any; the protocol wants PG's below 2 %."""
     mean = curve.score.mean(0)
     num_rounds = len(mean)
     width = max(1, round(FINAL_FRACTION * num_rounds))
     before = mean[: num_rounds - num_rounds // 5][-width:].mean()
-    return float((mean[-width:].mean() - before) / (mean[-width:].mean() - mean[:START_ROUNDS].mean()))
+    improvement = mean[-width:].mean() - mean[:START_ROUNDS].mean()
+    return float((mean[-width:].mean() - before) / improvement) if improvement > 0 else float("nan")

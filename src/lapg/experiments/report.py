@@ -113,6 +113,12 @@ def _costs(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     return header, body
 
 
+def _learning(curve: Curve, label: str) -> str:
+    if math.isnan(late := late_improvement(curve)):
+        return f"{label} does not improve, so it sets no target and there is nothing to compare."
+    return f"{label} gains {late:.1%} of its improvement in the last fifth of the rounds (the protocol asks for less than 2 %)."
+
+
 def _per_seed(comparison: Comparison, num_rounds: int) -> list[str]:
     lines = []
     for label, row in comparison.rows.items():
@@ -129,8 +135,7 @@ def markdown(
     lines = [
         f"# {title}",
         "",
-        f"{num_seeds} seeds, {num_rounds} rounds. {reference} gains {late_improvement(curves[reference]):.1%} of its improvement in the last fifth of the "
-        "rounds (the protocol asks for less than 2 %). Brackets are 95 % bootstrap intervals over seeds, paired.",
+        f"{num_seeds} seeds, {num_rounds} rounds. {_learning(curves[reference], reference)} Brackets are 95 % bootstrap intervals over seeds, paired.",
         "",
         *_markdown_table(*_finals(comparison)),
         *_markdown_table(*_costs(comparison)),
