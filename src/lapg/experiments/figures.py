@@ -63,7 +63,7 @@ class Entry:
 PRESET_TEXTS: dict[str, str] = {
     "literal": "equations (10), (15), (16) word by word, with >= and α = 0.01: the gradient is a sum over time without baseline",
     "paper": "what the paper most plausibly ran: time-averaged gradient without baseline, α = 0.01, sample-variance noise",
-    "recommended": "leave-one-out baseline, every method tuned on seeds 1000-1004 (`lapg tune`)",
+    "recommended": "leave-one-out baseline, two agents tuned on seeds 1000-1004 (`lapg tune`); five agents take these over in units of PG's step",
 }
 XI = (0.03,)
 """ξ_d = 0.03 for D = 10: Σξ = 0.3 < 1/3, as Theorem 1 asks."""
@@ -85,7 +85,7 @@ TUNED: dict[int, dict[str, MethodConfig]] = {
 }
 """By number of agents, chosen on seeds that are never reported.
 
-Two agents: what `lapg tune fig4` finds. Five agents: PG's step was tuned by itself; AWAPG and the period take over two agents' settings, 1.6 times
+Two agents: sweeps like those of `lapg tune fig4`. Five agents: PG's step was tuned by itself; AWAPG and the period take over two agents' settings, 1.6 times
 PG's step and the same decay, threshold and period, without a sweep of their own.
 """
 
