@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from lapg import Config, MethodConfig, ProblemConfig, evaluate, train
 from lapg.policies import softmax_mlp
 from lapg.problems.protocol import from_environment, make_tasks
-from lapg.types import Environment, Problem, Task
+from lapg.types import Environment, Problem, Step, Task
 
 SECONDS_PER_STEP = 0.1
 
@@ -28,12 +28,12 @@ def cart() -> Environment:
     def reset(key: jax.Array, task: Task) -> jax.Array:
         return jnp.stack([jax.random.uniform(key, minval=-1.0, maxval=1.0), jnp.zeros(())])
 
-    def step(key: jax.Array, task: Task, state: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def step(key: jax.Array, task: Task, state: jax.Array, action: jax.Array) -> Step:
         position, velocity = state
         velocity += SECONDS_PER_STEP * (3.0 * (action - 1) - task.extra["slope"] - 0.5 * velocity)
         position += SECONDS_PER_STEP * velocity
         after = jnp.stack([position, velocity])
-        return after, jnp.abs(position), jnp.max(jnp.abs(after)) < 0.05
+        return Step(after, loss=jnp.abs(position), terminated=jnp.max(jnp.abs(after)) < 0.05)
 
     def draw(axes: Any, state: jax.Array) -> None:
         axes.plot(float(state[0]), 0.0, "o", markersize=20)

@@ -10,7 +10,7 @@ from lapg.policies import softmax_table
 from lapg.problems import tabular
 from lapg.problems.protocol import make_tasks
 from lapg.sampling import rollouts
-from lapg.types import Environment
+from lapg.types import Environment, Step
 from oracles import markov
 
 STEPS, DISCOUNT, NUM, BATCHES, SCALE = 4, 0.8, 2, 20_000, 0.5
@@ -178,13 +178,14 @@ def test_time_average_divides_by_the_steps(problem, task):
     assert np.isfinite(single.gradient).all()
 
 
-def test_nothing_counts_after_the_end():
+@pytest.mark.parametrize("ending", ["terminated", "truncated"])
+def test_nothing_counts_after_the_end(ending):
     """Oracle: an environment that ends in state 3, entered after three steps; the score and the loss of three steps, by hand."""
     steps, length = 6, 3
     environment = Environment(
         reset=lambda key, task: jnp.int32(0),
-        observe=lambda state: jnp.minimum(state, 3),
-        step=lambda key, task, state, action: (state + 1, 2.0 + action, state + 1 >= length),
+        observe=lambda state: jnp.where(state > length, -1, state),
+        step=lambda key, task, state, action: Step(state + 1, 2.0 + action, **{ending: state + 1 >= length}),
     )
     policy = softmax_table(4, 2)
     task = jax.tree.map(lambda leaf: leaf[0], make_tasks(1, [0.5]))
@@ -199,6 +200,9 @@ def test_nothing_counts_after_the_end():
     batch, estimate = jax.tree.map(np.asarray, run(jax.random.key(5)))
     np.testing.assert_array_equal(batch.mask, np.arange(steps)[None].repeat(3, 0) < length)
     np.testing.assert_allclose(batch.losses, np.where(batch.mask, 0.5 * (2.0 + batch.actions), 0))
+    np.testing.assert_array_equal(batch.observations, np.minimum(np.arange(steps), length)[None].repeat(3, 0))
+    np.testing.assert_array_equal(batch.final_observation, length)
+    np.testing.assert_array_equal(batch.terminated, ending == "terminated")
     expected = np.zeros((3, 4, 2))
     for n in range(3):
         cost = sum(DISCOUNT**t * batch.losses[n, t] for t in range(length))

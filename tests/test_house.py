@@ -9,10 +9,11 @@ HOUSE = Path(lapg.types.__file__).parent
 BELOW = {  # what each room may import directly, itself and everything further below included; the ledger is open to all
     "types": (),
     "ledger": (),
-    "policies": ("types",),
+    "networks": ("types",),
+    "policies": ("networks",),
     "sampling": ("policies",),
     "problems": ("sampling",),
-    "estimators": ("types",),
+    "estimators": ("networks",),
     "uplink": ("types",),
     "learner": ("problems", "estimators", "uplink"),
     "controller": ("problems", "estimators", "uplink"),

@@ -60,7 +60,7 @@ def test_explicit_physics_is_simple_spread(states):
     @jax.vmap
     def step(positions, velocities, landmarks, actions):
         state = State(positions, velocities, landmarks)
-        after, losses, ended = jax.vmap(lambda task: physics.step(jax.random.key(0), task, state, actions))(tasks)
+        after, losses, ended, _ = jax.vmap(lambda task: physics.step(jax.random.key(0), task, state, actions))(tasks)
         after = jax.tree.map(lambda leaf: leaf[0], after)
         return after.positions, after.velocities, collisions(after), distances(after), losses, ended
 
@@ -144,7 +144,7 @@ def test_reset_is_uniform_and_at_rest():
 def test_scores_by_hand():
     """Oracle: two episodes of three steps, γ = .5, scale 2, the second over after one step."""
     losses, mask = jnp.asarray([[2.0, 4.0, 8.0], [6.0, 0.0, 0.0]]), jnp.asarray([[True] * 3, [True, False, False]])
-    batch = Trajectories(losses, losses, losses, losses, mask)
+    batch = Trajectories(losses, losses, losses, losses, mask, ~mask[:, -1], losses[:, -1])
     task = jax.tree.map(lambda leaf: leaf[0], make_tasks(1, [2.0]))
     found = score(0.5)(task, batch)
     expected = {"return": 10.0, "discounted_return": 6.0, "score": 10 / 3}

@@ -1,21 +1,19 @@
-"""Policies: tabular softmax, softmax networks, and the joint policy that is their product.
+"""Policies: tabular softmax, softmax networks, normal ones, and the joint policy that is a product of them.
 
 A policy's parameters are one flat vector; only this file knows its parts.
 """
 
+import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, ArrayLike, Float, Int, Key, PyTree
 
+from lapg.networks import Network, mlp
 from lapg.types import Policy
-
-ACTIVATIONS: dict[str, Callable[..., Any]] = {"relu": jax.nn.relu, "softplus": jax.nn.softplus, "tanh": jnp.tanh}
 
 
 def categorical(logits: Callable[..., Float[Array, " A"]], init: Callable[..., Any], num_params: int) -> Policy:
@@ -53,42 +51,119 @@ def softmax_table(num_states: int, num_actions: int) -> Policy:
 
 
 def softmax_mlp(num_inputs: int, hidden: Sequence[int], num_actions: int, activation: str = "relu") -> Policy:
-    """A fully connected network with softmax output. θ⁰: weights normal with variance 1/fan-in, biases 0.
+    """A fully connected network with softmax output; see `lapg.networks.mlp` for θ⁰ and errors."""
+    network = mlp(num_inputs, hidden, num_actions, activation)
+    return categorical(network.apply, network.init, network.num_params)
 
+
+def gaussian(
+    mean: Network,
+    num_actions: int,
+    *,
+    std: float = 0.5,
+    learned_std: bool = False,
+    low: ArrayLike | None = None,
+    high: ArrayLike | None = None,
+) -> Policy:
+    """Normal actions with independent components around the mean that ``mean: θ, observation → [A]`` returns (6).
+
+    Where bounds are given, the environment gets low + (high − low)·(1 + tanh u)/2 of the recorded action u. That squashing is thus a part of the
+    environment: u stays normal, and scores and importance weights are exact without a Jacobian.
+
+    Args:
+      std: standard deviation, in units of the action u; where it is learned, its start.
+      learned_std: whether log std is a part of θ (its last A entries), the same in every state.
+      low, high: bounds of the environment's actions, a number or A numbers; None leaves actions as they are.
     Raises:
-      ValueError: unknown activation, or a layer width below 1.
+      ValueError: std is not positive, or the bounds are not finite with low < high.
     """
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}.")
-    widths = (num_inputs, *hidden, num_actions)
-    if any(width < 1 for width in widths):
-        raise ValueError(f"hidden layer widths must be whole numbers >= 1, got {tuple(hidden)}.")
-    shapes = list(pairwise(widths))
-    blank = [(jnp.zeros(shape), jnp.zeros(shape[1])) for shape in shapes]
-    flat, unravel = ravel_pytree(blank)
-    scaled = jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+    if not 0 < std < math.inf:
+        raise ValueError(
+            f"gaussian(std=...) must be > 0 and finite, got {std}; a policy without noise has no gradient."
+        )
+    actuate = _squash(low, high) if low is not None or high is not None else lambda action: action
+    extra = num_actions if learned_std else 0
+
+    def split(params: Float[Array, " d"]) -> tuple[Float[Array, " dm"], Float[Array, ""] | Float[Array, " A"]]:
+        log_std = params[-extra:] if extra else jnp.full((num_actions,), math.log(std), params.dtype)
+        return params[: mean.num_params], log_std
+
+    def centre(params: Float[Array, " d"], observation: PyTree) -> Float[Array, " A"]:
+        return mean.apply(split(params)[0], observation)
+
+    def log_prob(params: Float[Array, " d"], observation: PyTree, action: Float[Array, " A"]) -> Float[Array, ""]:
+        weights, log_std = split(params)
+        deviation = (action - mean.apply(weights, observation)) * jnp.exp(-log_std)
+        return -jnp.sum(0.5 * deviation**2 + log_std + 0.5 * math.log(2 * math.pi))
+
+    def sample(noise: Float[Array, " A"], params: Float[Array, " d"], observation: PyTree) -> Any:
+        weights, log_std = split(params)
+        action = mean.apply(weights, observation) + jnp.exp(log_std) * noise
+        return action, log_prob(params, observation, action)
 
     def init(key: Key[Array, ""]) -> Float[Array, " d"]:
-        keys = jax.random.split(key, len(shapes))
-        return ravel_pytree([(scaled(k, s, flat.dtype), jnp.zeros(s[1])) for k, s in zip(keys, shapes, strict=True)])[0]
+        start = mean.init(key)
+        return jnp.concatenate([start, jnp.full((extra,), math.log(std), start.dtype)])
 
-    def logits(params: Float[Array, " d"], observation: Float[Array, " n"]) -> Float[Array, " A"]:
-        value = observation
-        for layer, (weight, bias) in enumerate(unravel(params)):
-            value = (ACTIVATIONS[activation](value) if layer else value) @ weight + bias
-        return value
+    return Policy(
+        init=init,
+        noise=lambda key: jax.random.normal(key, (num_actions,)),
+        sample=sample,
+        log_prob=log_prob,
+        mode=centre,
+        num_params=mean.num_params + extra,
+        actuate=actuate,
+    )
 
-    return categorical(logits, init, flat.size)
+
+def _squash(low: ArrayLike | None, high: ArrayLike | None) -> Callable[[Array], Array]:
+    bounds = [np.asarray(np.nan if bound is None else bound, float) for bound in (low, high)]
+    lower, upper = bounds
+    if not (np.isfinite(lower).all() and np.isfinite(upper).all() and (lower < upper).all()):
+        raise ValueError(
+            f"gaussian(low=..., high=...) must be finite with low < high, got {lower.tolist()} and {upper.tolist()}; "
+            "leave both out where actions are not bounded."
+        )
+    return lambda action: jnp.asarray(lower + (upper - lower) / 2 * (1 + jnp.tanh(action)), action.dtype)
 
 
-def replicated(policy: Policy, num_agents: int) -> Policy:
-    """The product π(a|s) = Π_m π_m(a_m|s; θ_m) of equal agents that all see the same observation. Actions are stacked; θ = (θ_1..θ_M)."""
+def gaussian_mlp(
+    num_inputs: int, hidden: Sequence[int], num_actions: int, activation: str = "tanh", **options: Any
+) -> Policy:
+    """A normal policy whose mean is a fully connected network; ``options`` are those of `gaussian`."""
+    return gaussian(mlp(num_inputs, hidden, num_actions, activation), num_actions, **options)
+
+
+def gaussian_linear(
+    num_features: int,
+    num_actions: int,
+    features: Callable[..., Float[Array, " F"]] = lambda observation: observation,
+    **options: Any,
+) -> Policy:
+    """A normal policy with mean θ φ(s), linear in F features (6); θ⁰ = 0, row by row of actions. ``options`` are those of `gaussian`."""
+    size = num_features * num_actions
+
+    def apply(params: Float[Array, " d"], observation: PyTree) -> Float[Array, " A"]:
+        return params.reshape(num_actions, num_features) @ features(observation)
+
+    return gaussian(Network(lambda key: jnp.zeros(size), apply, size), num_actions, **options)
+
+
+def replicated(policy: Policy, num_agents: int, *, local: bool = False) -> Policy:
+    """The product π(a|s) = Π_m π_m(a_m|o_m; θ_m) of M equal agents. Actions are stacked; θ = (θ_1..θ_M).
+
+    Args:
+      policy: that of one agent.
+      num_agents: M.
+      local: whether every agent has an observation of its own (leading axis M), or all see the same one, the global state of the paper.
+    """
+    seen = 0 if local else None
 
     def split(params: Float[Array, " d"]) -> Float[Array, "M dm"]:
         return params.reshape(num_agents, policy.num_params)
 
     def sample(noise: PyTree, params: Float[Array, " d"], observation: PyTree) -> Any:
-        actions, log_probs = jax.vmap(policy.sample, (0, 0, None))(noise, split(params), observation)
+        actions, log_probs = jax.vmap(policy.sample, (0, 0, seen))(noise, split(params), observation)
         return actions, jnp.sum(log_probs)
 
     return Policy(
@@ -96,10 +171,11 @@ def replicated(policy: Policy, num_agents: int) -> Policy:
         noise=lambda key: jax.vmap(policy.noise)(jax.random.split(key, num_agents)),
         sample=sample,
         log_prob=lambda params, observation, actions: jnp.sum(
-            jax.vmap(policy.log_prob, (0, None, 0))(split(params), observation, actions)
+            jax.vmap(policy.log_prob, (0, seen, 0))(split(params), observation, actions)
         ),
-        mode=lambda params, observation: jax.vmap(policy.mode, (0, None))(split(params), observation),
+        mode=lambda params, observation: jax.vmap(policy.mode, (0, seen))(split(params), observation),
         num_params=num_agents * policy.num_params,
+        actuate=jax.vmap(policy.actuate),
     )
 
 
@@ -131,4 +207,5 @@ def product(policies: Sequence[Policy]) -> Policy:
             p.mode(*rest) for p, *rest in zip(policies, split(params), observations, strict=True)
         ),
         num_params=int(ends[-1]),
+        actuate=lambda actions: tuple(p.actuate(action) for p, action in zip(policies, actions, strict=True)),
     )

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from lapg.types import Environment, Policy, Task, Trajectories
+from lapg.types import Environment, Policy, Step, Task, Trajectories, select
 
 
 def rollout(environment: Environment, policy: Policy, num_steps: int) -> Callable[..., tuple[Trajectories, Any]]:
     """One episode: ``key, task, θ → Trajectories (leading axis T), states (leading axis T)``.
 
-    After the environment has terminated nothing counts any more: losses are 0 and ``mask`` is False.
+    After the end, be it a termination or a truncation, nothing counts any more: losses are 0, ``mask`` is False, and the last observation stays.
     """
 
     def run(key: Key[Array, ""], task: Task, params: Float[Array, " d"]) -> tuple[Trajectories, Any]:
@@ -21,16 +21,24 @@ def rollout(environment: Environment, policy: Policy, num_steps: int) -> Callabl
         noise = jax.vmap(policy.noise)(jax.random.split(key_actions, num_steps))
 
         def step(carry: Any, draws: Any) -> tuple[Any, Any]:
-            state, alive = carry
+            state, observation, alive, terminated = carry
             noise, key = draws
-            observation = environment.observe(state)
             action, log_prob = policy.sample(noise, params, observation)
-            after, loss, terminated = environment.step(key, task, state, action)
-            loss = jnp.where(alive, task.scale * loss, 0)
-            return (after, alive & ~terminated), (Trajectories(observation, action, log_prob, loss, alive), state)
+            after = Step(*environment.step(key, task, state, policy.actuate(action)))
+            loss = jnp.where(alive, task.scale * after.loss, 0)
+            seen = select(alive, environment.observe(after.state), observation)
+            going = alive & ~(jnp.asarray(after.terminated) | after.truncated)
+            return (after.state, seen, going, terminated | (alive & after.terminated)), (
+                (observation, action, log_prob, loss, alive),
+                state,
+            )
 
-        start = (environment.reset(key_reset, task), jnp.bool_(True))
-        return jax.lax.scan(step, start, (noise, jax.random.split(key_steps, num_steps)))[1]
+        state = environment.reset(key_reset, task)
+        start = (state, environment.observe(state), jnp.bool_(True), jnp.bool_(False))
+        (_, final, _, terminated), (steps, states) = jax.lax.scan(
+            step, start, (noise, jax.random.split(key_steps, num_steps))
+        )
+        return Trajectories(*steps, terminated, final), states
 
     return run
 

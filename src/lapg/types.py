@@ -91,21 +91,39 @@ class Task(eqx.Module):
 
 
 class Trajectories(eqx.Module):
-    """One trajectory of T steps, leading axis T on every field; a batch of them has leading axes N, T.
+    """One trajectory of T steps, with a leading axis T where steps are told apart; a batch of them has a leading axis N in front of all.
 
     Attributes:
-      observations: what the policy saw, leading axis T.
-      actions: what it did, leading axis T (leading axes T, agents for a joint policy).
+      observations: what the policy saw; after the end of the episode, the last observation again and again.
+      actions: what it did (axes T, agents for a joint policy).
       log_probs: log π(a_t|s_t) of the joint action under the behaviour policy.
       losses: c_m · ℓ_m(s_t, a_t), the scaled loss.
       mask: False after the end of the episode; such steps have no loss and no score.
+      terminated: whether the episode came to its own end. If not, it was cut off, by T or by the environment, and its last state has a future.
+      final_observation: what the policy would have seen next.
     """
 
     observations: PyTree
     actions: PyTree
-    log_probs: Float[Array, " *T"]
-    losses: Float[Array, " *T"]
-    mask: Bool[Array, " *T"]
+    log_probs: Float[Array, "*N T"]
+    losses: Float[Array, "*N T"]
+    mask: Bool[Array, "*N T"]
+    terminated: Bool[Array, "*N"]
+    final_observation: PyTree
+
+
+class Recorded(NamedTuple):
+    """Episodes of all learners as a host environment leaves them: NumPy arrays, leading axes M, N, T (M, N for the last two).
+
+    As `Trajectories`, but with raw losses ℓ_m and without log-probabilities, which the compiled reply adds.
+    """
+
+    observations: PyTree
+    actions: PyTree
+    losses: Any
+    mask: Any
+    terminated: Any
+    final_observation: PyTree
 
 
 class Estimate(eqx.Module):
@@ -201,7 +219,8 @@ class Policy(NamedTuple):
     """A distribution over actions given an observation.
 
     ``init: key → θ`` · ``noise: key → noise`` of one action, drawn for a whole episode at once · ``sample: noise, θ, observation →
-    action, log-probability`` · ``log_prob: θ, observation, action → scalar`` · ``mode: θ, observation → action`` (greedy) · ``num_params``: d.
+    action, log-probability`` · ``log_prob: θ, observation, action → scalar`` · ``mode: θ, observation → action`` (greedy) · ``num_params``: d ·
+    ``actuate: action → what the environment is given``, where that differs from what is recorded (bounds).
     """
 
     init: Callable[..., Any]
@@ -210,13 +229,26 @@ class Policy(NamedTuple):
     log_prob: Callable[..., Any]
     mode: Callable[..., Any]
     num_params: int
+    actuate: Callable[..., Any] = lambda action: action
+
+
+class Step(NamedTuple):
+    """What one step of an environment brings: the state after it, learner m's raw loss, and whether the episode is over.
+
+    ``terminated`` is an end that belongs to the task; ``truncated`` cuts off an episode that would go on. T itself is the problem's, not the environment's.
+    """
+
+    state: PyTree
+    loss: Any
+    terminated: Any = False
+    truncated: Any = False
 
 
 class Environment(NamedTuple):
     """A Markov decision process seen by learner m through its task.
 
-    ``reset: key, task → state`` · ``observe: state → observation`` (joint policies: of all agents) ·
-    ``step: key, task, state, action → state, raw loss, terminated``. ``draw: axes, state → None`` paints one frame and may be None.
+    ``reset: key, task → state`` · ``observe: state → observation``, global or one per agent (`lapg.policies.replicated`) ·
+    ``step: key, task, state, action → Step``. ``draw: axes, state → None`` paints one frame and may be None.
     """
 
     reset: Callable[..., Any]
@@ -232,14 +264,18 @@ class Problem(NamedTuple):
     ``init: key → θ`` · ``tasks``: a Task with leading axis M · ``num_learners``: M · ``shared``: whether all learners see the same samples.
     Optional: ``gradient: task, θ → ∇L_m(θ)`` and ``value: task, θ → L_m(θ)`` where the model is known; ``environment`` and ``policy``
     where there are any; ``num_steps``: T; ``discount``: γ.
+    An environment outside JAX has ``collect: act, seeds, N → Recorded`` instead of ``sample``: it plays N episodes for each of the M learners,
+    asking ``act: observations (leading axes M, N), t → actions to record, actions to execute`` at every step; ``seeds`` are M whole numbers, and equal
+    seeds and actions mean equal episodes.
     """
 
-    sample: Callable[..., Any]
+    sample: Callable[..., Any] | None
     score: Callable[..., Any]
     init: Callable[..., Any]
     tasks: PyTree
     num_learners: int
     shared: bool = False
+    collect: Callable[..., Recorded] | None = None
     gradient: Callable[..., Any] | None = None
     value: Callable[..., Any] | None = None
     environment: Environment | None = None

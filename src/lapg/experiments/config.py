@@ -41,6 +41,8 @@ class ProblemConfig:
     """M of a problem in which learners share one policy."""
     scales: tuple[float, ...] | None = None
     """Positive scale c_m of each learner's loss; left out: all 1 (homogeneous)."""
+    heterogeneity: float | None = None
+    """How much learners differ in parallel RL: 0 is not at all, 1 strongly."""
     hidden: tuple[int, ...] | None = None
     """Widths of the hidden layers of each agent's network."""
     activation: Literal["relu", "softplus", "tanh"] | None = None

@@ -11,11 +11,11 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from lapg.policies import replicated, softmax_mlp
 from lapg.problems.protocol import at_least, from_environment, make_tasks, unit_interval
-from lapg.types import Environment, Problem, Scalar, Task
+from lapg.types import Environment, Problem, Scalar, Step, Task
 
 SECONDS_PER_STEP = 0.1
 DAMPING = 0.25
@@ -94,13 +94,11 @@ def environment(num_agents: int, integrator: Integrator = "explicit", collision_
     def observe(state: State) -> Float[Array, " n"]:
         return jnp.concatenate([state.positions.ravel(), state.velocities.ravel(), state.landmarks.ravel()])
 
-    def step(
-        key: Key[Array, ""], task: Task, state: State, action: Int[Array, " M"]
-    ) -> tuple[State, Float[Array, ""], Bool[Array, ""]]:
+    def step(key: Key[Array, ""], task: Task, state: State, action: Int[Array, " M"]) -> Step:
         forces = jax.nn.one_hot(action, len(DIRECTIONS), dtype=directions.dtype) @ directions
         after = move(state, forces, integrator)
         losses = distances(after) + collision_penalty * collisions(after)
-        return after, losses[task.index], jnp.bool_(False)
+        return Step(after, losses[task.index])
 
     return Environment(reset, observe, step, draw)
 

@@ -1,11 +1,13 @@
 """From an environment and a policy to a problem, and the checks that problems share."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
 from lapg.sampling import rollouts
 from lapg.types import Environment, Policy, Problem, Task, Trajectories
@@ -42,6 +44,22 @@ def unit_interval(owner: str, discount: int | float) -> None:
     """The discount γ must lie in (0, 1]."""
     if not 0 < discount <= 1:
         raise ValueError(f"{owner}(discount=...) must lie in (0, 1], got {discount}; the paper uses 0.99.")
+
+
+def spread(num_learners: int, heterogeneity: float, factor: float, key: Key[Array, ""]) -> Float[Array, " M"]:
+    """How a quantity differs between learners: factor^(h·u_m), u_m evenly spaced in [−1, 1] in an order drawn from ``key``.
+
+    All 1 at heterogeneity h = 0; from 1/factor to factor at h = 1. One learner has u = 0.
+
+    Raises:
+      ValueError: heterogeneity is negative or not finite.
+    """
+    if not 0 <= heterogeneity < math.inf:
+        raise ValueError(
+            f"heterogeneity must be >= 0 and finite, got {heterogeneity}; 0 makes all learners alike, 1 very different."
+        )
+    even = jnp.linspace(-1.0, 1.0, num_learners) if num_learners > 1 else jnp.zeros(1)
+    return factor ** (heterogeneity * jax.random.permutation(key, even))
 
 
 def score(discount: float) -> Callable[[Task, Trajectories], dict[str, Float[Array, ""]]]:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from lapg.policies import softmax_table
 from lapg.problems.protocol import at_least, from_environment, make_tasks, unit_interval
-from lapg.types import Environment, Problem, Task
+from lapg.types import Environment, Problem, Step, Task
 
 
 def tabular(
@@ -67,11 +67,9 @@ def tabular(
     def reset(key: Key[Array, ""], task: Task) -> Int[Array, ""]:
         return jax.random.categorical(key, task.extra["log_initial"]).astype(jnp.int32)
 
-    def step(
-        key: Key[Array, ""], task: Task, state: Int[Array, ""], action: Int[Array, ""]
-    ) -> tuple[Int[Array, ""], Float[Array, ""], Bool[Array, ""]]:
+    def step(key: Key[Array, ""], task: Task, state: Int[Array, ""], action: Int[Array, ""]) -> Step:
         after = jax.random.categorical(key, log_transitions[state, action]).astype(jnp.int32)
-        return after, task.extra["losses"][state, action], jnp.bool_(False)
+        return Step(after, task.extra["losses"][state, action])
 
     return from_environment(
         Environment(reset, lambda state: state, step),

@@ -1,4 +1,4 @@
-"""Estimators of ∇L_m(θ) from a batch, each with its noise, and at any θ by importance weights."""
+"""Likelihood-ratio estimators of ∇L_m(θ), each with its noise, and at any θ by importance weights."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -7,28 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lapg.estimators.common import mean_and_noise, stateless
 from lapg.types import Estimate, Estimator, Policy, Task, Trajectories, squared_norm
 
 Baseline = Literal["none", "leave_one_out"]
-
-
-def stateless(estimate: Callable[..., Estimate], minimum_batch: int = 1) -> Estimator:
-    """An estimator without memory from ``task, θ, batch → Estimate``."""
-    return Estimator(
-        init=lambda key, params: (),
-        update=lambda state, task, batch: state,
-        estimate=lambda state, task, params, batch: estimate(task, params, batch),
-        minimum_batch=minimum_batch,
-    )
-
-
-def mean_and_noise(gradients: Float[Array, "N d"]) -> tuple[Float[Array, " d"], Float[Array, ""]]:
-    """ḡ and σ̂² = Σ_n ‖g_n − ḡ‖² / (N(N−1)), unbiased for tr Cov(ḡ) of independent g_n; inf for N = 1, where nothing can be told."""
-    num = gradients.shape[0]
-    mean = gradients.mean(0)
-    if num == 1:
-        return mean, jnp.full((), jnp.inf, mean.dtype)
-    return mean, jnp.sum((gradients - mean[None]) ** 2) / (num * (num - 1))
 
 
 def _policy_gradient(
@@ -93,24 +75,3 @@ def reinforce(
     return _policy_gradient(
         lambda log_ratios: jnp.full_like(log_ratios, 1) * jnp.sum(log_ratios), policy, discount, baseline, time_average
     )
-
-
-def exact(gradient: Callable[[Task, Float[Array, " d"]], Float[Array, " d"]]) -> Estimator:
-    """The problem's own ∇L_m(θ), where it is known. The batch is ignored; the noise is 0."""
-
-    def estimate(task: Task, params: Float[Array, " d"], batch: Any) -> Estimate:
-        value = gradient(task, params)
-        return Estimate(value, jnp.zeros((), value.dtype), jnp.full((), jnp.inf, value.dtype))
-
-    return stateless(estimate)
-
-
-def noisy(gradient: Callable[[Task, Float[Array, " d"]], Float[Array, " d"]]) -> Estimator:
-    """∇L_m(θ) plus the batch's noise draws (see `lapg.problems.quadratic`). The same draws serve every θ."""
-
-    def estimate(task: Task, params: Float[Array, " d"], batch: dict[str, Array]) -> Estimate:
-        draws = batch["noise"]
-        mean, noise = mean_and_noise(gradient(task, params)[None] + draws)
-        return Estimate(mean, noise, jnp.full((), draws.shape[0], mean.dtype))
-
-    return stateless(estimate)
