@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -194,11 +195,11 @@ def test_help_has_examples(capsys):
 @pytest.fixture(scope="module")
 def reproduced(tmp_path_factory):
     """Figure 4 with tiny networks and three methods, one of them at the measured rate of another."""
-    small = figures.replace(figures.FIGURES["fig4"], hidden=(4,), batch_size=2)
+    four = figures.FIGURES["fig4"]
     chosen = {"PG": MethodConfig("pg", 0.01), "AWAPG": MethodConfig("awapg", 0.01, threshold=20.0)}
+    small = replace(four, problem=replace(four.problem, hidden=(4,)), batch_size=2, tuned=chosen)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(figures.FIGURES, "fig4", small)
-        patch.setitem(figures.TUNED, 2, chosen)
         out = tmp_path_factory.mktemp("reproduce")
         cli.main([*["reproduce", "fig4", "--seeds", "2", "--rounds", "60", "--out"], str(out)])
         yield out
@@ -219,7 +220,7 @@ def test_reproduce(reproduced):
     assert runs["random"].config.method.rate == pytest.approx(rate)
     assert 0 < rate < 1
     text = (place / "report.md").read_text()
-    assert text.startswith("# Figure 4, preset recommended: 2 agents, relu, heterogeneous")
+    assert text.startswith("# Figure 4: 2 agents, relu, heterogeneous, momentum 0.6, preset recommended")
     for label in runs:
         assert text.count(f"\n| {label} | ") == 3
     assert text.count("| AWAPG | ") == 3 + 3  # and three claims about it
@@ -273,7 +274,8 @@ def test_reproduce_something_else_in_the_same_place(reproduced, fails, tmp_path)
     assert (status, len(errors.splitlines())) == (2, 1)
     assert "comparison.json cannot be read" in errors
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(figures.TUNED, 2, {"PG": MethodConfig("pg", 0.01)})
+        other = replace(figures.FIGURES["fig4"], tuned={"PG": MethodConfig("pg", 0.01)})
+        patch.setitem(figures.FIGURES, "fig4", other)
         status, errors = fails("reproduce", "fig4", "--seeds", 2, "--rounds", 60, "--out", reproduced)
     assert (status, len(errors.splitlines())) == (2, 1)
     assert "holds another comparison" in errors

@@ -309,7 +309,7 @@ def test_verdicts(which, measured, outcome):
 
 def test_words_have_their_factors():
     """Oracle: the table of our reading of the paper's words; every figure's word is in it, and 'much fewer' asks for more."""
-    assert {figure.claim for figure in figures.FIGURES.values()} == set(report.SAVING_MEANT)
+    assert {figure.claim for figure in figures.PAPER} == set(report.SAVING_MEANT)
     for word, outcome in {"observable": "holds", "sizable": "holds", "much fewer": "does not hold"}.items():
         assert report.verdicts(judged(saving=(1.7, 1.6, 1.9)), {"new": word})[2].outcome == outcome
     assert report.verdicts(judged(), {}) == []

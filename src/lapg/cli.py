@@ -24,13 +24,15 @@ from lapg.experiments.run import train as train_run
 from lapg.methods import METHODS
 from lapg.runtimes import use_all_cores
 
-FigureName = Literal["fig3", "fig4", "fig5", "fig6", "fig7", "all"]
+FigureName = Literal[
+    "fig3", "fig4", "fig5", "fig6", "fig7", "all", "parallel-cartpole", "parallel-pendulum", "parallel-lqr"
+]
 Positional = tyro.conf.Positional
 console = Console()
 
 
-def _chosen(figure: FigureName) -> list[str]:
-    return list(figures.FIGURES) if figure == "all" else [figure]
+def _chosen(figure: FigureName) -> tuple[str, ...]:
+    return figures.GROUPS.get(figure, (figure,))
 
 
 def reproduce(
@@ -40,12 +42,12 @@ def reproduce(
     rounds: int | None = None,
     out: Path = Path("runs/reproduce"),
 ) -> None:
-    """Reproduce a figure of the paper: train its line-up, draw the picture, print the table and the verdicts.
+    """Reproduce a figure of the paper, or an experiment like it: train its line-up, draw the picture, print the table and the verdicts.
 
     Results go to OUT/FIGURE-PRESET. Calling again continues where an earlier call stopped; finished runs are kept and only reported.
 
     Args:
-      figure: fig3 to fig7, or all.
+      figure: fig3 to fig7, or all; or a problem of parallel RL, with learners that are alike and with ones that differ.
       preset: literal (the equations word by word), paper (what the paper most plausibly ran) or recommended; several may be given.
       seeds: Monte Carlo runs; 10 unless told.
       rounds: K; enough by the protocol unless told.
@@ -191,8 +193,7 @@ def list_parts() -> None:
         for name, factory in parts.items():
             table.add_row(kind, name, (factory.__doc__ or "").strip().splitlines()[0])
     for name, figure in figures.FIGURES.items():
-        what = f"{figure.num_agents} agents, {figure.activation}, momentum {figure.momentum or 'none'}"
-        table.add_row("figure", name, f"{what}, {'heterogeneous' if figure.heterogeneous else 'homogeneous'}")
+        table.add_row("figure", name, figure.title)
     for name, text in figures.PRESET_TEXTS.items():
         table.add_row("preset", name, text)
     console.print(table)

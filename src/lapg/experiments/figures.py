@@ -1,9 +1,9 @@
-"""The paper's five figures as data: settings, presets and line-ups.
+"""Ready-made experiments as data: the paper's five figures, and three problems of parallel RL like them.
 
 The paper gives M, the networks, N, T, γ, and α and β from Figure 4 on. Everything else is our choice, documented here and in docs/reproduction.md.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, ProblemConfig
@@ -11,44 +11,97 @@ from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, Probl
 Preset = Literal["literal", "paper", "recommended"]
 PRESETS: tuple[Preset, ...] = ("literal", "paper", "recommended")
 SCALES = {2: (1.0, 0.5), 5: (1.0, 0.5, 0.25, 0.12, 0.06)}
-"""Heterogeneous loss scales c_m; the paper does not print its own."""
+"""Heterogeneous loss scales c_m of the paper's figures; it does not print its own."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure's setting, from section 5 of the paper."""
+    """One experiment: a setting, and the methods that run in it."""
 
     name: str
-    num_agents: int
-    hidden: tuple[int, ...]
-    activation: Literal["relu", "softplus"]
+    title: str
+    problem: ProblemConfig
     batch_size: int
-    momentum: float | None
-    heterogeneous: bool
-    claim: str
-    """The paper's word for its saving in uploads."""
+    rounds: int
+    """K; enough by the protocol: PG improves by less than 2 % in the last fifth."""
+    tuned: dict[str, MethodConfig] = field(repr=False)
+    """Methods of preset recommended by label, tuned on seeds that are never reported."""
+    claim: str | None = None
+    """The paper's word for its saving in uploads; None where the paper has no such figure."""
+    momentum: float | None = None
 
     @property
-    def problem(self) -> ProblemConfig:
-        """Cooperative navigation at this figure's setting."""
-        return ProblemConfig(
-            num_agents=self.num_agents,
-            hidden=self.hidden,
-            activation=self.activation,
-            scales=SCALES[self.num_agents] if self.heterogeneous else None,
-        )
+    def presets(self) -> tuple[Preset, ...]:
+        """Those that make sense here: the paper's own only where there is a figure of the paper."""
+        return PRESETS if self.claim else ("recommended",)
 
 
-FIGURES = {
-    figure.name: figure
-    for figure in (
-        Figure("fig3", 2, (30, 10), "relu", 10, None, True, "observable"),
-        Figure("fig4", 2, (30, 10), "relu", 10, 0.6, True, "significantly smaller"),
-        Figure("fig5", 2, (30, 10), "relu", 10, 0.6, False, "significantly smaller"),
-        Figure("fig6", 5, (50, 20), "relu", 8, 0.6, True, "sizable"),
-        Figure("fig7", 5, (50, 20), "softplus", 8, 0.6, True, "much fewer"),
-    )
+PRESET_TEXTS: dict[str, str] = {
+    "literal": "equations (10), (15), (16) word by word, with >= and α = 0.01: the gradient is a sum over time without baseline",
+    "paper": "what the paper most plausibly ran: time-averaged gradient without baseline, α = 0.01, sample-variance noise",
+    "recommended": "leave-one-out baseline, tuned on seeds 1000-1004 (`lapg tune`); Figure 6 takes two agents' settings over in units of PG's step",
 }
+XI = (0.03,)
+"""ξ_d = 0.03 for D = 10: Σξ = 0.3 < 1/3, as Theorem 1 asks."""
+
+TWO_AGENTS = {
+    "PG": MethodConfig("pg", 0.0025, decay=0.0),
+    "LAPG": MethodConfig("lapg", 0.0025, xi=XI, noise_weight=0.5),
+    "LAPG average": MethodConfig("lapg", 0.0025, xi=(0.0,), noise_weight=0.75, average_weight=0.05),
+    "AWAPG": MethodConfig("awapg", 0.004, decay=4e-4, threshold=160.0),
+    "periodic": MethodConfig("periodic", 0.004, decay=4e-4, period=40.0),
+}
+FIVE_AGENTS = {
+    "PG": MethodConfig("pg", 0.0015, decay=0.0),
+    "LAPG": MethodConfig("lapg", 0.0015, xi=XI, noise_weight=0.5),
+    "AWAPG": MethodConfig("awapg", 0.0024, decay=4e-4, threshold=160.0),
+    "periodic": MethodConfig("periodic", 0.0024, decay=4e-4, period=40.0),
+}
+"""PG's step was tuned by itself; AWAPG and the period take over two agents' settings: 1.6 times PG's step, the same decay, threshold and period."""
+
+
+def _navigation(
+    number: int,
+    num_agents: int,
+    hidden: tuple[int, ...],
+    batch_size: int,
+    rounds: int,
+    tuned: dict[str, MethodConfig],
+    claim: str,
+    *,
+    activation: Literal["relu", "softplus"] = "relu",
+    momentum: float | None = 0.6,
+    heterogeneous: bool = True,
+) -> Figure:
+    """A figure of section 5 of the paper."""
+    words = ["heterogeneous" if heterogeneous else "homogeneous", f"momentum {momentum}" if momentum else "no momentum"]
+    return Figure(
+        name=f"fig{number}",
+        title=", ".join([f"Figure {number}: {num_agents} agents", activation, *words]),
+        problem=ProblemConfig(
+            num_agents=num_agents,
+            hidden=hidden,
+            activation=activation,
+            scales=SCALES[num_agents] if heterogeneous else None,
+        ),
+        batch_size=batch_size,
+        rounds=rounds,
+        tuned=tuned,
+        claim=claim,
+        momentum=momentum,
+    )
+
+
+PAPER = (
+    _navigation(3, 2, (30, 10), 10, 3000, TWO_AGENTS, "observable", momentum=None),
+    _navigation(4, 2, (30, 10), 10, 3000, TWO_AGENTS, "significantly smaller"),
+    _navigation(5, 2, (30, 10), 10, 3000, TWO_AGENTS, "significantly smaller", heterogeneous=False),
+    _navigation(6, 5, (50, 20), 8, 3500, FIVE_AGENTS, "sizable"),
+    _navigation(7, 5, (50, 20), 8, 3500, FIVE_AGENTS, "much fewer", activation="softplus"),
+)
+FIGURES = {figure.name: figure for figure in PAPER}
+GROUPS = {"all": tuple(figure.name for figure in PAPER)}
+"""Names that stand for several experiments."""
 
 
 @dataclass(frozen=True)
@@ -60,65 +113,36 @@ class Entry:
     rate_of: str | None = None
 
 
-PRESET_TEXTS: dict[str, str] = {
-    "literal": "equations (10), (15), (16) word by word, with >= and α = 0.01: the gradient is a sum over time without baseline",
-    "paper": "what the paper most plausibly ran: time-averaged gradient without baseline, α = 0.01, sample-variance noise",
-    "recommended": "leave-one-out baseline, two agents tuned on seeds 1000-1004 (`lapg tune`); five agents take these over in units of PG's step",
-}
-XI = (0.03,)
-"""ξ_d = 0.03 for D = 10: Σξ = 0.3 < 1/3, as Theorem 1 asks."""
-
-TUNED: dict[int, dict[str, MethodConfig]] = {
-    2: {
-        "PG": MethodConfig("pg", 0.0025, decay=0.0),
-        "LAPG": MethodConfig("lapg", 0.0025, xi=XI, noise_weight=0.5),
-        "LAPG average": MethodConfig("lapg", 0.0025, xi=(0.0,), noise_weight=0.75, average_weight=0.05),
-        "AWAPG": MethodConfig("awapg", 0.004, decay=4e-4, threshold=160.0),
-        "periodic": MethodConfig("periodic", 0.004, decay=4e-4, period=40.0),
-    },
-    5: {
-        "PG": MethodConfig("pg", 0.0015, decay=0.0),
-        "LAPG": MethodConfig("lapg", 0.0015, xi=XI, noise_weight=0.5),
-        "AWAPG": MethodConfig("awapg", 0.0024, decay=4e-4, threshold=160.0),
-        "periodic": MethodConfig("periodic", 0.0024, decay=4e-4, period=40.0),
-    },
-}
-"""By number of agents, chosen on seeds that are never reported.
-
-Two agents: sweeps like those of `lapg tune fig4`. Five agents: PG's step was tuned by itself; AWAPG and the period take over two agents' settings, 1.6 times
-PG's step and the same decay, threshold and period, without a sweep of their own.
-"""
-
-ROUNDS = {2: 3000, 5: 3500}
-"""K by number of agents: PG improves by less than 2 % in the last fifth."""
-
-
-def _with_momentum(method: MethodConfig, figure: Figure) -> MethodConfig:
+def _with_momentum(method: MethodConfig, momentum: float | None) -> MethodConfig:
     """Heavy ball at an unchanged effective step α/(1−β)."""
-    if figure.momentum is None:
-        return method
-    return replace(method, step_size=method.step_size * (1 - figure.momentum), momentum=figure.momentum)
+    return (
+        method if momentum is None else replace(method, step_size=method.step_size * (1 - momentum), momentum=momentum)
+    )
 
 
 def methods(figure: Figure, preset: Preset) -> tuple[EstimatorConfig, dict[str, MethodConfig]]:
-    """The estimator of a preset and its methods by label, without the random control."""
+    """The estimator of a preset and its methods by label, without the random control.
+
+    Raises:
+      ValueError: the experiment has no such preset.
+    """
+    if preset not in figure.presets:
+        raise ValueError(f"preset of {figure.name} must be one of {', '.join(figure.presets)}, got {preset!r}.")
     if preset == "recommended":
         return EstimatorConfig(baseline="leave_one_out"), {
-            label: _with_momentum(method, figure) for label, method in TUNED[figure.num_agents].items()
+            label: _with_momentum(method, figure.momentum) for label, method in figure.tuned.items()
         }
     step = {"step_size": 0.01, "momentum": figure.momentum}
     pg = MethodConfig("pg", **step)
     if preset == "literal":
         lapg = MethodConfig("lapg", **step, xi=XI, noise_weight=6.0, noise_bound="printed", strict=False)
         return EstimatorConfig(baseline="none", time_average=False), {"PG": pg, "LAPG": lapg}
-    if preset == "paper":
-        return EstimatorConfig(baseline="none", time_average=True), {
-            "PG": pg,
-            "LAPG": MethodConfig("lapg", **step, xi=XI, noise_weight=1.0),
-            "LAPG c=0": MethodConfig("lapg", **step, xi=XI, noise_weight=0.0),
-            "LAPG c=6": MethodConfig("lapg", **step, xi=XI, noise_weight=6.0),
-        }
-    raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}.")
+    return EstimatorConfig(baseline="none", time_average=True), {
+        "PG": pg,
+        "LAPG": MethodConfig("lapg", **step, xi=XI, noise_weight=1.0),
+        "LAPG c=0": MethodConfig("lapg", **step, xi=XI, noise_weight=0.0),
+        "LAPG c=6": MethodConfig("lapg", **step, xi=XI, noise_weight=6.0),
+    }
 
 
 def lineup(figure: Figure, preset: Preset, *, seeds: int | None = None, rounds: int | None = None) -> list[Entry]:
@@ -128,7 +152,7 @@ def lineup(figure: Figure, preset: Preset, *, seeds: int | None = None, rounds: 
         problem=figure.problem,
         estimator=estimator,
         batch_size=figure.batch_size,
-        rounds=ROUNDS[figure.num_agents] if rounds is None else rounds,
+        rounds=figure.rounds if rounds is None else rounds,
         seeds=10 if seeds is None else seeds,
     )
     entries = [Entry(label, replace(common, method=method)) for label, method in chosen.items()]

@@ -46,8 +46,8 @@ def _outcome(holds: bool, fails: bool) -> str:
     return "holds" if holds else "does not hold" if fails else "undecided"
 
 
-def verdicts(comparison: Comparison, claims: Mapping[str, str]) -> list[Verdict]:
-    """The paper's claims, tested on every method in ``claims`` (label → the paper's word for its saving).
+def verdicts(comparison: Comparison, claims: Mapping[str, str | None]) -> list[Verdict]:
+    """The paper's claims, tested on every method in ``claims`` (label → the paper's word for its saving; None where it has none).
 
     A claim holds if its whole interval lies on the claim's side of the threshold, does not hold if the whole interval lies on the other side, and
     is undecided in between.
@@ -55,7 +55,7 @@ def verdicts(comparison: Comparison, claims: Mapping[str, str]) -> list[Verdict]
     found = []
     for label, word in claims.items():
         row = comparison.rows[label]
-        cost, factor = row.costs[0.90], SAVING_MEANT[word]
+        cost = row.costs[0.90]
         rounds, saving, final = cost.rounds_ratio, cost.uploads_saving, row.difference
         found += [
             Verdict(
@@ -70,13 +70,17 @@ def verdicts(comparison: Comparison, claims: Mapping[str, str]) -> list[Verdict]
                 interval(final),
                 _outcome(final.low > -MARGIN, final.high < -MARGIN),
             ),
-            Verdict(
-                f"uploads to 90 % {word!r} (≥ {factor}× fewer)",
-                label,
-                interval(saving),
-                _outcome(saving.low >= factor, saving.high < factor),
-            ),
         ]
+        if word is not None:
+            factor = SAVING_MEANT[word]
+            found.append(
+                Verdict(
+                    f"uploads to 90 % {word!r} (≥ {factor}× fewer)",
+                    label,
+                    interval(saving),
+                    _outcome(saving.low >= factor, saving.high < factor),
+                )
+            )
     return found
 
 

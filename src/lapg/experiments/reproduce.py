@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ def summarise(path: Path, console: Console) -> Comparison:
 
 
 def summarise_runs(
-    runs: dict[str, Run], path: Path, console: Console, *, title: str, claims: dict[str, str], reference: str = "PG"
+    runs: dict[str, Run], path: Path, console: Console, *, title: str, claims: Mapping[str, str | None], reference: str = "PG"
 ) -> Comparison:
     """The same for any runs that share seeds and rounds."""
     curves = {label: to_curve(run.record) for label, run in runs.items()}
@@ -121,9 +121,7 @@ def reproduce(
             figure, place = FIGURES[name], out / f"{name}-{preset}"
             entries = lineup(figure, preset, seeds=seeds, rounds=rounds)
             claims = {entry.label: figure.claim for entry in entries if "LAPG" in entry.label or entry.label == "AWAPG"}
-            scales = "heterogeneous" if figure.heterogeneous else "homogeneous"
-            title = f"Figure {name[3:]}, preset {preset}: {figure.num_agents} agents, {figure.activation}, {scales}, "
-            title += f"momentum {figure.momentum}" if figure.momentum else "no momentum"
+            title = f"{figure.title}, preset {preset}"
             console.rule(title)
             play(entries, place, {"title": title, "claims": claims}, show_progress=show_progress)
             comparisons[name, preset] = summarise(place, console)
