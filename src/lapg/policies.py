@@ -75,16 +75,16 @@ def gaussian(
       learned_std: whether log std is a part of θ (its last A entries), the same in every state.
       low, high: bounds of the environment's actions, a number or A numbers; None leaves actions as they are.
     Raises:
-      ValueError: std is not positive, or the bounds are not finite with low < high.
+      ValueError: std is not positive, or the bounds are not finite with low < high, a number or A numbers.
     """
     if not 0 < std < math.inf:
         raise ValueError(
             f"gaussian(std=...) must be > 0 and finite, got {std}; a policy without noise has no gradient."
         )
-    actuate = _squash(low, high) if low is not None or high is not None else lambda action: action
+    actuate = _squash(low, high, num_actions) if low is not None or high is not None else lambda action: action
     extra = num_actions if learned_std else 0
 
-    def split(params: Float[Array, " d"]) -> tuple[Float[Array, " dm"], Float[Array, ""] | Float[Array, " A"]]:
+    def split(params: Float[Array, " d"]) -> tuple[Float[Array, " dm"], Float[Array, " A"]]:
         log_std = params[-extra:] if extra else jnp.full((num_actions,), math.log(std), params.dtype)
         return params[: mean.num_params], log_std
 
@@ -116,15 +116,24 @@ def gaussian(
     )
 
 
-def _squash(low: ArrayLike | None, high: ArrayLike | None) -> Callable[[Array], Array]:
-    bounds = [np.asarray(np.nan if bound is None else bound, float) for bound in (low, high)]
-    lower, upper = bounds
-    if not (np.isfinite(lower).all() and np.isfinite(upper).all() and (lower < upper).all()):
+def _squash(low: ArrayLike | None, high: ArrayLike | None, num_actions: int) -> Callable[[Array], Array]:
+    lower, upper = (np.asarray(np.nan if bound is None else bound, float) for bound in (low, high))
+    if not {lower.shape, upper.shape} <= {(), (num_actions,)}:
+        raise ValueError(
+            f"gaussian(low=..., high=...) must be one number each or one per action, {num_actions} in all, "
+            f"got {lower.tolist()} and {upper.tolist()}."
+        )
+    if not (np.isfinite(lower).all() and np.isfinite(upper).all() and np.all(lower < upper)):
         raise ValueError(
             f"gaussian(low=..., high=...) must be finite with low < high, got {lower.tolist()} and {upper.tolist()}; "
             "leave both out where actions are not bounded."
         )
-    return lambda action: jnp.asarray(lower + (upper - lower) / 2 * (1 + jnp.tanh(action)), action.dtype)
+
+    def actuate(action: Float[Array, " A"]) -> Float[Array, " A"]:
+        inside = lower + (upper - lower) / 2 * (1 + jnp.tanh(action))
+        return jnp.clip(inside, lower, upper).astype(action.dtype)  # rounding alone could leave the bounds
+
+    return actuate
 
 
 def gaussian_mlp(
