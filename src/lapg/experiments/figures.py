@@ -58,6 +58,12 @@ FIVE_AGENTS = {
     "periodic": MethodConfig("periodic", 0.0024, decay=4e-4, period=40.0),
 }
 """PG's step was tuned by itself; AWAPG and the period take over two agents' settings: 1.6 times PG's step, the same decay, threshold and period."""
+FIVE_SOFTPLUS_AGENTS = {
+    "PG": MethodConfig("pg", 0.0011, decay=0.0),
+    "LAPG": MethodConfig("lapg", 0.0011, xi=XI, noise_weight=0.5),
+    "AWAPG": MethodConfig("awapg", 0.0011, decay=4e-4, threshold=160.0),
+    "periodic": MethodConfig("periodic", 0.0011, decay=4e-4, period=40.0),
+}
 
 
 def _navigation(
@@ -97,7 +103,7 @@ PAPER = (
     _navigation(4, 2, (30, 10), 10, 3000, TWO_AGENTS, "significantly smaller"),
     _navigation(5, 2, (30, 10), 10, 3000, TWO_AGENTS, "significantly smaller", heterogeneous=False),
     _navigation(6, 5, (50, 20), 8, 3500, FIVE_AGENTS, "sizable"),
-    _navigation(7, 5, (50, 20), 8, 3500, FIVE_AGENTS, "much fewer", activation="softplus"),
+    _navigation(7, 5, (50, 20), 8, 3500, FIVE_SOFTPLUS_AGENTS, "much fewer", activation="softplus"),
 )
 FIGURES = {figure.name: figure for figure in PAPER}
 GROUPS = {"all": tuple(figure.name for figure in PAPER)}
