@@ -19,9 +19,14 @@ import tyro
 from lapg import estimators, problems, theory
 from lapg.controller import heavy_ball, inverse_time
 from lapg.methods import METHODS, Setting
+from lapg.problems.gymnasium import gymnasium
+from lapg.problems.pettingzoo import pettingzoo
 from lapg.types import Problem, Recipe
 
-PROBLEMS: dict[str, Callable[..., Problem]] = {name: getattr(problems, name) for name in problems.__all__}
+PROBLEMS: dict[str, Callable[..., Problem]] = {name: getattr(problems, name) for name in problems.__all__} | {
+    "gymnasium": gymnasium,
+    "pettingzoo": pettingzoo,
+}
 ESTIMATORS: dict[str, Callable[..., Any]] = {
     name: getattr(estimators, name) for name in ("gpomdp", "reinforce", "exact", "noisy")
 }
@@ -35,6 +40,10 @@ class ProblemConfig:
 
     name: str = "cooperative_navigation"
     """A built-in problem (see `lapg list`) or your own factory as MODULE:NAME."""
+    env: str | None = None
+    """Environment id of an adapter (gymnasium, pettingzoo, ...), or MODULE:FACTORY."""
+    observations: Literal["global", "local", "concatenated"] | None = None
+    """What each agent's policy sees: the global state, its own observation, or those of all agents."""
     num_agents: int | None = None
     """M of a multi-agent problem."""
     num_learners: int | None = None

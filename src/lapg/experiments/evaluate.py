@@ -1,5 +1,6 @@
 """What a trained policy is worth on fresh episodes, and what it looks like."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,12 @@ import numpy as np
 import xarray as xr
 
 from lapg.experiments.run import Run
-from lapg.problems.protocol import score
+from lapg.runtimes.hosted import sampler, to_batch
 from lapg.sampling import rollout, rollouts
-from lapg.types import NOBODY, SAMPLE, Environment, Policy, Problem, address
+from lapg.types import NOBODY, SAMPLE, Policy, Problem, address
 
 FRESH = 2**31
 """Fresh episodes use the seeds from here on."""
-
-
-def _acting(problem: Problem, run: Run) -> tuple[Environment, Policy]:
-    if problem.environment is None or problem.policy is None:
-        raise ValueError(f"problem {run.config.problem.name!r} has no episodes; nothing to evaluate or to render.")
-    return problem.environment, problem.policy
 
 
 def greedy(policy: Policy) -> Policy:
@@ -43,27 +38,56 @@ def evaluate(run: Run, num_episodes: int = 100, seed: int = 0) -> xr.Dataset:
     """
     if num_episodes < 1:
         raise ValueError(f"episodes must be >= 1, got {num_episodes}.")
-    problem = run.built.problem
-    environment, policy = _acting(problem, run)
-    root = jax.random.key(FRESH + seed)
-
-    def measure(policy: Policy) -> Any:
-        sample, judge = rollouts(environment, policy, problem.num_steps), score(problem.discount)
-
-        def one(params: jax.Array, lane: jax.Array, task: Any) -> Any:
-            key = address(root, SAMPLE, NOBODY if problem.shared else task.index, lane)
-            return judge(task, sample(key, task, params, num_episodes))
-
-        per_learner = jax.vmap(one, (None, None, 0))
-        return jax.jit(lambda ps, lanes: jax.lax.map(lambda x: per_learner(x[0], x[1], problem.tasks), (ps, lanes)))
-
-    params = jnp.asarray(run.record["params"].values)
-    lanes = jnp.arange(params.shape[0])
+    problem, policy = run.built.problem, run.built.problem.policy
+    if policy is None or (problem.environment is None and problem.collect is None):
+        raise ValueError(f"problem {run.config.problem.name!r} has no episodes; there is nothing to evaluate.")
+    root, params = jax.random.key(FRESH + seed), run.record["params"].values
+    measure = _in_jax if problem.collect is None else partial(_on_host, at_once=run.config.batch_size)
     modes = {"stochastic": policy, "greedy": greedy(policy)}
-    parts = [measure(chosen)(params, lanes) for chosen in modes.values()]
+    parts = [measure(problem, chosen, root, params, num_episodes) for chosen in modes.values()]
     stacked = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
     coordinates = {"mode": list(modes), "seed": run.record["seed"].values, "learner": run.record["learner"].values}
     return xr.Dataset({name: (("mode", "seed", "learner"), value) for name, value in stacked.items()}, coordinates)
+
+
+def _in_jax(problem: Problem, policy: Policy, root: Any, params: np.ndarray, num: int) -> dict[str, Any]:
+    """Scores with leading axes (seed, learner)."""
+    environment = problem.environment
+    assert environment is not None
+    sample = rollouts(environment, policy, problem.num_steps)
+
+    def one(params: jax.Array, lane: jax.Array, task: Any) -> Any:
+        key = address(root, SAMPLE, NOBODY if problem.shared else task.index, lane)
+        return problem.score(task, sample(key, task, params, num))
+
+    per_learner = jax.vmap(one, (None, None, 0))
+    everywhere = jax.jit(lambda *lanes: jax.lax.map(lambda x: per_learner(*x, problem.tasks), lanes))
+    return everywhere(jnp.asarray(params), jnp.arange(len(params)))
+
+
+def _on_host(problem: Problem, policy: Policy, root: Any, params: np.ndarray, num: int, at_once: int) -> dict[str, Any]:
+    """As `_in_jax`; plays no more than ``at_once`` episodes per learner side by side, as training does."""
+    play = sampler(problem, policy)
+    judge = jax.jit(
+        jax.vmap(lambda task, theta, played: problem.score(task, to_batch(policy, task, theta, played)), (0, None, 0))
+    )
+
+    @jax.jit
+    def keys(lane: Any, block: Any) -> Any:
+        here = jax.random.fold_in(root, block)
+        return jax.vmap(lambda task: address(here, SAMPLE, NOBODY if problem.shared else task.index, lane))(
+            problem.tasks
+        )
+
+    def one(lane: int, theta: np.ndarray) -> Any:
+        repeated = np.broadcast_to(theta, (problem.num_learners, theta.size))
+        blocks = [
+            play(keys(lane, block), repeated, min(at_once, num - begin))
+            for block, begin in enumerate(range(0, num, at_once))
+        ]
+        return judge(problem.tasks, theta, jax.tree.map(lambda *leaves: np.concatenate(leaves, 1), *blocks))
+
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *(one(*lane) for lane in enumerate(params)))
 
 
 def render(run: Run, out: Path, *, seed: int | None = None, episode: int = 0, stochastic: bool = False) -> Path:
@@ -76,9 +100,12 @@ def render(run: Run, out: Path, *, seed: int | None = None, episode: int = 0, st
     from matplotlib.figure import Figure
 
     problem = run.built.problem
-    environment, policy = _acting(problem, run)
-    if environment.draw is None:
-        raise ValueError(f"problem {run.config.problem.name!r} has no draw function; there is nothing to render.")
+    environment, policy = problem.environment, problem.policy
+    if policy is None or environment is None or environment.draw is None:
+        raise ValueError(
+            f"problem {run.config.problem.name!r} has no draw function; there is nothing to render. "
+            "Environments outside JAX are drawn by their own packages, with the actions of run.policy."
+        )
     if out.exists():
         raise ValueError(f"out={out} must be a new file, but it exists; choose another name.")
     play = rollout(environment, policy if stochastic else greedy(policy), problem.num_steps)

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lapg import record
 from lapg.experiments.config import Built, Config, build, from_dict, to_dict
-from lapg.runtimes import Vectorised, use_all_cores, wire
+from lapg.runtimes import Hosted, Vectorised, runtime_of, use_all_cores, wire
 from lapg.runtimes.protocol import announce
 
 
@@ -165,12 +165,13 @@ def resume(
     return _play(path, config, build(config), record.read_initial(path), show_progress, checkpoint_seconds, watchers)
 
 
-def make_lanes(config: Config, built: Built, initial: np.ndarray | None = None) -> Vectorised:
+def make_lanes(config: Config, built: Built, initial: np.ndarray | None = None) -> Vectorised | Hosted:
     """One lane per seed, all with the same hyperparameters."""
     hypers = {
         name: np.full(config.seeds, value, np.asarray(jnp.zeros(())).dtype) for name, value in built.hyper.items()
     }
-    return Vectorised(
+    runtime = runtime_of(built.problem)
+    return runtime(
         built.recipe, built.problem, hypers, config.seed_list, chunk_rounds=config.chunk_rounds, initial_params=initial
     )
 

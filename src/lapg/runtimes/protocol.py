@@ -65,20 +65,56 @@ def sample_batch(
     return problem.sample(address(root, SAMPLE, who, round, step), task, params, num)
 
 
+class Reply(eqx.Module):
+    """What comes of a learner's round besides its state."""
+
+    upload: Upload
+    log: LearnerLog
+    scores: dict[str, Float[Array, "*M"]]
+
+
 def play_learner(
     method: Method, problem: Problem, root: Key[Array, ""], task: Task, state: LearnerState, broadcast: Broadcast
-) -> tuple[LearnerState, Upload, LearnerLog, dict[str, Float[Array, ""]]]:
-    """One learner's round: sample and absorb, as often as the method says; then reply. Scores are those of the last batch."""
+) -> tuple[LearnerState, Reply]:
+    """One learner's round: samples and takes in, as often as the method says. Scores are those of the last batch."""
     *inner, last = method.batches
-    key = [address(root, REPLY, state.index, broadcast.round, step) for step in range(len(method.batches))]
-    for step, num in enumerate(inner):
+
+    def draw(step: int, num: int) -> PyTree:
         params = method.learner.behaviour(state, broadcast)
-        batch = sample_batch(problem, root, task, params, broadcast.round, step, num)
-        state = method.learner.absorb(key[step], task, state, broadcast, batch)
-    params = method.learner.behaviour(state, broadcast)
-    batch = sample_batch(problem, root, task, params, broadcast.round, len(inner), last)
-    state, upload, log = method.learner.reply(key[-1], task, state, broadcast, batch)
-    return state, upload, log, problem.score(task, batch)
+        return sample_batch(problem, root, task, params, broadcast.round, step, num)
+
+    for step, num in enumerate(inner):
+        state = absorb(method, root, task, state, broadcast, step, draw(step, num))
+    return reply(method, problem, root, task, state, broadcast, draw(len(inner), last))
+
+
+def absorb(
+    method: Method,
+    root: Key[Array, ""],
+    task: Task,
+    state: LearnerState,
+    broadcast: Broadcast,
+    step: int,
+    batch: PyTree,
+) -> LearnerState:
+    """Takes in the batch of an inner step before the last."""
+    key = address(root, REPLY, state.index, broadcast.round, step)
+    return method.learner.absorb(key, task, state, broadcast, batch)
+
+
+def reply(
+    method: Method,
+    problem: Problem,
+    root: Key[Array, ""],
+    task: Task,
+    state: LearnerState,
+    broadcast: Broadcast,
+    batch: PyTree,
+) -> tuple[LearnerState, Reply]:
+    """Takes in the last batch and answers the controller."""
+    key = address(root, REPLY, state.index, broadcast.round, len(method.batches) - 1)
+    state, upload, log = method.learner.reply(key, task, state, broadcast, batch)
+    return state, Reply(upload, log, problem.score(task, batch))
 
 
 def announce(method: Method, root: Key[Array, ""], state: ControllerState) -> Broadcast:
@@ -86,11 +122,19 @@ def announce(method: Method, root: Key[Array, ""], state: ControllerState) -> Br
     return method.controller.broadcast(address(root, SIGNAL, NOBODY, state.round), state)
 
 
+def conclude(
+    method: Method, controller: ControllerState, learners: LearnerState, replies: Reply
+) -> tuple[RunState, Log]:
+    """The controller's half of a round; learners and replies carry a leading axis M."""
+    uploads = replies.upload
+    controller, round_log = method.controller.step(controller, method.controller.gather(uploads))
+    return RunState(controller, learners), Log(uploads.sent, uploads.bits, replies.log, round_log, replies.scores)
+
+
 def play_round(method: Method, problem: Problem, root: Key[Array, ""], state: RunState) -> tuple[RunState, Log]:
     """One round of everybody, learners side by side."""
     broadcast = announce(method, root, state.controller)
-    learners, uploads, log, scores = jax.vmap(
-        lambda task, learner: play_learner(method, problem, root, task, learner, broadcast)
-    )(problem.tasks, state.learners)
-    controller, round_log = method.controller.step(state.controller, method.controller.gather(uploads))
-    return RunState(controller, learners), Log(uploads.sent, uploads.bits, log, round_log, scores)
+    learners, replies = jax.vmap(lambda task, learner: play_learner(method, problem, root, task, learner, broadcast))(
+        problem.tasks, state.learners
+    )
+    return conclude(method, state.controller, learners, replies)

@@ -41,12 +41,13 @@ def sequential(
         for m in each:
             heard_round, _, _, payload = wire.unframe(sent)
             heard = wire.decode_broadcast(payload, heard_round, broadcast)
-            learners[m], upload, log, scores = play(hyper, tasks[m], learners[m], heard)
+            learners[m], answer = play(hyper, tasks[m], learners[m], heard)
+            upload = answer.upload
             raw = wire.encode_upload(compressor, upload)
             if raw is not None and 8 * len(raw) != int(upload.bits):
                 raise RuntimeError(f"learner {m} announced {int(upload.bits)} bits and encoded {8 * len(raw)}.")
             uploads.append(wire.decode_upload(compressor, raw, upload))
-            rest.append((log, scores))
+            rest.append((answer.log, answer.scores))
         arrived = _stack(uploads)
         controller, round_log = step(hyper, controller, gather(hyper, arrived))
         learner_log, scores = _stack(rest)

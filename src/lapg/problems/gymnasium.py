@@ -1,0 +1,145 @@
+"""Environments of Gymnasium: parallel RL, every learner with episodes of its own under one common policy."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lapg.policies import gaussian_mlp, softmax_mlp
+from lapg.problems.hosting import Host, from_hosts, named_factory
+from lapg.problems.protocol import at_least, make_tasks, unit_interval
+from lapg.types import Policy, Problem
+
+
+def gymnasium(
+    *,
+    env: str,
+    num_learners: int = 4,
+    scales: Sequence[float] | None = None,
+    hidden: Sequence[int] = (16,),
+    activation: str = "tanh",
+    num_steps: int | None = None,
+    discount: float = 0.99,
+    std: float = 0.5,
+    learned_std: bool = False,
+    env_options: Mapping[str, Any] | None = None,
+) -> Problem:
+    """Any environment of Gymnasium by its id; losses are negative rewards.
+
+    Args:
+      env: an id such as CartPole-v1, or MODULE:FACTORY for a function that returns an environment.
+      num_learners: M, learners that share one policy.
+      scales: c_m > 0, one per learner; None is all 1.
+      hidden: widths of the hidden layers of the policy's network.
+      activation: ``relu``, ``softplus`` or ``tanh``.
+      num_steps: T; None takes the environment's own limit.
+      discount: γ.
+      std: standard deviation of continuous actions in units of the network's output (see `lapg.policies.gaussian`).
+      learned_std: whether it is learned.
+      env_options: further arguments of the environment.
+    Raises:
+      ValueError: Gymnasium is missing or does not know the environment, its spaces do not fit, or T is not known. And during a run: an observation or
+        a reward is not finite.
+    """
+    make = _maker(env, env_options or {})
+    probe = make()
+    limit = num_steps if num_steps is not None else getattr(probe.spec, "max_episode_steps", None)
+    if limit is None:
+        raise ValueError(f"gymnasium(num_steps=...) must be given for {env!r}, which sets no limit of its own.")
+    at_least("gymnasium", num_learners=num_learners, num_steps=limit)
+    unit_interval("gymnasium", discount)
+    owner = f"gymnasium(env={env!r})"
+    encode, num_inputs = flattener(owner, probe.observation_space)
+    policy, decode = actor(owner, probe.action_space, num_inputs, hidden, activation, std, learned_std)
+    probe.close()
+
+    def host() -> Host:
+        inner = make()
+
+        def step(action: Any) -> tuple[Any, Any, bool, bool]:
+            observation, reward, terminated, truncated, _ = inner.step(decode(action))
+            return encode(observation), -reward, terminated, truncated
+
+        return Host(lambda seed: encode(inner.reset(seed=seed)[0]), step)
+
+    return from_hosts(owner, host, policy, tasks=make_tasks(num_learners, scales), num_steps=limit, discount=discount)
+
+
+def _maker(env: str, options: Mapping[str, Any]) -> Callable[[], Any]:
+    if ":" in env:
+        return named_factory("gymnasium", env, options)
+    outside = _package()
+
+    def make() -> Any:
+        try:
+            return outside.make(env, **options)
+        except (outside.error.Error, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"gymnasium(env=...) must be an environment that Gymnasium can make, got {env!r}: {reason}"
+            ) from error
+
+    return make
+
+
+def _package() -> Any:
+    try:
+        import gymnasium as outside
+    except ImportError as error:
+        raise ValueError("Gymnasium is not installed; pip install 'lapg[gymnasium]' brings it.") from error
+    return outside
+
+
+def flattener(owner: str, space: Any) -> tuple[Callable[[Any], np.ndarray], int]:
+    """How observations of a space become flat vectors (Box raveled, Discrete one-hot, products joined), and their length.
+
+    Raises:
+      ValueError: they do not.
+    """
+    spaces = _package().spaces
+    try:
+        flat = spaces.flatten_space(space)
+    except NotImplementedError:
+        flat = None
+    if not isinstance(flat, spaces.Box):
+        raise ValueError(
+            f"{owner} must have observations of fixed size, got {space}; name a factory that wraps it as MODULE:FACTORY."
+        )
+    if isinstance(space, spaces.Box):
+        return np.ravel, int(np.prod(space.shape))
+    return lambda observation: spaces.flatten(space, observation), flat.shape[0]
+
+
+def actor(
+    owner: str,
+    space: Any,
+    num_inputs: int,
+    hidden: Sequence[int],
+    activation: str,
+    std: float,
+    learned_std: bool,
+) -> tuple[Policy, Callable[[Any], Any]]:
+    """The policy for an action space, and how its actions become the environment's: softmax for Discrete, normal for Box, squashed into its bounds.
+
+    Raises:
+      ValueError: another space, or a Box bounded on one side only.
+    """
+    spaces = _package().spaces
+    if isinstance(space, spaces.Discrete):
+        start = int(space.start)
+        return softmax_mlp(num_inputs, hidden, int(space.n), activation), lambda action: start + int(action)
+    if not (isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)):
+        raise ValueError(
+            f"{owner} must have Discrete or real Box actions, got {space}; name a factory that wraps it as MODULE:FACTORY."
+        )
+    low, high = space.low.ravel(), space.high.ravel()
+    bounded = np.isfinite([low, high])
+    if bounded.any() and not bounded.all():
+        raise ValueError(f"{owner} must have actions bounded on both sides or on none, got {space}; rescale them.")
+    bounds = {"low": low.astype(float), "high": high.astype(float)} if bounded.all() else {}
+    policy = gaussian_mlp(num_inputs, hidden, low.size, activation, std=std, learned_std=learned_std, **bounds)
+
+    def decode(action: Any) -> np.ndarray:  # rounding may leave the bounds by one unit in the last place
+        return np.minimum(np.maximum(action.astype(space.dtype), low), high).reshape(space.shape)
+
+    return policy, decode

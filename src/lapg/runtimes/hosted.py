@@ -1,0 +1,208 @@
+"""The runtime for environments outside JAX: episodes on the host, everything else compiled.
+
+In every step only observations go in and actions come out; behaviour log-probabilities, gradients, uploads and the controller's step are one compiled
+function per round. A round starts from addressed seeds, so that no environment outlives it.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from lapg.runtimes.protocol import Log, RunState, absorb, announce, conclude, initialise, reply
+from lapg.types import (
+    NOBODY,
+    SAMPLE,
+    Broadcast,
+    LearnerState,
+    Policy,
+    Problem,
+    Recipe,
+    Recorded,
+    Task,
+    Trajectories,
+    address,
+)
+
+
+def sampler(problem: Problem, policy: Policy) -> Callable[..., Recorded]:
+    """Episodes of a host problem: ``keys [M], θ [M, d], N → Recorded``.
+
+    The noise of actions is drawn from the keys as in `lapg.sampling.rollouts`: equal keys, equal noise.
+    """
+    collect = problem.collect
+    if collect is None:
+        raise ValueError("sampler(problem=...) needs a problem with collect; use problem.sample.")
+
+    @partial(jax.jit, static_argnames="num")
+    def draw(keys: Key[Array, " M"], num: int) -> Any:
+        def episode(key: Key[Array, ""]) -> Any:
+            reset, actions, _ = jax.random.split(key, 3)
+            return jax.random.bits(reset, dtype=jnp.uint32), jax.vmap(policy.noise)(
+                jax.random.split(actions, problem.num_steps)
+            )
+
+        seeds, noise = jax.vmap(lambda key: jax.vmap(episode)(jax.random.split(key, num)))(keys)
+        return seeds[:, 0], jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 2, 0), noise)
+
+    @jax.jit
+    def act(noise: Any, params: Float[Array, "M d"], observations: Any, t: Any) -> Any:
+        def one(noise: Any, params: Float[Array, " d"], observation: Any) -> Any:
+            action, _ = policy.sample(noise, params, observation)
+            return action, policy.actuate(action)
+
+        now = jax.tree.map(lambda leaf: leaf[t], noise)
+        return jax.vmap(jax.vmap(one, (0, None, 0)))(now, params, observations)
+
+    def play(keys: Key[Array, " M"], params: Float[Array, "M d"], num: int) -> Recorded:
+        seeds, noise = draw(keys, num=num)
+        return collect(
+            lambda observations, t: jax.tree.map(np.asarray, act(noise, params, observations, t)),
+            np.asarray(seeds),
+            num,
+        )
+
+    return play
+
+
+def to_batch(policy: Policy, task: Task, params: Float[Array, " d"], recorded: Recorded) -> Trajectories:
+    """One learner's recorded episodes, with the log-probabilities of their actions at θ and with scaled losses."""
+    per_step = jax.vmap(jax.vmap(policy.log_prob, (None, 0, 0)), (None, 0, 0))
+    return Trajectories(
+        recorded.observations,
+        recorded.actions,
+        per_step(params, recorded.observations, recorded.actions),
+        task.scale * recorded.losses,
+        recorded.mask,
+        recorded.terminated,
+        recorded.final_observation,
+    )
+
+
+class Hosted:
+    """Plays a method on a host problem for L lanes, one after the other; used like `lapg.runtimes.Vectorised`, whose arguments it takes."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        problem: Problem,
+        hypers: dict[str, Any],
+        seeds: Sequence[int],
+        *,
+        chunk_rounds: int = 25,
+        initial_params: np.ndarray | None = None,
+    ) -> None:
+        policy = problem.policy
+        if policy is None:
+            raise ValueError("Hosted(problem=...) needs a problem with a policy.")
+        self.num_lanes, self.chunk_rounds = len(seeds), chunk_rounds
+        self._hypers = [jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], hypers) for i in range(self.num_lanes)]
+        self._seeds = np.asarray(seeds, np.uint32)
+        self._initial = [None if initial_params is None else initial_params[i] for i in range(self.num_lanes)]
+        self._batches = recipe(self._hypers[0]).batches
+        self._play = sampler(problem, policy)
+
+        @jax.jit
+        def start(hyper: dict[str, Any], seed: Any, params: Any) -> RunState:
+            return initialise(recipe(hyper), problem, jax.random.key(seed), params)
+
+        @jax.jit
+        def hear(hyper: dict[str, Any], seed: Any, state: RunState) -> Broadcast:
+            return announce(recipe(hyper), jax.random.key(seed), state.controller)
+
+        @partial(jax.jit, static_argnames="step")
+        def behave(
+            hyper: dict[str, Any], seed: Any, learners: LearnerState, broadcast: Broadcast, step: int
+        ) -> tuple[Any, Any]:
+            def one(task: Task, state: LearnerState) -> tuple[Any, Any]:
+                who = NOBODY if problem.shared else task.index
+                key = address(jax.random.key(seed), SAMPLE, who, broadcast.round, step)
+                return key, recipe(hyper).learner.behaviour(state, broadcast)
+
+            return jax.vmap(one)(problem.tasks, learners)
+
+        @partial(jax.jit, static_argnames="step")
+        def take_in(
+            hyper: dict[str, Any],
+            seed: Any,
+            learners: LearnerState,
+            broadcast: Broadcast,
+            params: Any,
+            recorded: Recorded,
+            step: int,
+        ) -> LearnerState:
+            def one(task: Task, state: LearnerState, params: Any, recorded: Recorded) -> LearnerState:
+                batch = to_batch(policy, task, params, recorded)
+                return absorb(recipe(hyper), jax.random.key(seed), task, state, broadcast, step, batch)
+
+            return jax.vmap(one)(problem.tasks, learners, params, recorded)
+
+        @jax.jit
+        def finish(
+            hyper: dict[str, Any], seed: Any, state: RunState, broadcast: Broadcast, params: Any, recorded: Recorded
+        ) -> tuple[RunState, Log]:
+            method = recipe(hyper)
+
+            def one(task: Task, state: LearnerState, params: Any, recorded: Recorded) -> Any:
+                batch = to_batch(policy, task, params, recorded)
+                return reply(method, problem, jax.random.key(seed), task, state, broadcast, batch)
+
+            learners, replies = jax.vmap(one)(problem.tasks, state.learners, params, recorded)
+            return conclude(method, state.controller, learners, replies)
+
+        self._start, self._hear, self._behave, self._take_in, self._finish = start, hear, behave, take_in, finish
+
+    def start(self) -> RunState:
+        """The state of all lanes before round 0."""
+        return _stack([self._start(*lane) for lane in zip(self._hypers, self._seeds, self._initial, strict=True)])
+
+    def state_shape(self) -> RunState:
+        """Shapes and dtypes of the state, without computing it."""
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((self.num_lanes, *leaf.shape), leaf.dtype), self.lane_shape()
+        )
+
+    def lane_shape(self) -> RunState:
+        """Shapes and dtypes of one lane's state."""
+        return jax.eval_shape(self._start, self._hypers[0], self._seeds[0], self._initial[0])
+
+    def advance(self, state: RunState, first: int, until: int) -> tuple[RunState, Log]:
+        """Plays the rounds first, ..., min(first + chunk_rounds, until) − 1.
+
+        Returns:
+          The new state, and the log on the host with leading axes (lane, round).
+        Raises:
+          ValueError: an environment returns what is not finite.
+        """
+        lanes, logs = [], []
+        for index in range(self.num_lanes):
+            lane, log = self.lane(state, index), []
+            for _ in range(first, min(first + self.chunk_rounds, until)):
+                lane, entry = self._play_round(self._hypers[index], self._seeds[index], lane)
+                log.append(entry)
+            lanes.append(lane)
+            logs.append(_stack(log))
+        return _stack(lanes), jax.tree.map(np.asarray, _stack(logs))
+
+    def _play_round(self, hyper: dict[str, Any], seed: Any, state: RunState) -> tuple[RunState, Log]:
+        *inner, last = self._batches
+        broadcast = self._hear(hyper, seed, state)
+        for step, num in enumerate(inner):
+            keys, params = self._behave(hyper, seed, state.learners, broadcast, step=step)
+            recorded = self._play(keys, params, num)
+            learners = self._take_in(hyper, seed, state.learners, broadcast, params, recorded, step=step)
+            state = RunState(state.controller, learners)
+        keys, params = self._behave(hyper, seed, state.learners, broadcast, step=len(inner))
+        return self._finish(hyper, seed, state, broadcast, params, self._play(keys, params, last))
+
+    def lane(self, state: RunState, index: int) -> RunState:
+        """The state of one lane."""
+        return jax.tree.map(lambda leaf: leaf[index], state)
+
+
+def _stack(trees: list[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
