@@ -1,0 +1,41 @@
+"""Parallel RL (5): learners that differ in named quantities, all by one knob."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Key
+
+from lapg.problems.protocol import make_tasks, spread
+from lapg.types import Task
+
+SCALE_FACTOR = 4.0
+
+
+def parallel_tasks(
+    num_learners: int,
+    scales: Sequence[float] | None,
+    heterogeneity: float,
+    key: Key[Array, ""],
+    **quantities: tuple[ArrayLike, float],
+) -> Task:
+    """Tasks whose ``extra`` has, for every named quantity, what each of the M learners has of it (leading axis M).
+
+    Learner m has nominal · factor^(h·u_m), each quantity with an order of the u_m of its own (`lapg.problems.protocol.spread`).
+
+    Args:
+      scales: c_m > 0, one per learner; None spreads them too, around 1 by a factor of 4.
+      heterogeneity: h; 0 gives everybody the nominal values and scale 1.
+      key: draws the orders.
+      quantities: name → (nominal value, a number or an array; factor).
+    Raises:
+      ValueError: heterogeneity is negative or not finite, or scales do not fit.
+    """
+    key_scales, *keys = jax.random.split(key, len(quantities) + 1)
+    extra = {
+        name: jnp.multiply.outer(spread(num_learners, heterogeneity, factor, key), jnp.asarray(nominal, float))
+        for key, (name, (nominal, factor)) in zip(keys, quantities.items(), strict=True)
+    }
+    if scales is None:
+        scales = spread(num_learners, heterogeneity, SCALE_FACTOR, key_scales).tolist()
+    return make_tasks(num_learners, scales, extra)
