@@ -62,7 +62,7 @@ FIVE_SOFTPLUS_AGENTS = {
     "PG": MethodConfig("pg", 0.0011, decay=0.0),
     "LAPG": MethodConfig("lapg", 0.0011, xi=XI, noise_weight=0.5),
     "AWAPG": MethodConfig("awapg", 0.0011, decay=4e-4, threshold=160.0),
-    "periodic": MethodConfig("periodic", 0.0011, decay=4e-4, period=40.0),
+    "periodic": MethodConfig("periodic", 0.0011, decay=4e-4, period=20.0),
 }
 
 
