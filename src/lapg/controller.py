@@ -1,7 +1,10 @@
 """The controller: gather → aggregate → optimiser → θ. No method is named here."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Key
 
@@ -17,6 +20,7 @@ from lapg.types import (
     Upload,
     squared_norm,
 )
+from lapg.uplink.triggers import known
 
 
 def inverse_time(step_size: Scalar, decay: Scalar) -> optax.Schedule:
@@ -32,6 +36,49 @@ def heavy_ball(step_size: Scalar, momentum: Scalar = 0.0, decay: Scalar = 0.0) -
     return optax.sgd(inverse_time(step_size, decay), momentum)
 
 
+def limit_step(
+    optimiser: optax.GradientTransformation, limit: Scalar, num_learners: int, *, reuses: bool
+) -> optax.GradientTransformationExtraArgs:
+    """Shortens steps Δθ so that the predicted divergence ½ Δθᵀ F Δθ of the policies before and after stays within ``limit`` (nats an episode).
+
+    Learner m reports q_m = (v_mᵀ F v_m)^½ for its share v_m of the aggregate (`lapg.estimators.fisher_norm`). The aggregate's own length is at most
+    Σ_m q_m, by the triangle inequality, and so Δθ's is at most what the optimiser makes of the number Σ_m q_m in place of the gradient, if it is
+    linear with non-negative weights: for plain steps α Σ_m q_m, with momentum the momentum's sum of such terms. Steps that are longer are scaled
+    to ½ length² = limit; what the optimiser remembers is not.
+
+    The bound holds for one F, the Fisher matrix of an episode. Learners measure with their own batches; where their environments or starts differ, so
+    do their matrices, and the bound is one on each of them only as far as they agree. Lengths are as old as the shares: with a memory that reuses, the
+    last report of a learner that is silent stands, measured at the policy of its last upload, and so do the terms in the momentum.
+
+    Args:
+      reuses: whether shares stand until the learner's next upload, as in `make_controller`.
+    Raises:
+      ValueError: limit is not positive, or the optimiser is not linear (Adam, clipping).
+    """
+    if known(limit) and not float(limit) > 0:
+        raise ValueError(f"kl_limit must be > 0, got {float(limit)}; leave it out for steps without a limit.")
+    unit = jnp.ones(())
+    once, twice = (jnp.asarray(optimiser.update(size, optimiser.init(unit), unit)[0]) for size in (unit, 2 * unit))
+    if known(once) and not np.allclose(2 * np.asarray(once), np.asarray(twice)):
+        raise ValueError(
+            f"kl_limit needs an optimiser that is linear in the gradients, got one that turns 1 and 2 into {once} and {twice}; use heavy_ball."
+        )
+
+    def init(params: Any) -> Any:
+        zero = jnp.zeros((), params.dtype)
+        return optimiser.init((params, zero)), jnp.zeros((num_learners,), params.dtype)
+
+    def update(updates: Any, state: Any, params: Any = None, **arrival: Any) -> Any:
+        inner, held = state
+        held = jnp.where(arrival["sent"], arrival["lengths"], held if reuses else 0)
+        total = jnp.sum(held)
+        changes: Any = optimiser.update((updates, total), inner, (params, jnp.zeros_like(total)))
+        (step, length), inner = changes
+        return step * jnp.minimum(1, jnp.sqrt(2 * limit) / jnp.abs(length)).astype(step.dtype), (inner, held)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
 def make_controller(
     compressor: Compressor, trigger: Trigger, optimiser: optax.GradientTransformation, *, reuses: bool
 ) -> Controller:
@@ -40,6 +87,7 @@ def make_controller(
     Args:
       reuses: True keeps the running sum ∇̂^k = ∇̂^{k−1} + Σ δ_m (12), (13); False steps with this round's arrivals alone.
     """
+    optimise = optax.with_extra_args_support(optimiser)
 
     def init(params: Float[Array, " d"], num_learners: int) -> ControllerState:
         return ControllerState(
@@ -55,11 +103,14 @@ def make_controller(
 
     def gather(uploads: Upload) -> Arrival:
         decoded = jax.vmap(compressor.decompress)(uploads.message)
-        return Arrival(jnp.sum(jnp.where(uploads.sent[:, None], decoded, 0), 0), uploads.sent, uploads.report)
+        total = jnp.sum(jnp.where(uploads.sent[:, None], decoded, 0), 0)
+        return Arrival(total, uploads.sent, *uploads.report)
 
     def step(state: ControllerState, arrival: Arrival) -> tuple[ControllerState, RoundLog]:
         aggregate = state.aggregate + arrival.total if reuses else arrival.total
-        updates, inner = optimiser.update(aggregate, state.optimiser, state.params)
+        updates, inner = optimise.update(
+            aggregate, state.optimiser, state.params, sent=arrival.sent, lengths=arrival.length
+        )
         params = jnp.asarray(optax.apply_updates(state.params, updates))
         displacement = params - state.params
         after = ControllerState(

@@ -1,5 +1,8 @@
 """The learner: estimate → memory → innovation → compressor → trigger → settle. No method is named here."""
 
+from collections.abc import Callable
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -29,8 +32,14 @@ def num_scalar_bits(report: PyTree) -> int:
     return sum(8 * leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(report))
 
 
-def make_learner(estimator: Estimator, memory: Memory, compressor: Compressor, trigger: Trigger) -> Learner:
-    """Puts the parts of learner m together.
+def make_learner(
+    estimator: Estimator,
+    memory: Memory,
+    compressor: Compressor,
+    trigger: Trigger,
+    length: Callable[..., Any] | None = None,
+) -> Learner:
+    """Puts the parts of learner m together; ``length`` is that of a `lapg.types.StepLimit`, where there is one.
 
     A learner that has never uploaded does so whatever its trigger says (round 0, a rejoin, a resync); one whose innovation is not finite does not
     upload, and its log says so.
@@ -78,7 +87,8 @@ def make_learner(estimator: Estimator, memory: Memory, compressor: Compressor, t
 
         finite = jnp.all(jnp.isfinite(innovation))
         sent = (decision.fires | (state.sent_round < 0)) & finite
-        payload = (message, decision.report)
+        measured = () if length is None else length(params, batch, memory.share(state.memory, decoded))
+        payload = (message, (decision.report, measured))
         message, report = select(sent, payload, jax.tree.map(jnp.zeros_like, payload))
         bits = compressor.num_bits(message) + num_scalar_bits(report)
         upload = Upload(sent, message, report, jnp.where(sent, bits, 0).astype(jnp.int32))

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from lapg.controller import heavy_ball, make_controller
+from lapg.controller import heavy_ball, limit_step, make_controller
 from lapg.learner import make_learner
-from lapg.types import Compressor, Estimator, Memory, Method, Scalar, Trigger
+from lapg.types import Compressor, Estimator, Memory, Method, Scalar, StepLimit, Trigger
 from lapg.uplink import memories, triggers
 from lapg.uplink.compressors import identity
 
@@ -18,11 +18,12 @@ MemoryName = Literal["fresh", "lagged", "average", "accumulate"]
 
 
 class Setting(NamedTuple):
-    """What every method of an experiment shares: the estimator, N trajectories a round and learner, M learners."""
+    """What every method of an experiment shares: the estimator, N trajectories a round and learner, M learners, a limit on steps if there is one."""
 
     estimator: Estimator
     batch_size: int
     num_learners: int
+    step_limit: StepLimit | None = None
 
 
 def assemble(
@@ -35,7 +36,7 @@ def assemble(
     """The one way to a Method: both ends share the compressor and the trigger, and the memory says how arrivals aggregate.
 
     Raises:
-      ValueError: the batch is smaller than the estimator can work with.
+      ValueError: the batch is smaller than the estimator can work with; a step limit does not fit the optimiser.
     """
     needed = setting.estimator.minimum_batch
     if setting.batch_size < needed:
@@ -44,8 +45,11 @@ def assemble(
             "trajectory to average over: raise batch_size, or use baseline 'none'."
         )
     compressor = compressor or identity()
+    limit = setting.step_limit
+    if limit is not None:
+        optimiser = limit_step(optimiser, limit.limit, setting.num_learners, reuses=memory.reuses)
     return Method(
-        make_learner(setting.estimator, memory, compressor, trigger),
+        make_learner(setting.estimator, memory, compressor, trigger, limit.length if limit else None),
         make_controller(compressor, trigger, optimiser, reuses=memory.reuses),
         compressor,
         (setting.batch_size,),

@@ -61,7 +61,7 @@ class Upload(eqx.Module):
     Attributes:
       sent: whether the learner uploads in this round.
       message: the compressor's fixed-shape output.
-      report: scalars that ride on the upload; they never travel alone.
+      report: scalars that ride on the upload, the trigger's and the length that a `StepLimit` asks for; they never travel alone.
       bits: payload and report together, whole bytes; the header is the ledger's.
     """
 
@@ -72,11 +72,12 @@ class Upload(eqx.Module):
 
 
 class Arrival(eqx.Module):
-    """All that a controller step may use: the sum of the decompressed messages, who sent, their reports."""
+    """All that a controller step may use: the sum of the decompressed messages, who sent, their triggers' reports, their lengths."""
 
     total: Float[Array, " d"]
     sent: Bool[Array, " M"]
     report: PyTree
+    length: PyTree = ()
 
 
 # ---------------------------------------------------------------- what is computed
@@ -301,7 +302,8 @@ class Memory(NamedTuple):
 
     ``init: θ → state`` · ``update: state, broadcast, θ, gradient_at → state`` · ``innovation: state, age → value, its noise`` ·
     ``settle: state, decoded → state`` (only when sent) · ``behaviour: state, θ → θ`` to sample with. ``reuses`` says what the controller
-    does with an upload: add it to a running aggregate (True) or apply it once (False).
+    does with an upload: add it to a running aggregate (True) or apply it once (False) · ``share: state, decoded → what its next step then holds of
+    this learner``.
     """
 
     init: Callable[..., Any]
@@ -310,6 +312,7 @@ class Memory(NamedTuple):
     settle: Callable[..., Any]
     reuses: bool
     behaviour: Callable[..., Any] = lambda state, params: params
+    share: Callable[..., Any] = lambda state, decoded: decoded
 
 
 class Compressor(NamedTuple):
@@ -344,6 +347,13 @@ class Trigger(NamedTuple):
     controller_init: Callable[..., Any] = _nothing
     controller_update: Callable[..., Any] = lambda state, displacement, arrival: state
     signal: Callable[..., Any] = _nothing
+
+
+class StepLimit(NamedTuple):
+    """A bound on the controller's steps: the ``limit``, and how a learner measures its share of one, ``length: θ, batch, direction → scalar``."""
+
+    limit: Scalar
+    length: Callable[..., Any]
 
 
 class Learner(NamedTuple):

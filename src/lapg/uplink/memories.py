@@ -82,6 +82,7 @@ def _tracked(weight: Scalar, innovation_noise: Callable[[Float[Array, ""], Int[A
         innovation=lambda state, age: (state.value - state.uploaded, innovation_noise(state.noise, age)),
         settle=settle,
         reuses=True,
+        share=lambda state, decoded: state.uploaded + decoded,
     )
 
 
