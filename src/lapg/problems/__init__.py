@@ -1,7 +1,9 @@
 """What learners solve. Each file is one problem; each factory returns a ``lapg.types.Problem``."""
 
+from lapg.problems.cart_pole import cart_pole
 from lapg.problems.cooperative_navigation import cooperative_navigation
+from lapg.problems.pendulum import pendulum
 from lapg.problems.quadratic import quadratic
 from lapg.problems.tabular import garnet, tabular
 
-__all__ = ["cooperative_navigation", "garnet", "quadratic", "tabular"]
+__all__ = ["cart_pole", "cooperative_navigation", "garnet", "pendulum", "quadratic", "tabular"]
