@@ -80,7 +80,7 @@ def _on_host(problem: Problem, policy: Policy, root: Any, params: np.ndarray, nu
         )
 
     def one(lane: int, theta: np.ndarray) -> Any:
-        repeated = np.broadcast_to(theta, (problem.num_learners, theta.size))
+        repeated = jnp.broadcast_to(theta, (problem.num_learners, theta.size))
         blocks = [
             play(keys(lane, block), repeated, min(at_once, num - begin))
             for block, begin in enumerate(range(0, num, at_once))

@@ -1,7 +1,7 @@
 """Episodes of environments outside JAX, played side by side on the host."""
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -68,7 +68,7 @@ def collector(
     groups = 1 if shared else num_learners
     pool: list[Host] = []
 
-    def collect(act: Act, seeds: Sequence[int], num: int) -> Recorded:
+    def collect(act: Act, seeds: np.ndarray, num: int) -> Recorded:
         count = groups * num
         pool.extend(make() for _ in range(count - len(pool)))
         starts = np.concatenate([np.random.SeedSequence(int(seed)).generate_state(num) for seed in seeds[:groups]])
@@ -97,7 +97,7 @@ def collector(
             if not alive:
                 break
 
-        observations, actions = (jax.tree.map(over_time, *steps) for steps in (seen[:-1], acted))
+        observations, actions = (jax.tree.map(over_time, *steps) for steps in (seen[:num_steps], acted))
         final, ended = jax.tree.map(for_learners, seen[-1]), for_learners(terminated)
         own = np.arange(num_learners)
         each = np.broadcast_to(for_learners(losses.swapaxes(0, 1)), (num_learners, num, num_steps, num_learners))
@@ -132,7 +132,7 @@ def _stack(items: list[Any]) -> Any:
     return np.asarray(items, real())
 
 
-def _unstack(tree: Any) -> Sequence[Any]:
+def _unstack(tree: Any) -> Any:
     return list(zip(*tree, strict=True)) if isinstance(tree, tuple) else tree
 
 

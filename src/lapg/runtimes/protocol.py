@@ -60,7 +60,13 @@ def initialise(
 def sample_batch(
     problem: Problem, root: Key[Array, ""], task: Task, params: Float[Array, " d"], round: Any, step: int, num: int
 ) -> PyTree:
-    """The batch of one learner and inner step. With shared samples the address names nobody, so everybody sees the same."""
+    """The batch of one learner and inner step. With shared samples the address names nobody, so everybody sees the same.
+
+    Raises:
+      ValueError: the problem's environment is outside JAX.
+    """
+    if problem.sample is None:
+        raise ValueError("runtime must be lapg.runtimes.Hosted for a problem outside JAX, which has no sample.")
     who = NOBODY if problem.shared else task.index
     return problem.sample(address(root, SAMPLE, who, round, step), task, params, num)
 
