@@ -2,8 +2,9 @@
 
 from lapg.problems.cart_pole import cart_pole
 from lapg.problems.cooperative_navigation import cooperative_navigation
+from lapg.problems.linear_quadratic import linear_quadratic
 from lapg.problems.pendulum import pendulum
 from lapg.problems.quadratic import quadratic
 from lapg.problems.tabular import garnet, tabular
 
-__all__ = ["cart_pole", "cooperative_navigation", "garnet", "pendulum", "quadratic", "tabular"]
+__all__ = ["cart_pole", "cooperative_navigation", "garnet", "linear_quadratic", "pendulum", "quadratic", "tabular"]
