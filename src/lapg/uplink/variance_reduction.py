@@ -1,0 +1,114 @@
+"""Gradients made less noisy with the same batch's gradient at earlier parameters, before a memory takes them in."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from lapg.types import Broadcast, Estimate, GradientAt, Memory, Scalar
+from lapg.uplink.memories import fresh
+from lapg.uplink.triggers import known
+
+
+class Anchored(eqx.Module):
+    """Earlier parameters, a gradient that belongs to them, its noise, and how many batches have come since."""
+
+    params: Float[Array, " d"]
+    gradient: Float[Array, " d"]
+    noise: Float[Array, ""]
+    count: Int[Array, ""]
+
+
+def _reduced(
+    memory: Memory | None, step: Callable[[Anchored, Float[Array, " d"], GradientAt], tuple[Anchored, Estimate]]
+) -> Memory:
+    """``memory`` (None: `fresh`), given what ``step`` makes of every gradient in place of the gradient itself."""
+    inner = memory or fresh()
+
+    def init(params: Float[Array, " d"]) -> Any:
+        zeros = jnp.zeros_like(params)
+        return Anchored(zeros, zeros, jnp.zeros((), params.dtype), jnp.int32(0)), inner.init(params)
+
+    def update(state: Any, broadcast: Broadcast, params: Float[Array, " d"], gradient_at: GradientAt) -> Any:
+        anchored, estimate = step(state[0], params, gradient_at)
+
+        def reduced_at(at: Float[Array, " d"]) -> Estimate:
+            return estimate if at is params else gradient_at(at)
+
+        return anchored, inner.update(state[1], broadcast, params, reduced_at)
+
+    return Memory(
+        init=init,
+        update=update,
+        innovation=lambda state, age: inner.innovation(state[1], age),
+        settle=lambda state, decoded: (state[0], inner.settle(state[1], decoded)),
+        reuses=inner.reuses,
+        behaviour=lambda state, params: inner.behaviour(state[1], params),
+        share=lambda state, decoded: inner.share(state[1], decoded),
+    )
+
+
+def storm(weight: Scalar = 0.2, memory: Memory | None = None) -> Memory:
+    """Recursive variance reduction: v ← g(θ^k) + (1 − β)(v − g(θ^{k−1})), both gradients from this round's batch; v = g in the first round.
+
+    v is a running average of gradients that follows the policy: where the policy stands still it is v ← (1 − β)v + βg, and where it moves the
+    difference of the two gradients moves v along. That difference is importance-weighted, so v is unbiased for fixed parameters, and its noise grows
+    with the distance of one round. Cost: one more gradient a round, 2d numbers.
+
+    Args:
+      weight: β in (0, 1]; 1 is the plain gradient.
+      memory: what takes v in, in place of g; None is `lapg.uplink.memories.fresh`.
+    Returns:
+      A memory whose noise follows s² ← (1 − β)² s² + β² σ̂²: exact where a batch's errors at θ^k and θ^{k−1} are equal, else low.
+    Raises:
+      ValueError: weight outside (0, 1].
+    Source: Cutkosky and Orabona, arXiv 1905.10018; with importance weights Yuan et al., arXiv 2003.04302.
+    """
+    if known(weight) and not 0 < float(weight) <= 1:
+        raise ValueError(f"storm(weight=...) must lie in (0, 1], got {float(weight)}; 1 is the plain gradient.")
+
+    def step(last: Anchored, params: Float[Array, " d"], gradient_at: GradientAt) -> tuple[Anchored, Estimate]:
+        first = last.count == 0
+        blend = jnp.where(first, 1.0, weight).astype(params.dtype)
+        here, there = gradient_at(params), gradient_at(jnp.where(first, params, last.params))
+        value = here.gradient + (1 - blend) * (last.gradient - there.gradient)
+        noise = (1 - blend) ** 2 * last.noise + blend**2 * here.noise
+        return Anchored(params, value, noise, last.count + 1), Estimate(value, noise, here.effective_samples)
+
+    return _reduced(memory, step)
+
+
+def snapshot(period: int = 10, num_batches: int = 5, memory: Memory | None = None) -> Memory:
+    """Snapshot variance reduction: v = g(θ^k) − g(θ̃) + μ, where θ̃ is θ at the last multiple of ``period`` and μ a gradient there.
+
+    Both gradients are of this round's batch, the second by importance weights. μ is the mean of g(θ̃) over the first ``num_batches`` batches since the
+    snapshot, in place of a larger batch in the round of the snapshot; 1 is SVRPG with equal batches, whose v has the noise of one gradient, the
+    same throughout the period. Unbiased for fixed parameters. Cost: one more gradient a round, 2d numbers.
+
+    Args:
+      period: rounds between snapshots.
+      memory: what takes v in, in place of g; None is `lapg.uplink.memories.fresh`.
+    Returns:
+      A memory whose noise is that of μ: exact where a batch's errors at θ^k and θ̃ are equal, else low.
+    Raises:
+      ValueError: period < 1, or num_batches outside 1..period.
+    Source: Papini et al., arXiv 1806.05618, Algorithm 1, where the snapshot's batch is larger.
+    """
+    if period < 1 or not 1 <= num_batches <= period:
+        raise ValueError(
+            f"snapshot(...) needs period >= 1 and 1 <= num_batches <= period, got {period} and {num_batches}."
+        )
+
+    def step(last: Anchored, params: Float[Array, " d"], gradient_at: GradientAt) -> tuple[Anchored, Estimate]:
+        anchor = jnp.where(last.count == 0, params, last.params)
+        here, there = gradient_at(params), gradient_at(anchor)
+        share = jnp.where(last.count < num_batches, 1 / (last.count + 1), 0).astype(params.dtype)
+        mean = (1 - share) * last.gradient + share * there.gradient
+        noise = (1 - share) ** 2 * last.noise + share**2 * there.noise
+        value = here.gradient - there.gradient + mean
+        count = (last.count + 1) % period
+        return Anchored(anchor, mean, noise, count), Estimate(value, noise, here.effective_samples)
+
+    return _reduced(memory, step)
