@@ -1,0 +1,93 @@
+"""Environments of gymnax (1.x): JAX versions of classic control, MinAtar and bsuite. They compile together with the learners."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PyTree
+
+from lapg.problems.adapters import first_observation, needs, one_of, policy_for, same_types, vector
+from lapg.problems.protocol import at_least, from_environment, make_tasks, unit_interval
+from lapg.types import Environment, Problem, Step, Task
+
+
+class State(eqx.Module):
+    """gymnax's own state, and the observation that came with it, as a vector."""
+
+    inner: PyTree
+    observation: Float[Array, " n"]
+
+
+def environment(game: Any, settings: Any) -> Environment:
+    """A gymnax environment with its parameters; the loss is minus the reward.
+
+    ``terminated`` is gymnax's; ``truncated`` is its time limit. The episode is not reset after its end: `lapg.sampling` masks what follows.
+    """
+    space = game.observation_space(settings)
+
+    def see(observation: PyTree) -> Float[Array, " n"]:
+        return jax.nn.one_hot(observation, space.n) if hasattr(space, "n") else vector(observation)
+
+    def reset(key: Key[Array, ""], task: Task) -> State:
+        observation, inner = game.reset_env(key, settings)
+        return State(jax.tree.map(jnp.asarray, inner), see(observation))
+
+    def step(key: Key[Array, ""], task: Task, state: State, action: Any) -> Step:
+        observation, inner, reward, terminated, _ = game.step_env(key, state.inner, action, settings)
+        return Step(
+            State(same_types(inner, state.inner), see(observation)),
+            -jnp.asarray(reward, float),
+            jnp.asarray(terminated, bool),
+            jnp.asarray(game.is_truncated(inner, settings), bool),
+        )
+
+    return Environment(reset, lambda state: state.observation, step)
+
+
+def gymnax(
+    *,
+    env: str,
+    num_learners: int = 4,
+    scales: Sequence[float] | None = None,
+    hidden: Sequence[int] = (16,),
+    activation: str = "tanh",
+    num_steps: int | None = None,
+    discount: float = 0.99,
+    std: float = 0.5,
+    learned_std: bool = False,
+) -> Problem:
+    """Parallel RL (5) in a gymnax environment: all learners share one policy, and each samples its own episodes.
+
+    Args:
+      env: a name that gymnax knows, ``CartPole-v1`` or ``Pendulum-v1`` for example.
+      num_learners: M.
+      num_steps: T; None is the environment's own time limit (500 for CartPole-v1).
+      std, learned_std: of the normal policy, where actions are continuous (`lapg.policies.gaussian`).
+    Raises:
+      ValueError: gymnax is not installed, an unknown name, an action space that is neither discrete nor a vector, a wrong size.
+    """
+    with needs("gymnax"):
+        from gymnax import make, registered_envs
+    one_of("gymnax", env, registered_envs)
+    game, settings = make(env)
+    steps = int(settings.max_steps_in_episode) if num_steps is None else num_steps
+    at_least("gymnax", num_learners=num_learners, num_steps=steps)
+    unit_interval("gymnax", discount)
+    outside, tasks = environment(game, settings), make_tasks(num_learners, scales)
+    return from_environment(
+        outside,
+        policy_for(
+            "gymnax",
+            game.action_space(settings),
+            first_observation(outside, tasks).size,
+            hidden=hidden,
+            activation=activation,
+            std=std,
+            learned_std=learned_std,
+        ),
+        tasks=tasks,
+        num_steps=steps,
+        discount=discount,
+    )

@@ -1,0 +1,136 @@
+"""Environments of JaxMARL: several agents in one world, one learner per agent. They compile together with the learners."""
+
+import contextlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from lapg.policies import product, replicated
+from lapg.problems.adapters import first_observation, needs, one_of, policy_for, same_types, vector
+from lapg.problems.protocol import at_least, from_environment, make_tasks, unit_interval
+from lapg.types import Environment, Problem, Step, Task
+
+Observations = Literal["global", "local", "concatenated"]
+
+
+class State(eqx.Module):
+    """JaxMARL's own state, the agents' observations that came with it, as vectors, and the number of steps since the reset."""
+
+    inner: PyTree
+    observations: tuple[Float[Array, " _"], ...]
+    time: Int[Array, ""]
+
+
+def environment(game: Any, observations: Observations, alike: bool) -> Environment:
+    """A JaxMARL environment in which learner m is charged minus the reward of agent m.
+
+    JaxMARL has one flag, ``done["__all__"]``, for the end of an episode and for its time limit: from the limit on it counts as a truncation,
+    before it as a termination. Flags of single agents are left to the environment's rewards.
+
+    Args:
+      alike: whether agents are equal, so that their local observations can be stacked; otherwise every agent's observation is an entry of a tuple.
+    """
+    limit = getattr(game, "max_steps", np.inf)
+
+    def see(seen: Mapping[str, PyTree]) -> tuple[Float[Array, " _"], ...]:
+        return tuple(vector(seen[agent]) for agent in game.agents)
+
+    def reset(key: Key[Array, ""], task: Task) -> State:
+        seen, inner = game.reset(key)
+        return State(jax.tree.map(jnp.asarray, inner), see(seen), jnp.int32(0))
+
+    def observe(state: State) -> PyTree:
+        if observations == "local":
+            return jnp.stack(state.observations) if alike else state.observations
+        whole = (
+            vector(game.get_world_state(state.inner))
+            if observations == "global"
+            else jnp.concatenate(state.observations)
+        )
+        return whole if alike else (whole,) * len(game.agents)
+
+    def step(key: Key[Array, ""], task: Task, state: State, action: Any) -> Step:
+        actions = {agent: action[m] for m, agent in enumerate(game.agents)}
+        seen, inner, rewards, ended, _ = game.step_env(key, state.inner, actions)
+        time, ended = state.time + 1, jnp.asarray(ended["__all__"], bool)
+        losses = -jnp.stack([jnp.asarray(rewards[agent], float) for agent in game.agents])
+        after = State(same_types(inner, state.inner), see(seen), time)
+        return Step(after, losses[task.index], ended & (time < limit), ended & (time >= limit))
+
+    return Environment(reset, observe, step)
+
+
+def jaxmarl(
+    *,
+    env: str,
+    observations: Observations = "global",
+    env_options: Mapping[str, Any] | None = None,
+    scales: Sequence[float] | None = None,
+    hidden: Sequence[int] = (16,),
+    activation: str = "tanh",
+    num_steps: int | None = None,
+    discount: float = 0.99,
+    std: float = 0.5,
+    learned_std: bool = False,
+    shared_trajectories: bool = False,
+) -> Problem:
+    """Multi-agent collaborative RL (4) in a JaxMARL environment; agents are the learners, and the joint policy is the product of theirs.
+
+    Masks of available actions, which some environments offer, are not applied.
+
+    Args:
+      env: a name that JaxMARL knows, ``MPE_simple_spread_v3`` for example.
+      observations: what agents' policies see. ``global``: the environment's own world state, in SMAX, JaxNav and the FACMAC tasks of MPE;
+        ``local``: every agent its own observation; ``concatenated``: all of them the observations of all, which in simple_spread determine the state.
+      env_options: further arguments of the environment, such as {"num_agents": 2, "num_landmarks": 2}.
+      num_steps: T; None is the environment's ``max_steps`` (25 in MPE, where JaxMARL itself ends an episode one call later).
+      std, learned_std: of the normal policies, where actions are continuous (`lapg.policies.gaussian`).
+      shared_trajectories: whether all learners see the same episodes (one physical environment) or each samples its own.
+    Raises:
+      ValueError: JaxMARL is not installed, an unknown name, a world state or a time limit that the environment does not have, an action space that
+        is neither discrete nor a vector, a wrong size.
+    """
+    # importing it resets both streams, which a notebook has its own of
+    with needs("jaxmarl"), contextlib.redirect_stdout(sys.stdout), contextlib.redirect_stderr(sys.stderr):
+        from jaxmarl import make, registered_envs
+    one_of("jaxmarl", env, registered_envs)
+    with needs("jaxmarl"):
+        game = make(env, **(env_options or {}))
+    if observations not in ("global", "local", "concatenated"):
+        raise ValueError(f"observations must be 'global', 'local' or 'concatenated', got {observations!r}.")
+    if observations == "global" and not hasattr(game, "get_world_state"):
+        raise ValueError(
+            f"jaxmarl(observations='global') needs a world state, which {env!r} has not; use 'concatenated', the observations of all agents "
+            "for everybody, or 'local'."
+        )
+    if num_steps is None and not hasattr(game, "max_steps"):
+        raise ValueError(f"jaxmarl(num_steps=...) must be given for {env!r}, which has no max_steps of its own.")
+    steps = int(game.max_steps) if num_steps is None else num_steps
+    at_least("jaxmarl", num_steps=steps)
+    unit_interval("jaxmarl", discount)
+
+    tasks = make_tasks(len(game.agents), scales)
+    spaces = [game.action_space(agent) for agent in game.agents]
+    views = first_observation(environment(game, observations, alike=False), tasks)
+    kinds = [(view.size, *_features(space)) for view, space in zip(views, spaces, strict=True)]
+    alike = all(kind == kinds[0] for kind in kinds)
+    options = {"hidden": hidden, "activation": activation, "std": std, "learned_std": learned_std}
+    agents = [policy_for("jaxmarl", space, view.size, **options) for view, space in zip(views, spaces, strict=True)]
+    return from_environment(
+        environment(game, observations, alike),
+        replicated(agents[0], len(agents), local=observations == "local") if alike else product(agents),
+        tasks=tasks,
+        num_steps=steps,
+        discount=discount,
+        shared=shared_trajectories,
+    )
+
+
+def _features(space: Any) -> list[Any]:
+    return [np.asarray(getattr(space, name, ())).tolist() for name in ("n", "shape", "low", "high")]
