@@ -36,7 +36,7 @@ def policy_for(
     if hasattr(space, "low") and len(space.shape) == 1:
         low, high = (np.broadcast_to(np.asarray(bound, float), space.shape) for bound in (space.low, space.high))
         bounds = {"low": low, "high": high} if np.isfinite([low, high]).any() else {}
-        return gaussian_mlp(num_inputs, hidden, *space.shape, activation, std=std, learned_std=learned_std, **bounds)
+        return gaussian_mlp(num_inputs, hidden, space.shape[0], activation, std=std, learned_std=learned_std, **bounds)
     raise ValueError(
         f"{owner} needs a Discrete or a one-dimensional Box action space, got {type(space).__name__} of shape {space.shape}; "
         "wrap the environment so that it has one."

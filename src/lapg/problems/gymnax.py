@@ -68,10 +68,9 @@ def gymnax(
     Raises:
       ValueError: gymnax is not installed, an unknown name, an action space that is neither discrete nor a vector, a wrong size.
     """
-    with needs("gymnax"):
-        from gymnax import make, registered_envs
-    one_of("gymnax", env, registered_envs)
-    game, settings = make(env)
+    package = _package()
+    one_of("gymnax", env, package.registered_envs)
+    game, settings = package.make(env)
     steps = int(settings.max_steps_in_episode) if num_steps is None else num_steps
     at_least("gymnax", num_learners=num_learners, num_steps=steps)
     unit_interval("gymnax", discount)
@@ -91,3 +90,9 @@ def gymnax(
         num_steps=steps,
         discount=discount,
     )
+
+
+def _package() -> Any:
+    with needs("gymnax"):
+        import gymnax as package
+    return package

@@ -86,8 +86,9 @@ def jaxmarl(
 
     Args:
       env: a name that JaxMARL knows, ``MPE_simple_spread_v3`` for example.
-      observations: what agents' policies see. ``global``: the environment's own world state, in SMAX, JaxNav and the FACMAC tasks of MPE;
-        ``local``: every agent its own observation; ``concatenated``: all of them the observations of all, which in simple_spread determine the state.
+      observations: what agents' policies see. ``global``: all that the environment's ``get_world_state`` returns (SMAX, JaxNav, FACMAC);
+        ``local``: every agent its own observation; ``concatenated``: all of them the observations of all, which in simple_spread determine the
+        state.
       env_options: further arguments of the environment, such as {"num_agents": 2, "num_landmarks": 2}.
       num_steps: T; None is the environment's ``max_steps`` (25 in MPE, where JaxMARL itself ends an episode one call later).
       std, learned_std: of the normal policies, where actions are continuous (`lapg.policies.gaussian`).
@@ -96,12 +97,10 @@ def jaxmarl(
       ValueError: JaxMARL is not installed, an unknown name, a world state or a time limit that the environment does not have, an action space that
         is neither discrete nor a vector, a wrong size.
     """
-    # importing it resets both streams, which a notebook has its own of
-    with needs("jaxmarl"), contextlib.redirect_stdout(sys.stdout), contextlib.redirect_stderr(sys.stderr):
-        from jaxmarl import make, registered_envs
-    one_of("jaxmarl", env, registered_envs)
-    with needs("jaxmarl"):
-        game = make(env, **(env_options or {}))
+    package = _package()
+    one_of("jaxmarl", env, package.registered_envs)
+    with needs("jaxmarl"):  # some environments need more
+        game = package.make(env, **(env_options or {}))
     if observations not in ("global", "local", "concatenated"):
         raise ValueError(f"observations must be 'global', 'local' or 'concatenated', got {observations!r}.")
     if observations == "global" and not hasattr(game, "get_world_state"):
@@ -130,6 +129,13 @@ def jaxmarl(
         discount=discount,
         shared=shared_trajectories,
     )
+
+
+def _package() -> Any:
+    # importing it resets both streams, of which a notebook has its own
+    with needs("jaxmarl"), contextlib.redirect_stdout(sys.stdout), contextlib.redirect_stderr(sys.stderr):
+        import jaxmarl as package
+    return package
 
 
 def _features(space: Any) -> list[Any]:

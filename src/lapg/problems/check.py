@@ -1,0 +1,322 @@
+"""Does a problem keep its promises? Every check that fails is a line that says what to mend."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from lapg.types import Environment, Policy, Problem, Recorded, Step, Task, Trajectories
+
+
+class Finding(NamedTuple):
+    """One check: its name, whether it passed, and if not what to mend."""
+
+    name: str
+    passed: bool
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"ok    {self.name}" if self.passed else f"FAIL  {self.name}: {self.remedy}"
+
+
+def check_problem(
+    problem: Problem, *, num: int = 3, seed: int = 0, loss_bounds: tuple[float, float] | None = None
+) -> list[Finding]:
+    """Checks tasks, θ⁰, environment, episodes, policy and scores of a problem, inside JAX (``sample``) or outside (``collect``).
+
+    It goes from the ground up, and what rests on a failed check is not checked: mend that first.
+
+    Args:
+      num: N, episodes per learner; they are played twice.
+      seed: of θ⁰ and of the samples.
+      loss_bounds: between which numbers raw losses ℓ_m are meant to lie; None asks for finite ones only.
+    """
+    findings: list[Finding] = []
+
+    def run(name: str, check: Callable[..., Any], *args: Any) -> Any:
+        result, remedy = None, ""
+        try:
+            result = check(*args)
+        except _Flaw as flaw:
+            remedy = str(flaw)
+        except Exception as error:  # the user's code may raise anything
+            reason = str(error).strip().partition("\n")[0]
+            remedy = f"it raises {type(error).__name__}: {reason}"
+        findings.append(Finding(name, not remedy, remedy))
+        return result
+
+    def sound() -> bool:
+        return all(finding.passed for finding in findings)
+
+    run("tasks", _tasks, problem)
+    params = run("initial params", _initial_params, problem, seed)
+    environment, policy = problem.environment, problem.policy
+    if sound() and environment is not None:
+        run("environment repeats itself", _pure, environment, policy, problem.tasks, params, seed)
+        run("environment compiles", _compiles, environment, policy, problem.tasks, params, seed)
+    if sound():
+        batch = run("samples repeat themselves", _samples, problem, params, seed, num)
+        if sound() and isinstance(batch, Trajectories | Recorded):
+            run("shapes", _shapes, problem, batch, num)
+            if sound():
+                run("after the end", _after_the_end, batch)
+            if sound():
+                run("losses", _losses, problem, batch, loss_bounds)
+                if policy is not None:
+                    run("policy", _policy, policy, params, batch, seed)
+        if sound():
+            run("score", _score, problem, batch)
+    return findings
+
+
+class _Flaw(Exception):  # noqa: N818
+    """What to mend."""
+
+
+def _need(condition: Any, remedy: str) -> None:
+    if not condition:
+        raise _Flaw(remedy)
+
+
+def _equal(one: PyTree, other: PyTree) -> bool:
+    if jax.tree.structure(one) != jax.tree.structure(other):
+        return False
+    return all(
+        np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+        for a, b in zip(map(_plain, jax.tree.leaves(one)), map(_plain, jax.tree.leaves(other)), strict=True)
+    )
+
+
+def _plain(leaf: Any) -> np.ndarray:
+    """NumPy's view of a leaf, which may be a key."""
+    is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+
+
+def _finite(tree: PyTree) -> bool:
+    return all(np.isfinite(leaf).all() for leaf in map(np.asarray, jax.tree.leaves(tree)) if leaf.dtype.kind == "f")
+
+
+def _types(tree: PyTree) -> str:
+    """Structure, dtypes and shapes, as text."""
+    leaves, structure = jax.tree.flatten(tree)
+    return ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in leaves) + (
+        "" if len(leaves) == 1 else f" in {structure}"
+    )
+
+
+def _tasks(problem: Problem) -> None:
+    tasks, num = problem.tasks, problem.num_learners
+    _need(num >= 1, f"num_learners must be >= 1, got {num}.")
+    for path, leaf in jax.tree.leaves_with_path(tasks):
+        _need(
+            np.shape(leaf)[:1] == (num,),
+            f"tasks{jax.tree_util.keystr(path)} must have a leading axis of num_learners={num}, got shape {np.shape(leaf)}; see make_tasks.",
+        )
+    _need(_equal(tasks.index, np.arange(num)), f"tasks.index must be 0..{num - 1}, got {np.asarray(tasks.index)}.")
+    scale = np.asarray(tasks.scale)
+    _need(np.all((scale > 0) & np.isfinite(scale)), f"tasks.scale must be positive and finite, got {scale}.")
+
+
+def _initial_params(problem: Problem, seed: int) -> Any:
+    params = problem.init(jax.random.key(seed))
+    _need(
+        np.ndim(params) == 1 and jnp.issubdtype(params.dtype, jnp.floating),
+        f"init must return one flat vector of floats, got {_types(params)}; flatten it with jax.flatten_util.ravel_pytree.",
+    )
+    _need(_finite(params), "init must return finite numbers.")
+    _need(
+        _equal(params, problem.init(jax.random.key(seed))),
+        "init must return the same θ⁰ under the same key; draw with jax.random from it.",
+    )
+    if problem.policy is not None:
+        wanted = problem.policy.num_params
+        _need(params.size == wanted, f"init must return policy.num_params={wanted} entries, got {params.size}.")
+    return params
+
+
+def _first_step(
+    environment: Environment, policy: Policy, tasks: Task, params: Any, seed: int
+) -> tuple[Any, Any, Step, Any]:
+    """Learner 0's state and observation after a reset, a step under its policy, and the observation after it."""
+    task = jax.tree.map(lambda leaf: leaf[0], tasks)
+    keys = jax.random.split(jax.random.key(seed), 3)
+    state = environment.reset(keys[0], task)
+    seen = environment.observe(state)
+    action, _ = policy.sample(policy.noise(keys[1]), params, seen)
+    after = Step(*environment.step(keys[2], task, state, policy.actuate(action)))
+    return state, seen, after, environment.observe(after.state)
+
+
+def _pure(environment: Environment, policy: Policy, tasks: Task, params: Any, seed: int) -> None:
+    before, again = (_first_step(environment, policy, tasks, params, seed) for _ in range(2))
+    _need(
+        _equal(before, again),
+        "reset and step must bring the same under the same key, state and action; draw with jax.random from the key, keep nothing outside "
+        "the state.",
+    )
+
+
+def _compiles(environment: Environment, policy: Policy, tasks: Task, params: Any, seed: int) -> None:
+    """Shapes of one abstract step suffice for all: what goes in as it came out stays so."""
+    try:
+        state, seen, after, then = jax.eval_shape(
+            lambda params: _first_step(environment, policy, tasks, params, seed), params
+        )
+    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
+        raise _Flaw(
+            f"reset, observe and step must compile, but {type(error).__name__} says that Python looks at an array's values; use jnp.where or "
+            "jax.lax.cond for `if`, jax.numpy for numpy."
+        ) from error
+    for name, old, new in (("state", state, after.state), ("observation", seen, then)):
+        _need(
+            _types(old) == _types(new),
+            f"step must leave shapes and dtypes of the {name} as reset made them, {_types(old)}, got {_types(new)}; cast with "
+            "jnp.asarray(value, dtype).",
+        )
+    _need(
+        after.loss.shape == () and after.loss.dtype.kind in "fiu",
+        f"Step.loss must be one real number, learner m's own, got {_types(after.loss)}; pick it by task.index.",
+    )
+    for name, flag in (("terminated", after.terminated), ("truncated", after.truncated)):
+        _need(
+            flag.shape == () and flag.dtype == bool,
+            f"Step.{name} must be one boolean, got {_types(flag)}; compare or reduce, as in jnp.any(outside).",
+        )
+
+
+def _samples(problem: Problem, params: Any, seed: int, num: int) -> Any:
+    """The batches of all learners, leading axis M."""
+    sample, collect, policy = problem.sample, problem.collect, problem.policy
+    seeds = np.arange(problem.num_learners) + seed
+    if sample is not None:
+        remedy = "draw with jax.random from the key that sample gets"
+
+        def play() -> Any:  # compiled anew each time, so that what tracing has frozen differs
+            one = jax.vmap(lambda index, task: sample(jax.random.key(index), task, params, num))
+            return jax.jit(one)(seeds, problem.tasks)
+
+    elif collect is not None and policy is not None:
+        remedy = "seed every random number of the environment in reset, and let nothing outlive an episode"
+
+        def play() -> Any:
+            return collect(_actor(policy, params, seed), seeds, num)
+
+    else:
+        raise _Flaw("a problem needs sample, or collect and a policy.")
+    batch = play()
+    _need(_equal(batch, play()), f"episodes must be the same under equal seeds and actions; {remedy}.")
+    return batch
+
+
+def _actor(policy: Policy, params: Any, seed: int) -> Callable[..., Any]:
+    """What `collect` asks: the policy's own actions, the same whenever it is asked the same."""
+
+    @jax.jit
+    def act(observations: PyTree, t: Any) -> Any:
+        leading = jax.tree.leaves(observations)[0].shape[:2]
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), t), leading)
+        sample = jax.vmap(jax.vmap(lambda key, seen: policy.sample(policy.noise(key), params, seen)[0]))
+        actions = sample(keys, observations)
+        return actions, jax.vmap(jax.vmap(policy.actuate))(actions)
+
+    return lambda observations, t: jax.tree.map(np.asarray, act(observations, t))
+
+
+def _shapes(problem: Problem, batch: Any, num: int) -> None:
+    lead = (problem.num_learners, num, problem.num_steps)
+    expected = {"losses": (lead, "fiu"), "mask": (lead, "b"), "terminated": (lead[:2], "b")}
+    for name, (shape, kinds) in expected.items():
+        leaf = np.asarray(getattr(batch, name))
+        _need(
+            leaf.shape == shape and leaf.dtype.kind in kinds,
+            f"{name} must be {'boolean' if kinds == 'b' else 'real'} with axes {shape} (learners, episodes, steps), got {_types(leaf)}.",
+        )
+    for name in ("observations", "actions"):
+        for leaf in map(np.asarray, jax.tree.leaves(getattr(batch, name))):
+            _need(
+                leaf.shape[:3] == lead,
+                f"{name} must have leading axes {lead} (learners, episodes, steps), got {_types(leaf)}.",
+            )
+            _need(_finite(leaf), f"{name} must be finite; look for 0/0 and overflow in observe.")
+    last = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :, 0], batch.observations)
+    _need(
+        _types(last) == _types(jax.tree.map(np.asarray, batch.final_observation)),
+        f"final_observation must be like one step of observations, {_types(last)}, got {_types(batch.final_observation)}.",
+    )
+
+
+def _losses(problem: Problem, batch: Any, loss_bounds: tuple[float, float] | None) -> None:
+    losses = np.asarray(batch.losses)
+    if isinstance(batch, Trajectories):  # there they are scaled
+        losses = losses / np.asarray(problem.tasks.scale)[:, None, None]
+    counted = losses[np.asarray(batch.mask)]
+    _need(
+        _finite(counted),
+        f"losses must be finite, got {np.sum(~np.isfinite(counted))} that are not; look for 0/0 and overflow in step.",
+    )
+    if loss_bounds is not None:
+        low, high, slack = *loss_bounds, 1e-6 * max(map(abs, loss_bounds))
+        _need(
+            counted.min() >= low - slack and counted.max() <= high + slack,
+            f"losses must lie in [{low}, {high}] as declared, got {counted.min()} to {counted.max()}; clip them, or declare other bounds.",
+        )
+
+
+def _after_the_end(batch: Any) -> None:
+    mask = np.asarray(batch.mask)
+    _need(mask[..., 0].all(), "mask must be True in the first step: reset must bring an episode that has not ended.")
+    _need(
+        (np.diff(mask.astype(int)) <= 0).all(),
+        "mask must stay False after the end of an episode; an environment must not restart by itself.",
+    )
+    _need((np.asarray(batch.losses)[~mask] == 0).all(), "losses must be 0 after the end, where mask is False.")
+    for seen, final in zip(jax.tree.leaves(batch.observations), jax.tree.leaves(batch.final_observation), strict=True):
+        held = np.broadcast_to(np.asarray(final)[:, :, None], np.shape(seen))
+        _need(
+            _equal(np.asarray(seen)[~mask], held[~mask]), "observations must stay at final_observation after the end."
+        )
+
+
+def _policy(policy: Policy, params: Any, batch: Any, seed: int) -> None:
+    """On the first observation of learner 0."""
+    seen, recorded = (
+        jax.tree.map(lambda leaf: jnp.asarray(leaf[0, 0, 0]), tree) for tree in (batch.observations, batch.actions)
+    )
+    action, log_prob = policy.sample(policy.noise(jax.random.key(seed)), params, seen)
+    again, slope = jax.value_and_grad(policy.log_prob)(params, seen, action)
+    _need(
+        np.shape(log_prob) == () and np.allclose(log_prob, again, 1e-4, 1e-5),
+        f"policy.log_prob must say of a sampled action what sample says, {log_prob}, got {again}; is one of them for the squashed action?",
+    )
+    _need(
+        _finite(slope),
+        "policy.log_prob must have a finite gradient in θ; look for log(0), sqrt(0) and jnp.where around them.",
+    )
+    _need(np.any(np.asarray(slope) != 0), "policy.log_prob must depend on θ, but its gradient is 0.")
+    for name, one in (("sample", action), ("mode", policy.mode(params, seen))):
+        _need(
+            _types(jax.tree.map(jnp.asarray, one)) == _types(recorded),
+            f"policy.{name} must return actions as recorded, {_types(recorded)}, got {_types(jax.tree.map(jnp.asarray, one))}.",
+        )
+
+
+def _score(problem: Problem, batch: Any) -> None:
+    if isinstance(batch, Recorded):
+        fields = jax.tree.map(jnp.asarray, batch._asdict())
+        fields["losses"] *= problem.tasks.scale[:, None, None]
+        batch = Trajectories(log_probs=jnp.zeros_like(fields["losses"]), **fields)
+    scores = jax.vmap(problem.score)(problem.tasks, batch)
+    missing = {"score_scaled", "score_raw"} - set(scores)
+    _need(
+        not missing,
+        f"score must return a dict with score_scaled and score_raw; {', '.join(sorted(missing))} is missing.",
+    )
+    for name, value in scores.items():
+        _need(
+            value.shape == (problem.num_learners,), f"score[{name!r}] must be one number, got shape {value.shape[1:]}."
+        )
+        _need(_finite(value), f"score[{name!r}] must be finite.")
