@@ -13,7 +13,7 @@ from rich.table import Table
 
 from lapg.experiments import figures
 from lapg.experiments import tune as tuning
-from lapg.experiments.config import ESTIMATORS, PROBLEMS, Config, read_toml
+from lapg.experiments.config import ESTIMATORS, PROBLEMS, Config, ProblemConfig, build_problem, read_toml
 from lapg.experiments.evaluate import evaluate as evaluate_run
 from lapg.experiments.evaluate import render as render_run
 from lapg.experiments.reproduce import CONTENTS, summarise, summarise_runs
@@ -22,6 +22,7 @@ from lapg.experiments.run import Interrupted, Watcher, default_out, load
 from lapg.experiments.run import resume as resume_run
 from lapg.experiments.run import train as train_run
 from lapg.methods import METHODS
+from lapg.problems.check import check_problem
 from lapg.runtimes import use_all_cores
 
 FigureName = Literal[
@@ -185,6 +186,33 @@ def render(
     )
 
 
+def check_env(
+    factory: Positional[str],
+    episodes: int = 3,
+    seed: int = 0,
+    loss_bounds: tuple[float, float] | None = None,
+) -> None:
+    """Check your own problem: shapes, types, finiteness, repeatability, compilation, what happens after the end of an episode.
+
+    Every check that fails is one line that says what to mend; exit status 2 then.
+
+    Args:
+      factory: MODULE:FACTORY of a function that needs no arguments and returns a `lapg.types.Problem`, or a built-in problem by name.
+      episodes: per learner; they are played twice.
+      seed: of the parameters and of the episodes.
+      loss_bounds: two numbers between which raw losses are meant to lie; only finite ones unless told.
+    """
+    problem = build_problem(ProblemConfig(factory))
+    findings = check_problem(problem, num=episodes, seed=seed, loss_bounds=loss_bounds)
+    for finding in findings:
+        console.print(str(finding), soft_wrap=True, highlight=False, markup=False)
+    failed = sum(not finding.passed for finding in findings)
+    if failed:
+        raise ValueError(
+            f"{factory} failed {failed} of {len(findings)} checks; what rests on a failed one was not checked."
+        )
+
+
 def list_parts() -> None:
     """List the built-in problems, estimators, methods, figures and presets."""
     groups = {"problem": PROBLEMS, "estimator": ESTIMATORS, "method": METHODS}
@@ -225,6 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "report": report,
             "render": render,
             "tune": tune,
+            "check-env": check_env,
             "list": list_parts,
         }
         tyro.extras.subcommand_cli_from_dict(

@@ -12,18 +12,24 @@ from lapg.learner import make_learner
 from lapg.types import Compressor, Estimator, Memory, Method, Scalar, StepLimit, Trigger
 from lapg.uplink import memories, triggers
 from lapg.uplink.compressors import identity
+from lapg.uplink.variance_reduction import snapshot, storm
 
 Optimiser = Callable[..., optax.GradientTransformation]
 MemoryName = Literal["fresh", "lagged", "average", "accumulate"]
+REDUCTIONS = {"storm": storm, "snapshot": snapshot}
 
 
 class Setting(NamedTuple):
-    """What every method of an experiment shares: the estimator, N trajectories a round and learner, M learners, a limit on steps if there is one."""
+    """What every method of an experiment shares: the estimator, N trajectories a round and learner, M learners.
+
+    ``step_limit`` bounds the controller's steps; ``variance_reduction`` is what every gradient goes through before the method's own memory takes it in.
+    """
 
     estimator: Estimator
     batch_size: int
     num_learners: int
     step_limit: StepLimit | None = None
+    variance_reduction: Literal["storm", "snapshot"] | None = None
 
 
 def assemble(
@@ -45,6 +51,8 @@ def assemble(
             "trajectory to average over: raise batch_size, or use baseline 'none'."
         )
     compressor = compressor or identity()
+    if setting.variance_reduction is not None:
+        memory = REDUCTIONS[setting.variance_reduction](memory=memory)
     limit = setting.step_limit
     if limit is not None:
         optimiser = limit_step(optimiser, limit.limit, setting.num_learners, reuses=memory.reuses)

@@ -26,7 +26,7 @@ def address(
     purpose: int,
     learner: int | Int[Array, ""],
     round: int | Int[Array, ""],
-    step: int = 0,
+    step: int | Int[Array, ""] = 0,
 ) -> Key[Array, ""]:
     """The key of one use of randomness; a pure function of where it is used, so no state holds a key.
 
@@ -264,7 +264,7 @@ class Problem(NamedTuple):
     ``sample: key, task, θ, N → batch`` (opaque to learners) · ``score: task, batch → dict of scalars`` for the record ·
     ``init: key → θ`` · ``tasks``: a Task with leading axis M · ``num_learners``: M · ``shared``: whether all learners see the same samples.
     Optional: ``gradient: task, θ → ∇L_m(θ)`` and ``value: task, θ → L_m(θ)`` where the model is known; ``environment`` and ``policy``
-    where there are any; ``num_steps``: T; ``discount``: γ.
+    where there are any; ``observation``: what one looks like, where there is no environment to ask; ``num_steps``: T; ``discount``: γ.
     An environment outside JAX has ``collect: act, seeds, N → Recorded`` instead of ``sample``: it plays N episodes for each of the M learners,
     asking ``act: observations (leading axes M, N), t → actions to record, actions to execute`` at every step; ``seeds`` are M whole numbers, and equal
     seeds and actions mean equal episodes.
@@ -281,6 +281,7 @@ class Problem(NamedTuple):
     value: Callable[..., Any] | None = None
     environment: Environment | None = None
     policy: Policy | None = None
+    observation: PyTree = None
     num_steps: int = 1
     discount: float = 1.0
 

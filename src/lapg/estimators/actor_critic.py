@@ -15,7 +15,7 @@ from lapg.estimators.critics import (
     observation_of,
     td_errors,
 )
-from lapg.estimators.likelihood_ratio import _policy_gradient
+from lapg.estimators.likelihood_ratio import policy_gradient
 from lapg.types import Estimate, Estimator, Policy, Problem, Task, Trajectories
 
 
@@ -71,7 +71,7 @@ def actor_critic(
         scores = decayed_sums(log_ratios, trace_decay)
         return scores + jax.lax.stop_gradient(jnp.cumsum(log_ratios) - scores)
 
-    actor = _policy_gradient(fading, policy, discount, "none", time_average)
+    actor = policy_gradient(fading, policy, discount, "none", time_average)
 
     def times(num: int, steps: int) -> Float[Array, " num"]:
         return jnp.arange(num, dtype=float) / steps if finite_horizon else jnp.zeros(num)

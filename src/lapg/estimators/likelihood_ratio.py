@@ -13,7 +13,7 @@ from lapg.types import Estimate, Estimator, Policy, Task, Trajectories, squared_
 Baseline = Literal["none", "leave_one_out"]
 
 
-def _policy_gradient(
+def policy_gradient(
     weight: Callable[[Float[Array, " T"]], Float[Array, " T"]],
     policy: Policy,
     discount: float,
@@ -62,7 +62,7 @@ def gpomdp(
       low by O(1/(N−1)²).
     Source: Chen et al., arXiv 1812.03239, eq. (9), (10), with t = 0..T−1.
     """
-    return _policy_gradient(jnp.cumsum, policy, discount, baseline, time_average)
+    return policy_gradient(jnp.cumsum, policy, discount, baseline, time_average)
 
 
 def reinforce(
@@ -72,6 +72,6 @@ def reinforce(
 
     Arguments as in `gpomdp`, whose variance is lower.
     """
-    return _policy_gradient(
+    return policy_gradient(
         lambda log_ratios: jnp.full_like(log_ratios, 1) * jnp.sum(log_ratios), policy, discount, baseline, time_average
     )

@@ -19,16 +19,13 @@ import tyro
 from lapg import estimators, problems, theory
 from lapg.controller import heavy_ball, inverse_time
 from lapg.methods import METHODS, Setting
-from lapg.problems.gymnasium import gymnasium
-from lapg.problems.pettingzoo import pettingzoo
-from lapg.types import Problem, Recipe
+from lapg.problems.smoothed import smoothed
+from lapg.types import Problem, Recipe, StepLimit
 
-PROBLEMS: dict[str, Callable[..., Problem]] = {name: getattr(problems, name) for name in problems.__all__} | {
-    "gymnasium": gymnasium,
-    "pettingzoo": pettingzoo,
-}
+PROBLEMS: dict[str, Callable[..., Problem]] = {name: getattr(problems, name) for name in problems.__all__}
 ESTIMATORS: dict[str, Callable[..., Any]] = {
-    name: getattr(estimators, name) for name in ("gpomdp", "reinforce", "exact", "noisy")
+    name: getattr(estimators, name)
+    for name in ("gpomdp", "reinforce", "actor_critic", "deterministic", "reuse", "exact", "noisy")
 }
 Options = Annotated[dict[str, Any], tyro.conf.Suppress]
 Part = TypeVar("Part")
@@ -44,12 +41,16 @@ class ProblemConfig:
     """Environment id of an adapter (gymnasium, pettingzoo, ...), or MODULE:FACTORY."""
     observations: Literal["global", "local", "concatenated"] | None = None
     """What each agent's policy sees: the global state, its own observation, or those of all agents."""
+    std: float | None = None
+    """Continuous actions: standard deviation, in units of the network's output."""
+    learned_std: bool | None = None
+    """Continuous actions: whether it is learned."""
     num_agents: int | None = None
     """M of a multi-agent problem."""
     num_learners: int | None = None
     """M of a problem in which learners share one policy."""
     scales: tuple[float, ...] | None = None
-    """Positive scale c_m of each learner's loss; left out: all 1 (homogeneous)."""
+    """Positive scale c_m of each learner's loss; left out: all 1, or spread by heterogeneity."""
     heterogeneity: float | None = None
     """How much learners differ in parallel RL: 0 is not at all, 1 strongly."""
     hidden: tuple[int, ...] | None = None
@@ -64,6 +65,8 @@ class ProblemConfig:
     """T, steps an episode."""
     discount: float | None = None
     """γ."""
+    smoothing: float | None = None
+    """σ: parameters are perturbed by σ times a normal vector once an episode, which smooths ReLU policies."""
     options: Options = field(default_factory=dict)
     """Any further arguments of the factory; from a TOML table [problem.options]."""
 
@@ -73,11 +76,21 @@ class EstimatorConfig:
     """How a learner estimates its gradient."""
 
     name: str = "gpomdp"
-    """gpomdp, reinforce, exact (where the model is known), noisy (quadratics), or MODULE:NAME."""
+    """gpomdp, reinforce, actor_critic, deterministic, reuse, exact (where the model is known), noisy (quadratics), or MODULE:NAME."""
     baseline: Literal["none", "leave_one_out"] | None = None
     """leave_one_out cuts the noise and stays unbiased; none is the paper's."""
     time_average: bool | None = None
     """Divide the sum over time steps by T."""
+    trace_decay: float | None = None
+    """actor_critic, deterministic: λ."""
+    critic_step_size: float | None = None
+    """actor_critic, deterministic: step size of the critic's own Adam."""
+    finite_horizon: bool | None = None
+    """actor_critic: nothing counts after T (default), or an episode cut off at T has a future that the critic knows."""
+    num_batches: int | None = None
+    """reuse: how many batches, this round's included."""
+    max_weight: float | None = None
+    """reuse: importance weights above it are cut, which biases; left out: none are."""
     options: Options = field(default_factory=dict)
     """Any further arguments; from a TOML table [estimator.options]."""
 
@@ -118,6 +131,10 @@ class MethodConfig:
     """random: probability of an upload."""
     memory: Literal["fresh", "lagged", "average", "accumulate"] | None = None
     """periodic, random: what is uploaded."""
+    kl_limit: float | None = None
+    """Largest predicted divergence of the policy in one step, in nats an episode; every upload then carries one more number."""
+    variance_reduction: Literal["storm", "snapshot"] | None = None
+    """Gradients made less noisy with importance-weighted ones at earlier parameters, before the method's own memory takes them in."""
     max_age: int | None = None
     """lapg, awapg: rounds after which a learner uploads in any case."""
     options: Options = field(default_factory=dict)
@@ -171,14 +188,16 @@ def build(config: Config) -> Built:
     Raises:
       ValueError: anything in the configuration does not fit; the message says what and how to mend it.
     """
-    problem = call("problem", resolve("problem", config.problem.name, PROBLEMS), config.problem)
-    estimator = _estimator(config.estimator, problem)
-    setting = Setting(estimator, config.batch_size, problem.num_learners)
+    problem = build_problem(config.problem)
+    estimator = _estimator(config.estimator, problem, config.batch_size)
     method = config.method
+    setting = Setting(
+        estimator, config.batch_size, problem.num_learners, _step_limit(method, problem), method.variance_reduction
+    )
     if method.noise_bound == "printed":
         method = dataclasses.replace(method, noise_bound=printed_noise_bound(problem, config))
     factory = resolve("method", method.name, METHODS)
-    given = arguments("method", factory, method)
+    given = arguments("method", factory, dataclasses.replace(method, kl_limit=None, variance_reduction=None))
     given["optimiser"] = _optimiser(method)
     floats = {name: np.asarray(value, float) for name, value in given.items() if isinstance(value, float)}
     static = {name: value for name, value in given.items() if name not in floats}
@@ -198,9 +217,34 @@ def printed_noise_bound(problem: Problem, config: Config, failure_probability: f
     return tuple(bound.tolist())
 
 
-def _estimator(config: EstimatorConfig, problem: Problem) -> Any:
+def build_problem(config: ProblemConfig) -> Problem:
+    """The problem of a configuration.
+
+    Raises:
+      ValueError: there is no such problem, or an option does not fit it.
+    """
+    plain = dataclasses.replace(config, smoothing=None)
+    problem = call("problem", resolve("problem", config.name, PROBLEMS), plain)
+    return problem if config.smoothing is None else smoothed(problem, config.smoothing)
+
+
+def _step_limit(config: MethodConfig, problem: Problem) -> StepLimit | None:
+    if config.kl_limit is None:
+        return None
+    if problem.policy is None:
+        raise ValueError("kl_limit needs a problem with a policy, which this one has not; leave it out.")
+    return StepLimit(config.kl_limit, estimators.fisher_norm(problem.policy))
+
+
+def _estimator(config: EstimatorConfig, problem: Problem, batch_size: int) -> Any:
     factory = resolve("estimator", config.name, ESTIMATORS)
-    offered = {"policy": problem.policy, "discount": problem.discount, "gradient": problem.gradient, "problem": problem}
+    offered = {
+        "policy": problem.policy,
+        "discount": problem.discount,
+        "gradient": problem.gradient,
+        "problem": problem,
+        "batch_size": batch_size,
+    }
     wanted = {name: offered[name] for name in offered if name in inspect.signature(factory).parameters}
     for name, value in wanted.items():
         if value is None:

@@ -87,7 +87,13 @@ def summarise(path: Path, console: Console) -> Comparison:
 
 
 def summarise_runs(
-    runs: dict[str, Run], path: Path, console: Console, *, title: str, claims: Mapping[str, str | None], reference: str = "PG"
+    runs: dict[str, Run],
+    path: Path,
+    console: Console,
+    *,
+    title: str,
+    claims: Mapping[str, str | None],
+    reference: str = "PG",
 ) -> Comparison:
     """The same for any runs that share seeds and rounds."""
     curves = {label: to_curve(run.record) for label, run in runs.items()}

@@ -14,7 +14,7 @@ from lapg.experiments import figures
 from lapg.experiments.compare import MARGIN, Comparison, Curve, compare
 from lapg.experiments.config import Config, MethodConfig, build
 from lapg.experiments.report import ROUNDS_TOLERANCE, interval, number
-from lapg.runtimes import Vectorised
+from lapg.runtimes import runtime_of
 
 SEEDS = tuple(range(1000, 1005))
 TIE = 1.15
@@ -45,7 +45,8 @@ def sweep(label: str, config: Config, grid: dict[str, tuple[float, ...]]) -> lis
     hypers = {
         name: np.repeat(np.array([b.hyper[name] for b in built], np.float32), len(SEEDS)) for name in built[0].hyper
     }
-    lanes = Vectorised(built[0].recipe, built[0].problem, hypers, SEEDS * len(points), chunk_rounds=config.chunk_rounds)
+    runtime = runtime_of(built[0].problem)
+    lanes = runtime(built[0].recipe, built[0].problem, hypers, SEEDS * len(points), chunk_rounds=config.chunk_rounds)
     state, logs = lanes.start(), []
     for first in track(range(0, config.rounds, config.chunk_rounds), description=f"{label}: {len(points)} points"):
         state, log = lanes.advance(state, first, config.rounds)

@@ -2,9 +2,25 @@
 
 from lapg.problems.cart_pole import cart_pole
 from lapg.problems.cooperative_navigation import cooperative_navigation
+from lapg.problems.gymnasium import gymnasium
+from lapg.problems.gymnax import gymnax
+from lapg.problems.jaxmarl import jaxmarl
 from lapg.problems.linear_quadratic import linear_quadratic
 from lapg.problems.pendulum import pendulum
+from lapg.problems.pettingzoo import pettingzoo
 from lapg.problems.quadratic import quadratic
 from lapg.problems.tabular import garnet, tabular
 
-__all__ = ["cart_pole", "cooperative_navigation", "garnet", "linear_quadratic", "pendulum", "quadratic", "tabular"]
+__all__ = [
+    "cart_pole",
+    "cooperative_navigation",
+    "garnet",
+    "gymnasium",
+    "gymnax",
+    "jaxmarl",
+    "linear_quadratic",
+    "pendulum",
+    "pettingzoo",
+    "quadratic",
+    "tabular",
+]

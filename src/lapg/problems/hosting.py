@@ -44,6 +44,7 @@ def from_hosts(
       shared: whether all learners see the same N episodes, or N of their own each.
     """
     num_learners = tasks.index.shape[0]
+    observation = jax.tree.map(lambda leaf: leaf[0], _stack([make().reset(0)]))
     return Problem(
         sample=None,
         score=score(discount),
@@ -53,6 +54,7 @@ def from_hosts(
         shared=shared,
         collect=collector(name, make, num_learners, num_steps, num_losses=num_losses, shared=shared),
         policy=policy,
+        observation=observation,
         num_steps=num_steps,
         discount=discount,
     )

@@ -104,7 +104,7 @@ def snapshot(period: int = 10, num_batches: int = 5, memory: Memory | None = Non
     def step(last: Anchored, params: Float[Array, " d"], gradient_at: GradientAt) -> tuple[Anchored, Estimate]:
         anchor = jnp.where(last.count == 0, params, last.params)
         here, there = gradient_at(params), gradient_at(anchor)
-        share = jnp.where(last.count < num_batches, 1 / (last.count + 1), 0).astype(params.dtype)
+        share = jnp.where(last.count < num_batches, 1 / (last.count + 1).astype(params.dtype), 0)
         mean = (1 - share) * last.gradient + share * there.gradient
         noise = (1 - share) ** 2 * last.noise + share**2 * there.noise
         value = here.gradient - there.gradient + mean
