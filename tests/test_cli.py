@@ -293,9 +293,49 @@ def test_reproduce_with_other_numbers(reproduced, fails, changed):
     assert snapshot(reproduced) == before
 
 
+# ---------------------------------------------------------------- check-env
+
+
+def test_check_env(lapg, fails, tmp_path, monkeypatch):
+    """Oracle: a built-in problem passes; one whose losses are not numbers fails with a line that says so, and exit status 2."""
+    printed = lapg("check-env", "garnet", "--loss-bounds", 0, 1)
+    assert "ok losses" in printed
+    assert "FAIL" not in printed
+    (tmp_path / "broken.py").write_text(
+        "from lapg.problems import garnet\n"
+        "def problem():\n"
+        "    whole = garnet(num_learners=2)\n"
+        "    import lapg.problems.protocol as p\n"
+        "    nowhere = whole.environment._replace(\n"
+        "        step=lambda *a: whole.environment.step(*a)._replace(loss=float('nan') * whole.environment.step(*a).loss))\n"
+        "    return p.from_environment(nowhere, whole.policy, tasks=whole.tasks, num_steps=3, discount=0.9)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    status, errors = fails("check-env", "broken:problem")
+    assert status == 2
+    assert "broken:problem failed 1 of" in errors
+
+
 # ---------------------------------------------------------------- bad input
 
 BAD = {
+    "a step size that is no number": ("train --method.step-size nan", ["method.step_size must be finite, got nan"]),
+    "negative heterogeneity": (
+        "train --problem.name cart_pole --problem.heterogeneity -1",
+        ["heterogeneity must be >= 0 and finite, got -1.0", "0 makes all learners alike"],
+    ),
+    "an unknown environment outside": (
+        "train --problem.name gymnasium --problem.env Chess-v7",
+        ["gymnasium(env=...) must be an environment that Gymnasium can make, got 'Chess-v7'"],
+    ),
+    "a step limit without a policy": (
+        "train --problem.name quadratic --estimator.name noisy --method.kl-limit 1",
+        ["kl_limit needs a problem with a policy", "leave it out"],
+    ),
+    "a step limit and Adam": (
+        "train --method.name pg --method.optimiser adam --method.kl-limit 1",
+        ["kl_limit needs an optimiser that is linear in the gradients", "use heavy_ball"],
+    ),
     "negative rounds": ("train --rounds -3", ["rounds must be >= 1", "-3"]),
     "no seeds": ("train --seeds 0", ["seeds must be >= 1", "0"]),
     "seeds beyond 32 bits": ("train --first-seed 4294967296", ["first_seed must be >= 0", "2^32"]),
@@ -331,7 +371,7 @@ BAD = {
     ),
     "an unknown problem": (
         "train --problem.name chess",
-        ["problem must be one of cooperative_navigation", "MODULE:NAME", "chess"],
+        ["problem must be one of cart_pole", "MODULE:NAME", "chess"],
     ),
     "a problem that needs arrays": ("train --problem.name tabular", ["'tabular' needs transitions", "problem.options"]),
     "a module that is not there": (

@@ -200,6 +200,9 @@ def build(config: Config) -> Built:
     given = arguments("method", factory, dataclasses.replace(method, kl_limit=None, variance_reduction=None))
     given["optimiser"] = _optimiser(method)
     floats = {name: np.asarray(value, float) for name, value in given.items() if isinstance(value, float)}
+    for name, value in floats.items():
+        if not np.isfinite(value):
+            raise ValueError(f"method.{name} must be finite, got {value}; leave it out for the method's own default.")
     static = {name: value for name, value in given.items() if name not in floats}
 
     def recipe(hyper: dict[str, Any]) -> Any:

@@ -65,6 +65,20 @@ FIVE_SOFTPLUS_AGENTS = {
     "periodic": MethodConfig("periodic", 0.0011, decay=4e-4, period=20.0),
 }
 
+CART_POLES = {
+    "PG": MethodConfig("pg", 1.5e-4),
+    "LAPG": MethodConfig("lapg", 1.5e-4, xi=XI, noise_weight=0.5),
+    "AWAPG": MethodConfig("awapg", 2e-4, threshold=40.0, kl_limit=5.0),
+    "periodic": MethodConfig("periodic", 2e-4, period=5.0, kl_limit=80.0),
+}
+MIXED_CART_POLES = {
+    "PG": MethodConfig("pg", 5e-5, kl_limit=80.0),
+    "LAPG": MethodConfig("lapg", 5e-5, xi=XI, noise_weight=0.5),
+    "AWAPG": MethodConfig("awapg", 2e-4, threshold=40.0, kl_limit=5.0),
+    "periodic": MethodConfig("periodic", 2e-4, period=5.0, kl_limit=80.0),
+}
+SYSTEMS = MIXED_SYSTEMS = PENDULUMS = MIXED_PENDULUMS = CART_POLES
+
 
 def _navigation(
     number: int,
@@ -105,9 +119,44 @@ PAPER = (
     _navigation(6, 5, (50, 20), 8, 3500, FIVE_AGENTS, "sizable"),
     _navigation(7, 5, (50, 20), 8, 3500, FIVE_SOFTPLUS_AGENTS, "much fewer", activation="softplus"),
 )
-FIGURES = {figure.name: figure for figure in PAPER}
-GROUPS = {"all": tuple(figure.name for figure in PAPER)}
+
+
+def _parallel(
+    name: str,
+    problem: str,
+    batch_size: int,
+    rounds: int,
+    *,
+    alike: dict[str, MethodConfig],
+    different: dict[str, MethodConfig],
+) -> tuple[Figure, Figure]:
+    """Parallel RL with M = 16 learners that are alike (heterogeneity 0) and that differ (1), each tuned by itself."""
+
+    def one(word: str, heterogeneity: float, tuned: dict[str, MethodConfig]) -> Figure:
+        return Figure(
+            name=f"{name}-{word}",
+            title=f"Parallel RL, {problem.replace('_', ' ')}: 16 learners, {word}",
+            problem=ProblemConfig(problem, num_learners=16, heterogeneity=heterogeneity),
+            batch_size=batch_size,
+            rounds=rounds,
+            tuned=tuned,
+        )
+
+    return one("homogeneous", 0.0, alike), one("heterogeneous", 1.0, different)
+
+
+PARALLEL = {
+    "parallel-cartpole": _parallel(
+        "parallel-cartpole", "cart_pole", 2, 400, alike=CART_POLES, different=MIXED_CART_POLES
+    ),
+    "parallel-pendulum": _parallel("parallel-pendulum", "pendulum", 4, 400, alike=PENDULUMS, different=MIXED_PENDULUMS),
+    "parallel-lqr": _parallel("parallel-lqr", "linear_quadratic", 4, 800, alike=SYSTEMS, different=MIXED_SYSTEMS),
+}
+GROUPS = {"all": tuple(figure.name for figure in PAPER)} | {
+    name: tuple(figure.name for figure in pair) for name, pair in PARALLEL.items()
+}
 """Names that stand for several experiments."""
+FIGURES = {figure.name: figure for figure in (*PAPER, *(figure for pair in PARALLEL.values() for figure in pair))}
 
 
 @dataclass(frozen=True)
