@@ -49,7 +49,7 @@ def walk_on_host():
     return Host(reset, step)
 
 
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("shared", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_hosted_is_vectorised(shared):
     """Oracle: the vectorised runtime on the same walk. An inner step and a reply a round, a memory that averages, two lanes with their own θ⁰."""
     policy = softmax_mlp(1, (3,), 3, "tanh")

@@ -104,6 +104,7 @@ def test_importance_weights_give_the_gradient_elsewhere(drawn, task, elsewhere, 
     assert np.abs(z_scores(gradients, true_gradient(THETA, task))).max() > 8
 
 
+@pytest.mark.slow
 def test_error_falls_with_the_square_root_of_the_batch(problem, task):
     """Oracle: independence: log rms error against log N, N = 16..1024, has slope −1/2 within 4 of its standard errors, which are below .06."""
     made = [getattr(estimators, rule)(problem.policy, 0.95, baseline=baseline) for rule, baseline in KINDS]
@@ -128,6 +129,7 @@ def test_error_falls_with_the_square_root_of_the_batch(problem, task):
     assert np.all(np.abs(slopes + 0.5) < 4 * errors)
 
 
+@pytest.mark.slow
 def test_policy_gradient_learns_to_control():
     """Oracle: from Θ = 0, 100 exact steps lower the loss of all learners below a third, and monotonically (step below 1/curvature), to a smaller slope."""
     problem = linear_quadratic(num_learners=4, heterogeneity=1.0)

@@ -111,7 +111,8 @@ def render(run: Run, out: Path, *, seed: int | None = None, episode: int = 0, st
     play = rollout(environment, policy if stochastic else greedy(policy), problem.num_steps)
     task = jax.tree.map(lambda leaf: leaf[0], problem.tasks)
     key = address(jax.random.key(FRESH), SAMPLE, NOBODY, episode)
-    _, states = jax.jit(play)(key, task, jnp.asarray(run.params(seed)))
+    played, states = jax.jit(play)(key, task, jnp.asarray(run.params(seed)))
+    length = int(played.mask.sum())
     figure = Figure(figsize=(4, 4.2), layout="constrained")
     axes = figure.subplots()
     draw = environment.draw
@@ -119,9 +120,9 @@ def render(run: Run, out: Path, *, seed: int | None = None, episode: int = 0, st
     def paint(step: int) -> list[Any]:
         axes.clear()
         draw(axes, jax.tree.map(lambda leaf: leaf[step], states))
-        axes.set_title(f"{run.config.method.name}, step {step + 1}/{problem.num_steps}")
+        axes.set_title(f"{run.config.method.name}, step {step + 1}/{length}")
         return []
 
     out.parent.mkdir(parents=True, exist_ok=True)
-    FuncAnimation(figure, paint, frames=problem.num_steps).save(out, writer=PillowWriter(fps=8))
+    FuncAnimation(figure, paint, frames=length).save(out, writer=PillowWriter(fps=8))
     return out

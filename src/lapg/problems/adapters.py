@@ -29,13 +29,16 @@ def policy_for(
     Spaces of gymnax, JaxMARL and Gymnasium are told by their attributes, which agree.
 
     Raises:
-      ValueError: another kind of space.
+      ValueError: another kind of space, or one bounded on one side only.
     """
     if hasattr(space, "n") and space.shape == ():
         return softmax_mlp(num_inputs, hidden, int(space.n), activation)
     if hasattr(space, "low") and len(space.shape) == 1:
         low, high = (np.broadcast_to(np.asarray(bound, float), space.shape) for bound in (space.low, space.high))
-        bounds = {"low": low, "high": high} if np.isfinite([low, high]).any() else {}
+        bounded = np.isfinite([low, high])
+        if bounded.any() and not bounded.all():
+            raise ValueError(f"{owner} must have actions bounded on both sides or on none, got {space}; rescale them.")
+        bounds = {"low": low, "high": high} if bounded.any() else {}
         return gaussian_mlp(num_inputs, hidden, space.shape[0], activation, std=std, learned_std=learned_std, **bounds)
     raise ValueError(
         f"{owner} needs a Discrete or a one-dimensional Box action space, got {type(space).__name__} of shape {space.shape}; "

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lapg.policies import gaussian_mlp, softmax_mlp
+from lapg.problems.adapters import needs, policy_for
 from lapg.problems.hosting import Host, from_hosts, named_factory
 from lapg.problems.protocol import at_least, make_tasks, unit_interval
 from lapg.types import Policy, Problem
@@ -50,7 +50,8 @@ def gymnasium(
     unit_interval("gymnasium", discount)
     owner = f"gymnasium(env={env!r})"
     encode, num_inputs = flattener(owner, probe.observation_space)
-    policy, decode = actor(owner, probe.action_space, num_inputs, hidden, activation, std, learned_std)
+    network = {"hidden": hidden, "activation": activation, "std": std, "learned_std": learned_std}
+    policy, decode = actor(owner, probe.action_space, num_inputs, **network)
     probe.close()
 
     def host() -> Host:
@@ -83,10 +84,8 @@ def _maker(env: str, options: Mapping[str, Any]) -> Callable[[], Any]:
 
 
 def _package() -> Any:
-    try:
+    with needs("gymnasium"):
         import gymnasium as outside
-    except ImportError as error:
-        raise ValueError("Gymnasium is not installed; pip install 'lapg[gymnasium]' brings it.") from error
     return outside
 
 
@@ -110,36 +109,23 @@ def flattener(owner: str, space: Any) -> tuple[Callable[[Any], np.ndarray], int]
     return lambda observation: spaces.flatten(space, observation), flat.shape[0]
 
 
-def actor(
-    owner: str,
-    space: Any,
-    num_inputs: int,
-    hidden: Sequence[int],
-    activation: str,
-    std: float,
-    learned_std: bool,
-) -> tuple[Policy, Callable[[Any], Any]]:
-    """The policy for an action space, and how its actions become the environment's: softmax for Discrete, normal for Box, squashed into its bounds.
+def actor(owner: str, space: Any, num_inputs: int, **network: Any) -> tuple[Policy, Callable[[Any], Any]]:
+    """The policy for an action space (`lapg.problems.adapters.policy_for`), and how its actions become the environment's.
 
     Raises:
-      ValueError: another space, or a Box bounded on one side only.
+      ValueError: another space than Discrete or a real Box, or a Box bounded on one side only.
     """
     spaces = _package().spaces
     if isinstance(space, spaces.Discrete):
         start = int(space.start)
-        return softmax_mlp(num_inputs, hidden, int(space.n), activation), lambda action: start + int(action)
+        return policy_for(owner, space, num_inputs, **network), lambda action: start + int(action)
     if not (isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)):
         raise ValueError(
             f"{owner} must have Discrete or real Box actions, got {space}; name a factory that wraps it as MODULE:FACTORY."
         )
     low, high = space.low.ravel(), space.high.ravel()
-    bounded = np.isfinite([low, high])
-    if bounded.any() and not bounded.all():
-        raise ValueError(f"{owner} must have actions bounded on both sides or on none, got {space}; rescale them.")
-    bounds = {"low": low.astype(float), "high": high.astype(float)} if bounded.all() else {}
-    policy = gaussian_mlp(num_inputs, hidden, low.size, activation, std=std, learned_std=learned_std, **bounds)
 
     def decode(action: Any) -> np.ndarray:  # rounding may leave the bounds by one unit in the last place
         return np.minimum(np.maximum(action.astype(space.dtype), low), high).reshape(space.shape)
 
-    return policy, decode
+    return policy_for(owner, spaces.Box(low, high, dtype=space.dtype), num_inputs, **network), decode

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lapg.problems.protocol import score
@@ -95,10 +94,11 @@ def collector(
             alive = going
             seen.append(_stack(current))
             _check(name, "an observation", t + 1, seen[-1])
-            _check(name, "a reward", t + 1, losses[t])
             if not alive:
                 break
 
+        for t in np.argwhere(~np.isfinite(losses))[:1, 0]:
+            _check(name, "a reward", t + 1, losses[t])
         observations, actions = (jax.tree.map(over_time, *steps) for steps in (seen[:num_steps], acted))
         final, ended = jax.tree.map(for_learners, seen[-1]), for_learners(terminated)
         own = np.arange(num_learners)
@@ -125,7 +125,7 @@ def collector(
 
 def real() -> np.dtype:
     """JAX's floating-point type."""
-    return jnp.zeros(()).dtype
+    return np.dtype(jax.dtypes.canonicalize_dtype(float))
 
 
 def _stack(items: list[Any]) -> Any:

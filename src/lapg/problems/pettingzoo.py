@@ -65,8 +65,8 @@ def pettingzoo(
     else:
         inputs = sizes if observations == "local" else (sum(sizes),) * len(agents)
     spaces = [probe.action_space(name) for name in agents]
-    options = (hidden, activation, std, learned_std)
-    actors = [actor(owner, *each, *options) for each in zip(spaces, inputs, strict=True)]
+    network = {"hidden": hidden, "activation": activation, "std": std, "learned_std": learned_std}
+    actors = [actor(owner, *each, **network) for each in zip(spaces, inputs, strict=True)]
     policies, decoders = zip(*actors, strict=True)
     probe.close()
 
