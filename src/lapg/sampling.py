@@ -28,17 +28,16 @@ def rollout(environment: Environment, policy: Policy, num_steps: int) -> Callabl
             loss = jnp.where(alive, task.scale * after.loss, 0)
             seen = select(alive, environment.observe(after.state), observation)
             going = alive & ~(jnp.asarray(after.terminated) | after.truncated)
-            return (after.state, seen, going, terminated | (alive & after.terminated)), (
-                (observation, action, log_prob, loss, alive),
-                state,
-            )
+            carry = after.state, seen, going, terminated | (alive & after.terminated)
+            return carry, (state, observation, action, log_prob, loss, alive)
 
         state = environment.reset(key_reset, task)
         start = (state, environment.observe(state), jnp.bool_(True), jnp.bool_(False))
-        (_, final, _, terminated), (steps, states) = jax.lax.scan(
-            step, start, (noise, jax.random.split(key_steps, num_steps))
+        draws = noise, jax.random.split(key_steps, num_steps)
+        (_, final, _, terminated), (states, observations, actions, log_probs, losses, mask) = jax.lax.scan(
+            step, start, draws
         )
-        return Trajectories(*steps, terminated, final), states
+        return Trajectories(observations, actions, log_probs, losses, mask, terminated, final), states
 
     return run
 

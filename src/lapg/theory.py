@@ -34,14 +34,16 @@ def estimate_constants(
       max ‖∇log π(a|s)‖ over all visited pairs, and per learner the largest |c_m ℓ_m|.
     """
     root = jax.random.key(seed)
-    policy = problem.policy
-    if policy is None:
-        raise ValueError("estimate_constants(problem=...) needs a problem with a policy; give noise_bound as numbers.")
+    policy, sample = problem.policy, problem.sample
+    if policy is None or sample is None:
+        raise ValueError(
+            "estimate_constants(problem=...) needs a problem with a policy and inside JAX; give noise_bound as numbers."
+        )
     params = problem.init(root)
 
     def visit(task):
         key = address(root, SAMPLE, NOBODY, 0)
-        batch: Trajectories = problem.sample(key, task, params, num_trajectories)
+        batch: Trajectories = sample(key, task, params, num_trajectories)
         scores = jax.vmap(jax.vmap(jax.grad(policy.log_prob), (None, 0, 0)), (None, 0, 0))
         norms = jnp.linalg.norm(scores(params, batch.observations, batch.actions), axis=-1)
         return jnp.max(norms), jnp.max(jnp.abs(batch.losses))

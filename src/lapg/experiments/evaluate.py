@@ -61,7 +61,7 @@ def _in_jax(problem: Problem, policy: Policy, root: Any, params: np.ndarray, num
         return problem.score(task, sample(key, task, params, num))
 
     per_learner = jax.vmap(one, (None, None, 0))
-    everywhere = jax.jit(lambda *lanes: jax.lax.map(lambda x: per_learner(*x, problem.tasks), lanes))
+    everywhere = jax.jit(lambda *lanes: jax.lax.map(lambda x: per_learner(x[0], x[1], problem.tasks), lanes))
     return everywhere(jnp.asarray(params), jnp.arange(len(params)))
 
 

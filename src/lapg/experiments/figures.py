@@ -68,7 +68,7 @@ FIVE_SOFTPLUS_AGENTS = {
 CART_POLES = {
     "PG": MethodConfig("pg", 1.5e-4, kl_limit=80.0),
     "LAPG": MethodConfig("lapg", 1.5e-4, xi=XI, noise_weight=0.5),
-    "AWAPG": MethodConfig("awapg", 2e-4, threshold=80.0, kl_limit=20.0),
+    "AWAPG": MethodConfig("awapg", 2e-4, threshold=40.0, kl_limit=20.0),
     "periodic": MethodConfig("periodic", 2e-4, period=5.0, kl_limit=80.0),
 }
 MIXED_CART_POLES = {
@@ -89,7 +89,18 @@ MIXED_SYSTEMS = {
     "AWAPG": MethodConfig("awapg", 1.5e-4, decay=2e-3, threshold=10.0, kl_limit=5.0),
     "periodic": MethodConfig("periodic", 1.5e-4, period=20.0, kl_limit=80.0),
 }
-PENDULUMS = MIXED_PENDULUMS = CART_POLES
+PENDULUMS = {
+    "PG": MethodConfig("pg", 5e-6),
+    "LAPG": MethodConfig("lapg", 5e-6, xi=XI, noise_weight=0.5),
+    "AWAPG": MethodConfig("awapg", 1e-5, threshold=5.0, kl_limit=80.0),
+    "periodic": MethodConfig("periodic", 1e-5, period=3.0, kl_limit=80.0),
+}
+MIXED_PENDULUMS = {
+    "PG": MethodConfig("pg", 2e-5, kl_limit=80.0),
+    "LAPG": MethodConfig("lapg", 2.5e-6, xi=XI, noise_weight=0.5),
+    "AWAPG": MethodConfig("awapg", 1e-5, threshold=5.0, kl_limit=80.0),
+    "periodic": MethodConfig("periodic", 1e-5, period=3.0, kl_limit=80.0),
+}
 """Parallel RL: a limit on the divergence of one step (nats an episode) is among the numbers to tune, for every method."""
 
 
@@ -162,7 +173,9 @@ PARALLEL = {
     "parallel-cartpole": _parallel(
         "parallel-cartpole", "cart_pole", 2, 400, alike=CART_POLES, different=MIXED_CART_POLES
     ),
-    "parallel-pendulum": _parallel("parallel-pendulum", "pendulum", 4, 400, alike=PENDULUMS, different=MIXED_PENDULUMS),
+    "parallel-pendulum": _parallel(
+        "parallel-pendulum", "pendulum", 4, 1200, alike=PENDULUMS, different=MIXED_PENDULUMS
+    ),
     "parallel-lqr": _parallel("parallel-lqr", "linear_quadratic", 2, 600, alike=SYSTEMS, different=MIXED_SYSTEMS),
 }
 GROUPS = {"all": tuple(figure.name for figure in PAPER)} | {

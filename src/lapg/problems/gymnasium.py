@@ -106,7 +106,7 @@ def flattener(owner: str, space: Any) -> tuple[Callable[[Any], np.ndarray], int]
         )
     if isinstance(space, spaces.Box):
         return np.ravel, int(np.prod(space.shape))
-    return lambda observation: spaces.flatten(space, observation), flat.shape[0]
+    return lambda observation: spaces.flatten(space, observation), spaces.flatdim(space)
 
 
 def actor(owner: str, space: Any, num_inputs: int, **network: Any) -> tuple[Policy, Callable[[Any], Any]]:
