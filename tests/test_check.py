@@ -72,7 +72,10 @@ def hosted(change=lambda recorded: recorded):
     )
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in ("garnet", "quadratic") else pytest.param(name, marks=pytest.mark.slow) for name in BUILT_IN],
+)
 def test_built_in_problems_pass(name):
     """Oracle: they are tested on their own; raw losses of garnet lie in [0, 1] by construction."""
     bounds = {"loss_bounds": (0.0, 1.0)} if name == "garnet" else {}
