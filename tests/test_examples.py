@@ -77,3 +77,13 @@ def test_documented_code_runs(page, tmp_path):
             script.append(block)
     (tmp_path / "page.py").write_text("\n".join(script), encoding="utf-8")
     python(tmp_path, "page.py")
+
+
+def test_gymnasium_cart_pole(tmp_path):
+    """Oracle: one seed, two rounds, four learners; nobody balances longer than T."""
+    arguments = ["--rounds", 2, "--num-steps", 12, "--out", tmp_path / "out"]
+    shown = python(tmp_path, EXAMPLES / "gymnasium_cart_pole.py", *arguments)
+    assert load(tmp_path / "out").record["sent"].shape == (1, 2, 4)
+    lengths = [float(found) for found in re.findall(r"for ([\d.]+) of 12", shown)]
+    assert len(lengths) == 2
+    assert all(0 < length <= 12 for length in lengths)

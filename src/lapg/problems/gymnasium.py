@@ -105,7 +105,7 @@ def flattener(owner: str, space: Any) -> tuple[Callable[[Any], np.ndarray], int]
             f"{owner} must have observations of fixed size, got {space}; name a factory that wraps it as MODULE:FACTORY."
         )
     if isinstance(space, spaces.Box):
-        return np.ravel, int(np.prod(space.shape))
+        return (np.asarray if len(space.shape) == 1 else np.ravel), int(np.prod(space.shape))
     return lambda observation: spaces.flatten(space, observation), spaces.flatdim(space)
 
 

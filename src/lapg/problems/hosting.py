@@ -86,18 +86,18 @@ def collector(
             acted.append(jax.tree.map(for_hosts, recorded))
             actions = _unstack(jax.tree.map(for_hosts, executed))
             mask[t, alive] = True
-            going = []
-            for i in alive:
-                current[i], losses[t, i], terminated[i], truncated = pool[i].step(actions[i])
-                if not (terminated[i] or truncated):
-                    going.append(i)
-            alive = going
+            fresh, charged, over, cut = zip(*[pool[i].step(actions[i]) for i in alive], strict=True)
+            for i, observation in zip(alive, fresh, strict=True):
+                current[i] = observation
+            losses[t, alive] = np.reshape(charged, (-1, num_losses))
+            terminated[alive] = over
+            alive = [i for i, *ends in zip(alive, over, cut, strict=True) if not any(ends)]
             seen.append(_stack(current))
             _check(name, "an observation", t + 1, seen[-1])
             if not alive:
                 break
 
-        for t in np.argwhere(~np.isfinite(losses))[:1, 0]:
+        for t in np.argwhere(~np.isfinite(losses))[:1, 0].tolist():
             _check(name, "a reward", t + 1, losses[t])
         observations, actions = (jax.tree.map(over_time, *steps) for steps in (seen[:num_steps], acted))
         final, ended = jax.tree.map(for_learners, seen[-1]), for_learners(terminated)
@@ -135,7 +135,9 @@ def _stack(items: list[Any]) -> Any:
 
 
 def _unstack(tree: Any) -> Any:
-    return list(zip(*tree, strict=True)) if isinstance(tree, tuple) else tree
+    if isinstance(tree, tuple):
+        return list(zip(*tree, strict=True))
+    return tree.tolist() if tree.ndim == 1 else tree  # numbers are quicker than arrays of one
 
 
 def _check(name: str, what: str, step: int, tree: Any) -> None:
