@@ -101,7 +101,7 @@ MIXED_PENDULUMS = {
     "AWAPG": MethodConfig("awapg", 1e-5, threshold=5.0, kl_limit=80.0),
     "periodic": MethodConfig("periodic", 1e-5, period=3.0, kl_limit=80.0),
 }
-"""Parallel RL: a limit on the divergence of one step (nats an episode) is among the numbers to tune, for every method."""
+"""Parallel RL: a limit on the divergence of one step (nats an episode) is among the numbers to tune; docs/parallel.md says how unequal the budgets were."""
 
 
 def _navigation(
