@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lapg import Config, MethodConfig, ProblemConfig
-from lapg.experiments.config import build
+from lapg.experiments.build import build
 from lapg.experiments.run import make_lanes
 from lapg.runtimes import use_all_cores
 

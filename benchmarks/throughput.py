@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lapg import estimators, methods, problems
-from lapg.experiments.config import build
+from lapg.experiments.build import build
 from lapg.experiments.figures import FIGURES, lineup
 from lapg.experiments.run import make_lanes
 from lapg.runtimes import Vectorised, use_all_cores

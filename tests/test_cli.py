@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from lapg import RunError, cli, load, record
+from lapg.cli import parts
 from lapg.experiments import figures, reproduce
 from lapg.experiments.config import MethodConfig
 from lapg.ledger import upload_fraction
@@ -174,7 +175,7 @@ def test_render(place, lapg, tmp_path, fails):
 def test_list(lapg):
     """Oracle: every built-in name, from the registries, and how to name one's own."""
     printed = lapg("list")
-    names = [*cli.PROBLEMS, *cli.ESTIMATORS, *cli.METHODS, *figures.FIGURES, *figures.PRESETS]
+    names = [*parts.PROBLEMS, *parts.ESTIMATORS, *parts.METHODS, *figures.FIGURES, *figures.PRESETS]
     assert all(f" {name} " in printed for name in names)
     assert "MODULE:NAME" in printed
 

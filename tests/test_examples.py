@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from lapg import load
-from lapg.experiments.config import build, read_toml
+from lapg.experiments.build import build
+from lapg.experiments.config import read_toml
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES, DOCS = ROOT / "examples", ROOT / "docs"

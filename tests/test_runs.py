@@ -18,7 +18,8 @@ import xarray as xr
 
 from lapg import Config, EstimatorConfig, Interrupted, MethodConfig, ProblemConfig, RunError, cli, record
 from lapg.experiments import figures
-from lapg.experiments.config import build, from_dict, read_toml, to_dict
+from lapg.experiments.build import build
+from lapg.experiments.config import from_dict, read_toml, to_dict
 from lapg.experiments.run import Run, load, resume, train
 
 QUIET = {"show_progress": False, "checkpoint_seconds": 0.0}

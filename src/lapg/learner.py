@@ -51,7 +51,7 @@ def make_learner(
         )
 
     def behaviour(state: LearnerState, broadcast: Broadcast) -> Float[Array, " d"]:
-        return memory.behaviour(state.memory, broadcast.params)
+        return broadcast.params if memory.behaviour is None else memory.behaviour(state.memory, broadcast)
 
     def take_in(
         task: Task, state: LearnerState, broadcast: Broadcast, batch: PyTree

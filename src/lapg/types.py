@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 Scalar = int | float | Float[Array, ""]
 
 # Purposes of random numbers: the first entry of every address.
-SAMPLE, REPLY, SIGNAL, INIT = range(4)
+SAMPLE, REPLY, SIGNAL, INIT, SCORE = range(5)
 NOBODY = 2**32 - 1
 """The learner of an address that belongs to no learner: the controller, or a shared environment."""
 
@@ -302,7 +302,7 @@ class Memory(NamedTuple):
     """What a learner remembers of its gradients, and what it would upload: the innovation.
 
     ``init: θ → state`` · ``update: state, broadcast, θ, gradient_at → state`` · ``innovation: state, age → value, its noise`` ·
-    ``settle: state, decoded → state`` (only when sent) · ``behaviour: state, θ → θ`` to sample with. ``reuses`` says what the controller
+    ``settle: state, decoded → state`` (only when sent) · ``behaviour: state, broadcast → θ`` to sample with, where that is not θ^k itself. ``reuses`` says what the controller
     does with an upload: add it to a running aggregate (True) or apply it once (False) · ``share: state, decoded → what its next step then holds of
     this learner``.
     """
@@ -312,7 +312,7 @@ class Memory(NamedTuple):
     innovation: Callable[..., Any]
     settle: Callable[..., Any]
     reuses: bool
-    behaviour: Callable[..., Any] = lambda state, params: params
+    behaviour: Callable[..., Any] | None = None
     share: Callable[..., Any] = lambda state, decoded: decoded
 
 
@@ -385,12 +385,16 @@ class Controller(NamedTuple):
 
 
 class Method(NamedTuple):
-    """A choice of parts. ``batches``: trajectories per inner step, static; ``(N,)`` for one gradient a round."""
+    """A choice of parts. ``batches``: trajectories per inner step, static; ``(N,)`` for one gradient a round.
+
+    ``local``: learners sample at parameters of their own; θ^k is then scored on episodes that nobody learns from.
+    """
 
     learner: Learner
     controller: Controller
     compressor: Compressor
     batches: tuple[int, ...]
+    local: bool = False
 
 
 Recipe = Callable[[dict[str, Any]], Method]

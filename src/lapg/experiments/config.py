@@ -1,34 +1,17 @@
-"""Experiments as data: frozen dataclasses in, and from them the problem, the estimator and the recipe."""
+"""Experiments as data: frozen dataclasses, from Python, flags or TOML."""
 
 import dataclasses
-import functools
-import importlib
-import inspect
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal
 
-import numpy as np
-import optax
 import tyro
 
-from lapg import estimators, problems, theory
-from lapg.controller import heavy_ball, inverse_time
-from lapg.methods import METHODS, Setting
-from lapg.problems.smoothed import smoothed
-from lapg.types import Problem, Recipe, StepLimit
-
-PROBLEMS: dict[str, Callable[..., Problem]] = {name: getattr(problems, name) for name in problems.__all__}
-ESTIMATORS: dict[str, Callable[..., Any]] = {
-    name: getattr(estimators, name)
-    for name in ("gpomdp", "reinforce", "actor_critic", "deterministic", "reuse", "exact", "noisy")
-}
 Options = Annotated[dict[str, Any], tyro.conf.Suppress]
-Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -172,160 +155,6 @@ class Config:
     def seed_list(self) -> list[int]:
         """The seeds of the runs."""
         return list(range(self.first_seed, self.first_seed + self.seeds))
-
-
-class Built(NamedTuple):
-    """A configuration come to life. ``hyper`` holds the numbers that may vary between lanes without recompiling."""
-
-    problem: Problem
-    recipe: Recipe
-    hyper: dict[str, np.ndarray]
-
-
-def build(config: Config) -> Built:
-    """Builds the problem and the recipe of a configuration, and checks it by building the method once.
-
-    Raises:
-      ValueError: anything in the configuration does not fit; the message says what and how to mend it.
-    """
-    problem = build_problem(config.problem)
-    estimator = _estimator(config.estimator, problem, config.batch_size)
-    method = config.method
-    setting = Setting(
-        estimator, config.batch_size, problem.num_learners, _step_limit(method, problem), method.variance_reduction
-    )
-    if method.noise_bound == "printed":
-        method = dataclasses.replace(method, noise_bound=printed_noise_bound(problem, config))
-    factory = resolve("method", method.name, METHODS)
-    given = arguments("method", factory, dataclasses.replace(method, kl_limit=None, variance_reduction=None))
-    given["optimiser"] = _optimiser(method)
-    floats = {name: np.asarray(value, float) for name, value in given.items() if isinstance(value, float)}
-    for name, value in floats.items():
-        if not np.isfinite(value):
-            raise ValueError(f"method.{name} must be finite, got {value}; leave it out for the method's own default.")
-    static = {name: value for name, value in given.items() if name not in floats}
-
-    def recipe(hyper: dict[str, Any]) -> Any:
-        return factory(setting, **static, **hyper)
-
-    recipe({name: float(value) for name, value in floats.items()})
-    return Built(problem, recipe, floats)
-
-
-def printed_noise_bound(problem: Problem, config: Config, failure_probability: float = 0.05) -> tuple[float, ...]:
-    """σ²_m of (15) with the printed V_m of (31); G and ℓ̄_m are estimates, the maxima over 1,000 initial trajectories."""
-    score_bound, loss_bound = theory.estimate_constants(problem)
-    deviation = theory.deviation_bound(score_bound, loss_bound, problem.discount)
-    bound = theory.concentration_bound(deviation, config.batch_size, config.rounds, failure_probability)
-    return tuple(bound.tolist())
-
-
-def build_problem(config: ProblemConfig) -> Problem:
-    """The problem of a configuration.
-
-    Raises:
-      ValueError: there is no such problem, or an option does not fit it.
-    """
-    plain = dataclasses.replace(config, smoothing=None)
-    problem = call("problem", resolve("problem", config.name, PROBLEMS), plain)
-    return problem if config.smoothing is None else smoothed(problem, config.smoothing)
-
-
-def _step_limit(config: MethodConfig, problem: Problem) -> StepLimit | None:
-    if config.kl_limit is None:
-        return None
-    if problem.policy is None:
-        raise ValueError("kl_limit needs a problem with a policy, which this one has not; leave it out.")
-    return StepLimit(config.kl_limit, estimators.fisher_norm(problem.policy))
-
-
-def _estimator(config: EstimatorConfig, problem: Problem, batch_size: int) -> Any:
-    factory = resolve("estimator", config.name, ESTIMATORS)
-    offered = {
-        "policy": problem.policy,
-        "discount": problem.discount,
-        "gradient": problem.gradient,
-        "problem": problem,
-        "batch_size": batch_size,
-    }
-    wanted = {name: offered[name] for name in offered if name in inspect.signature(factory).parameters}
-    for name, value in wanted.items():
-        if value is None:
-            raise ValueError(
-                f"estimator {config.name!r} needs a problem with a known {name}, which this one has not; choose another estimator."
-            )
-    return call("estimator", functools.partial(factory, **wanted), config)
-
-
-def _optimiser(config: MethodConfig) -> Callable[..., Any]:
-    if config.optimiser == "heavy_ball":
-        return heavy_ball
-    public = {name: getattr(optax, name) for name in dir(optax) if not name.startswith("_")}
-    factory = resolve("optimiser", config.optimiser, {name: f for name, f in public.items() if callable(f)})
-    if config.momentum is not None:
-        raise ValueError(
-            f"momentum={config.momentum} goes with optimiser heavy_ball, not {config.optimiser!r}; leave it out."
-        )
-
-    def make(step_size: Any, momentum: Any = 0.0, decay: Any = 0.0) -> Any:
-        return factory(step_size if config.decay is None else inverse_time(step_size, decay))
-
-    return make
-
-
-def resolve(kind: str, name: str, known: Mapping[str, Part]) -> Part:
-    """A built-in part by its name, or a user's own as MODULE:NAME.
-
-    Raises:
-      ValueError: there is no such part.
-    """
-    if ":" not in name:
-        if name not in known:
-            near = ", ".join(sorted(known)) if len(known) < 30 else "those of optax"
-            raise ValueError(f"{kind} must be one of {near}, or your own as MODULE:NAME, got {name!r}.")
-        return known[name]
-    module, _, attribute = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{kind}={name} cannot be imported: {error}; is the module on PYTHONPATH?") from error
-
-
-def arguments(kind: str, factory: Callable[..., Any], config: Any) -> dict[str, Any]:
-    """Those fields of a part's configuration that were given, checked against what the factory takes.
-
-    Raises:
-      ValueError: the factory has no such argument.
-    """
-    fields = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
-    given = {name: value for name, value in fields.items() if name not in ("name", "options") and value is not None}
-    given |= config.options
-    signature = inspect.signature(factory).parameters
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.values()):
-        taken = [name for name, parameter in signature.items() if parameter.kind is parameter.KEYWORD_ONLY]
-        for name in given:
-            if name not in signature:
-                raise ValueError(
-                    f"{kind}.{name} is not an option of {kind} {config.name!r}; it takes {', '.join(taken)}."
-                )
-    return given
-
-
-def call(kind: str, factory: Callable[..., Part], config: Any) -> Part:
-    """Calls a factory with the given fields of its configuration.
-
-    Raises:
-      ValueError: it needs an argument that is not given.
-    """
-    given = arguments(kind, factory, config)
-    for name, parameter in inspect.signature(factory).parameters.items():
-        variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        if name not in given and parameter.default is parameter.empty and not variadic:
-            raise ValueError(
-                f"{kind} {config.name!r} needs {name}; give it in a TOML table [{kind}.options], or write a factory of your own that needs "
-                "nothing and name it as MODULE:NAME."
-            )
-    return factory(**given)
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -16,7 +16,8 @@ import xarray as xr
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lapg import record
-from lapg.experiments.config import Built, Config, build, from_dict, to_dict
+from lapg.experiments.build import Built, build
+from lapg.experiments.config import Config, from_dict, to_dict
 from lapg.runtimes import Hosted, Vectorised, runtime_of, use_all_cores, wire
 from lapg.runtimes.protocol import announce
 

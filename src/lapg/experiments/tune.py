@@ -11,8 +11,9 @@ from rich.table import Table
 
 from lapg import ledger
 from lapg.experiments import figures
+from lapg.experiments.build import build
 from lapg.experiments.compare import MARGIN, Comparison, Curve, compare
-from lapg.experiments.config import Config, MethodConfig, build
+from lapg.experiments.config import Config, MethodConfig
 from lapg.experiments.report import ROUNDS_TOLERANCE, interval, number
 from lapg.runtimes import runtime_of
 

@@ -17,6 +17,7 @@ from lapg.runtimes.protocol import Log, RunState, absorb, announce, conclude, in
 from lapg.types import (
     NOBODY,
     SAMPLE,
+    SCORE,
     Broadcast,
     LearnerState,
     Policy,
@@ -103,7 +104,8 @@ class Hosted:
         self._hypers = [jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], hypers) for i in range(self.num_lanes)]
         self._seeds = np.asarray(seeds, np.uint32)
         self._initial = [None if initial_params is None else initial_params[i] for i in range(self.num_lanes)]
-        self._batches = recipe(self._hypers[0]).batches
+        method = recipe(self._hypers[0])
+        self._batches, self._local = method.batches, method.local
         self._play = sampler(problem, policy)
 
         @jax.jit
@@ -113,6 +115,16 @@ class Hosted:
         @jax.jit
         def hear(hyper: dict[str, Any], seed: Any, state: RunState) -> Broadcast:
             return announce(recipe(hyper), jax.random.key(seed), state.controller)
+
+        @jax.jit
+        def present(seed: Any, broadcast: Broadcast) -> tuple[Any, Any]:
+            """What θ^k is scored with, where learners sample at parameters of their own."""
+
+            def one(task: Task) -> Any:
+                who = NOBODY if problem.shared else task.index
+                return address(jax.random.key(seed), SCORE, who, broadcast.round), broadcast.params
+
+            return jax.vmap(one)(problem.tasks)
 
         @partial(jax.jit, static_argnames="step")
         def behave(
@@ -143,18 +155,26 @@ class Hosted:
 
         @jax.jit
         def finish(
-            hyper: dict[str, Any], seed: Any, state: RunState, broadcast: Broadcast, params: Any, recorded: Recorded
+            hyper: dict[str, Any],
+            seed: Any,
+            state: RunState,
+            broadcast: Broadcast,
+            params: Any,
+            recorded: Recorded,
+            scored: Recorded | None,
         ) -> tuple[RunState, Log]:
             method = recipe(hyper)
 
-            def one(task: Task, state: LearnerState, params: Any, recorded: Recorded) -> Any:
+            def one(task: Task, state: LearnerState, params: Any, recorded: Recorded, scored: Recorded | None) -> Any:
                 batch = to_batch(policy, task, params, recorded)
-                return reply(method, problem, jax.random.key(seed), task, state, broadcast, batch)
+                own = None if scored is None else to_batch(policy, task, broadcast.params, scored)
+                return reply(method, problem, jax.random.key(seed), task, state, broadcast, batch, own)
 
-            learners, replies = jax.vmap(one)(problem.tasks, state.learners, params, recorded)
+            learners, replies = jax.vmap(one)(problem.tasks, state.learners, params, recorded, scored)
             return conclude(method, state.controller, learners, replies)
 
-        self._start, self._hear, self._behave, self._take_in, self._finish = start, hear, behave, take_in, finish
+        self._start, self._hear, self._present = start, hear, present
+        self._behave, self._take_in, self._finish = behave, take_in, finish
 
     def start(self) -> RunState:
         """The state of all lanes before round 0."""
@@ -191,13 +211,14 @@ class Hosted:
     def _play_round(self, hyper: dict[str, Any], seed: Any, state: RunState) -> tuple[RunState, Log]:
         *inner, last = self._batches
         broadcast = self._hear(hyper, seed, state)
+        scored = self._play(*self._present(seed, broadcast), last) if self._local else None
         for step, num in enumerate(inner):
             keys, params = self._behave(hyper, seed, state.learners, broadcast, step=step)
             recorded = self._play(keys, params, num)
             learners = self._take_in(hyper, seed, state.learners, broadcast, params, recorded, step=step)
             state = RunState(state.controller, learners)
         keys, params = self._behave(hyper, seed, state.learners, broadcast, step=len(inner))
-        return self._finish(hyper, seed, state, broadcast, params, self._play(keys, params, last))
+        return self._finish(hyper, seed, state, broadcast, params, self._play(keys, params, last), scored)
 
     def lane(self, state: RunState, index: int) -> RunState:
         """The state of one lane."""

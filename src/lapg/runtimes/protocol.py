@@ -12,6 +12,7 @@ from lapg.types import (
     NOBODY,
     REPLY,
     SAMPLE,
+    SCORE,
     SIGNAL,
     Broadcast,
     ControllerState,
@@ -58,7 +59,14 @@ def initialise(
 
 
 def sample_batch(
-    problem: Problem, root: Key[Array, ""], task: Task, params: Float[Array, " d"], round: Any, step: int, num: int
+    problem: Problem,
+    root: Key[Array, ""],
+    task: Task,
+    params: Float[Array, " d"],
+    round: Any,
+    step: int,
+    num: int,
+    purpose: int = SAMPLE,
 ) -> PyTree:
     """The batch of one learner and inner step. With shared samples the address names nobody, so everybody sees the same.
 
@@ -68,7 +76,7 @@ def sample_batch(
     if problem.sample is None:
         raise ValueError("runtime must be lapg.runtimes.Hosted for a problem outside JAX, which has no sample.")
     who = NOBODY if problem.shared else task.index
-    return problem.sample(address(root, SAMPLE, who, round, step), task, params, num)
+    return problem.sample(address(root, purpose, who, round, step), task, params, num)
 
 
 class Reply(eqx.Module):
@@ -82,8 +90,11 @@ class Reply(eqx.Module):
 def play_learner(
     method: Method, problem: Problem, root: Key[Array, ""], task: Task, state: LearnerState, broadcast: Broadcast
 ) -> tuple[LearnerState, Reply]:
-    """One learner's round: samples and takes in, as often as the method says. Scores are those of the last batch."""
+    """One learner's round: samples and takes in, as often as the method says. Scores are those of the last batch, or θ^k's own."""
     *inner, last = method.batches
+    scored = None
+    if method.local:
+        scored = sample_batch(problem, root, task, broadcast.params, broadcast.round, 0, last, SCORE)
 
     def draw(step: int, num: int) -> PyTree:
         params = method.learner.behaviour(state, broadcast)
@@ -91,7 +102,7 @@ def play_learner(
 
     for step, num in enumerate(inner):
         state = absorb(method, root, task, state, broadcast, step, draw(step, num))
-    return reply(method, problem, root, task, state, broadcast, draw(len(inner), last))
+    return reply(method, problem, root, task, state, broadcast, draw(len(inner), last), scored)
 
 
 def absorb(
@@ -116,11 +127,12 @@ def reply(
     state: LearnerState,
     broadcast: Broadcast,
     batch: PyTree,
+    scored: PyTree = None,
 ) -> tuple[LearnerState, Reply]:
-    """Takes in the last batch and answers the controller."""
+    """Takes in the last batch and answers the controller; ``scored`` is θ^k's own batch where learners are `lapg.types.Method.local`."""
     key = address(root, REPLY, state.index, broadcast.round, len(method.batches) - 1)
     state, upload, log = method.learner.reply(key, task, state, broadcast, batch)
-    return state, Reply(upload, log, problem.score(task, batch))
+    return state, Reply(upload, log, problem.score(task, batch if scored is None else scored))
 
 
 def announce(method: Method, root: Key[Array, ""], state: ControllerState) -> Broadcast:

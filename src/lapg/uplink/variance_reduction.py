@@ -26,6 +26,7 @@ def _reduced(
 ) -> Memory:
     """``memory`` (None: `fresh`), given what ``step`` makes of every gradient in place of the gradient itself."""
     inner = memory or fresh()
+    behaviour = inner.behaviour
 
     def init(params: Float[Array, " d"]) -> Any:
         zeros = jnp.zeros_like(params)
@@ -45,7 +46,7 @@ def _reduced(
         innovation=lambda state, age: inner.innovation(state[1], age),
         settle=lambda state, decoded: (state[0], inner.settle(state[1], decoded)),
         reuses=inner.reuses,
-        behaviour=lambda state, params: inner.behaviour(state[1], params),
+        behaviour=None if behaviour is None else lambda state, broadcast: behaviour(state[1], broadcast),
         share=lambda state, decoded: inner.share(state[1], decoded),
     )
 

@@ -1,0 +1,53 @@
+"""The command line: parses, calls the experiments, prints; nothing else."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tyro
+
+from lapg.cli.figures import reproduce, tune
+from lapg.cli.parts import check_env, list_parts
+from lapg.cli.results import evaluate, render, report
+from lapg.cli.train import config_file, train_command
+from lapg.experiments.config import Config
+from lapg.experiments.run import Interrupted
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point. Exit status: 0 done, 1 the disk failed, 2 bad input, 130 interrupted with everything saved."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        default = config_file(arguments) if arguments[:1] == ["train"] else Config()
+        commands: dict[str, Callable[..., Any]] = {
+            "reproduce": reproduce,
+            "train": train_command(default),
+            "evaluate": evaluate,
+            "report": report,
+            "render": render,
+            "tune": tune,
+            "check-env": check_env,
+            "list": list_parts,
+        }
+        tyro.extras.subcommand_cli_from_dict(
+            commands,
+            prog="lapg",
+            description="Communication-efficient distributed reinforcement learning.",
+            args=arguments,
+        )
+    except Interrupted as stop:
+        again = "the same command" if arguments[0] == "reproduce" else f"lapg train --resume {stop.path}"
+        _fail(f"{stop}; continue with {again}", 130)
+    except KeyboardInterrupt:
+        _fail("stopped; everything up to the last checkpoint is saved", 130)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stderr.close()
+    except OSError as error:
+        _fail(f"{error.filename or 'file'}: {error.strerror or error}; free some space or choose another --out.", 1)
+    except ValueError as error:
+        _fail(str(error), 2)
+
+
+def _fail(message: str, status: int) -> None:
+    print(f"lapg: {message}", file=sys.stderr)
+    raise SystemExit(status)

@@ -1,0 +1,5 @@
+"""``python -m lapg.cli``."""
+
+from lapg.cli import main
+
+main()

@@ -1,0 +1,53 @@
+"""Commands that reproduce and tune ready-made experiments."""
+
+from pathlib import Path
+from typing import Literal
+
+from lapg.cli.terminal import Positional, console
+from lapg.experiments import figures
+from lapg.experiments import tune as tuning
+from lapg.experiments.reproduce import reproduce as reproduce_figures
+from lapg.runtimes import use_all_cores
+
+FigureName = Literal[
+    "fig3", "fig4", "fig5", "fig6", "fig7", "all", "parallel-cartpole", "parallel-pendulum", "parallel-lqr"
+]
+
+
+def _chosen(figure: FigureName) -> tuple[str, ...]:
+    return figures.GROUPS.get(figure, (figure,))
+
+
+def reproduce(
+    figure: Positional[FigureName],
+    preset: tuple[figures.Preset, ...] = ("recommended",),
+    seeds: int | None = None,
+    rounds: int | None = None,
+    out: Path = Path("runs/reproduce"),
+) -> None:
+    """Reproduce a figure of the paper, or an experiment like it: train its line-up, draw the picture, print the table and the verdicts.
+
+    Results go to OUT/FIGURE-PRESET. Calling again continues where an earlier call stopped; finished runs are kept and only reported.
+
+    Args:
+      figure: fig3 to fig7, or all; or a problem of parallel RL, with learners that are alike and with ones that differ.
+      preset: literal (the equations word by word), paper (what the paper most plausibly ran) or recommended; several may be given.
+      seeds: Monte Carlo runs; 10 unless told.
+      rounds: K; enough by the protocol unless told.
+      out: directory for the results.
+    """
+    use_all_cores()
+    reproduce_figures(_chosen(figure), preset, out, seeds=seeds, rounds=rounds, console=console)
+
+
+def tune(figure: Positional[FigureName], preset: figures.Preset = "recommended", rounds: int | None = None) -> None:
+    """Print the tuning sweeps behind a preset: every method, equal budgets, seeds 1000-1004.
+
+    Args:
+      figure: fig3 to fig7, or all.
+      preset: whose estimator and methods are tuned.
+      rounds: K; as reported unless told.
+    """
+    use_all_cores()
+    for name in _chosen(figure):
+        tuning.tune(figures.FIGURES[name], preset, rounds=rounds, console=console)

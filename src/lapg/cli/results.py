@@ -1,0 +1,79 @@
+"""Commands that look at finished runs."""
+
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from lapg.cli.terminal import Positional, console
+from lapg.experiments.evaluate import evaluate as evaluate_run
+from lapg.experiments.evaluate import render as render_run
+from lapg.experiments.reproduce import CONTENTS, summarise, summarise_runs
+from lapg.experiments.run import load
+
+
+def evaluate(run: Positional[Path], episodes: int = 100, seed: int = 0) -> None:
+    """Measure a trained policy on fresh episodes, stochastic and greedy.
+
+    Args:
+      run: directory of a run.
+      episodes: per learner and trained seed.
+      seed: of the fresh episodes.
+    """
+    returns = evaluate_run(load(run), episodes, seed)
+    table = Table("policy", "scaled return", "raw return", "raw discounted return", title=f"{run}, {episodes} episodes")
+    for mode in returns["mode"].values:
+        cells = []
+        for name in ("return_scaled", "return_raw", "discounted_return_raw"):
+            by_seed = returns[name].sel(mode=mode).mean("learner").values
+            error = by_seed.std(ddof=1) / np.sqrt(len(by_seed)) if len(by_seed) > 1 else float("nan")
+            cells.append(f"{by_seed.mean():.3f} ± {error:.3f}")
+        table.add_row(str(mode), *cells)
+    console.print(table)
+    console.print("mean over learners and trained seeds ± standard error over seeds")
+
+
+def report(runs: Positional[tuple[Path, ...]], reference: str | None = None, out: Path = Path("runs/report")) -> None:
+    """Draw figures and tables again from records alone.
+
+    Args:
+      runs: directories of reproduced figures (each reported in place), or directories of runs to compare with each other.
+      reference: which run is the reference of a comparison, by directory name; the one whose method is pg unless told.
+      out: new directory for the report of a comparison of runs.
+    """
+    together = [path for path in runs if not (path / CONTENTS).is_file()]
+    for path in runs:
+        if path not in together:
+            summarise(path, console)
+    if not together:
+        return
+    loaded = {path.name: load(path) for path in together}
+    if len(loaded) < len(together):
+        raise ValueError("runs must have directories of different names, so that the report can tell them apart.")
+    reference = reference or next((name for name, run in loaded.items() if run.config.method.name == "pg"), None)
+    if reference not in loaded:
+        raise ValueError(
+            "a comparison needs a run of pg among RUNS, or --reference NAME, one of " + ", ".join(loaded) + "."
+        )
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"out={out} must be a new directory, but there is something in it; choose another name.")
+    out.mkdir(parents=True, exist_ok=True)
+    summarise_runs(loaded, out, console, title="Comparison", claims={}, reference=reference)
+
+
+def render(
+    run: Positional[Path], out: Path | None = None, seed: int | None = None, episode: int = 0, stochastic: bool = False
+) -> None:
+    """Draw an episode under the learned policy as an animated GIF.
+
+    Args:
+      run: directory of a run.
+      out: new GIF file; RUN/episode-EPISODE.gif unless told.
+      seed: which trained seed; the first unless told.
+      episode: which fresh episode.
+      stochastic: sample actions instead of taking the most probable ones.
+    """
+    target = out or run / f"episode-{episode}.gif"
+    console.print(
+        f"drawn: {render_run(load(run), target, seed=seed, episode=episode, stochastic=stochastic)}", soft_wrap=True
+    )

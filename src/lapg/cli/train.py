@@ -1,0 +1,75 @@
+"""The command that trains."""
+
+from argparse import ArgumentError, ArgumentParser
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from lapg.cli.terminal import console
+from lapg.experiments.config import Config, read_toml
+from lapg.experiments.run import Watcher, default_out, load
+from lapg.experiments.run import resume as resume_run
+from lapg.experiments.run import train as train_run
+
+
+def train_command(default: Config) -> Callable[..., None]:
+    """The command, with the settings that it starts from."""
+
+    def train(
+        settings: Annotated[Config, tyro.conf.arg(name="")] = default,
+        config: Path | None = None,
+        out: Path | None = None,
+        resume: Path | None = None,
+        init_from: Path | None = None,
+        tensorboard: bool = False,
+    ) -> None:
+        """Train one method on one problem over several seeds.
+
+        For example:
+          lapg train --method.name lapg --method.noise-weight 1 --problem.scales 1 0.5 --rounds 2000
+          lapg train --config experiment.toml --seeds 20        (what the file says, with more seeds)
+          lapg train --resume runs/lapg-20260101-120000
+
+        Args:
+          settings: the experiment.
+          config: TOML file with settings; flags override it.
+          out: new directory for the run; runs/METHOD-DATE-TIME unless told.
+          resume: directory of an interrupted run to finish; everything else is taken from there.
+          init_from: run whose final parameters this one starts from.
+          tensorboard: also write scalars to OUT/tensorboard (extra `tensorboard`).
+        """
+        target = resume or out or default_out(settings)
+        watchers: tuple[Watcher, ...] = ()
+        if tensorboard:
+            from lapg.experiments.tensorboard import tensorboard as board
+
+            watchers = (board(target / "tensorboard"),)
+        if resume is not None:
+            if settings != default or out or init_from or config:
+                raise ValueError("--resume takes all settings from the run; leave the other options out.")
+            run = resume_run(resume, watchers=watchers)
+        else:
+            source = None if init_from is None else load(init_from)
+            run = train_run(settings, target, init_from=source, watchers=watchers)
+        last = run.record.isel(round=slice(-max(1, run.config.rounds // 20), None))
+        console.print(
+            f"score {float(last['score_scaled'].mean()):.4f} (last 5 % of the rounds)   "
+            f"uploads {int(run.record['sent'].sum(('round', 'learner')).mean())} of {run.config.rounds * run.record.sizes['learner']} a seed   "
+            f"run: {run.path}",
+            soft_wrap=True,
+        )
+
+    return train
+
+
+def config_file(arguments: Sequence[str]) -> Config:
+    """The settings of `train`'s TOML file, so that flags override them."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config", type=Path)
+    try:
+        found = parser.parse_known_args(arguments)[0].config
+    except ArgumentError:  # --config without a file; the real parser says so
+        return Config()
+    return read_toml(found) if found is not None else Config()
