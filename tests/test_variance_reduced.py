@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lapg import estimators, methods
-from lapg.methods import heavy_ball
+from lapg.controller import heavy_ball
 from lapg.problems import garnet, quadratic
 from lapg.types import Broadcast
 from lapg.uplink import memories, triggers
