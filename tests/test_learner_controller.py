@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from lapg import estimators, methods
-from lapg.controller import make_controller
+from lapg.controller import heavy_ball, make_controller
 from lapg.learner import make_learner
-from lapg.methods import heavy_ball
 from lapg.problems import quadratic
 from lapg.types import Broadcast, Estimate, Estimator, Method
 from lapg.uplink import memories, triggers
@@ -130,7 +129,7 @@ def test_non_finite_innovations_stay_at_home(problem, recipe):
 
 def test_silence_costs_nothing():
     """Oracle: two rounds of one learner: a first upload of 4 float64 and a float64 report, then silence: zeros, no bits, age 1."""
-    trigger = triggers.age_weighted(1e9, max_age=None)
+    trigger = triggers.age_weighted(1e9, num_learners=2, max_age=None)
     estimator = estimators.stateless(lambda task, params, batch: Estimate(params + 1, jnp.ones(()), jnp.ones(())))
     learner = make_learner(estimator, memories.accumulator(), identity(), trigger)
     task = jax.tree.map(lambda leaf: leaf[0], quadratic(num_learners=1, dimension=4).tasks)

@@ -175,7 +175,10 @@ def test_strict_is_silent_at_zero():
     ("trigger", "state"),
     [
         (lazily(max_age=3), ()),
-        (triggers.age_weighted(1.0, max_age=3), triggers.Window(jnp.zeros(()), jnp.int32(0))),
+        (
+            triggers.age_weighted(1.0, num_learners=2, max_age=3),
+            triggers.Window(jnp.zeros(()), jnp.int32(0), jnp.bool_(True)),
+        ),
         (triggers.periodic(2.5), ()),
     ],
 )
@@ -203,15 +206,15 @@ def test_random_fires_at_its_rate(problem, setting):
 
 
 def test_periodic_uploads_every_period(problem, setting):
-    """Oracle: rounds 0, 4, 8, ..."""
+    """Oracle: rounds 3, 7, 11; nobody waits for an accumulating learner in round 0."""
     _, logs = player(lambda hyper: methods.periodic(setting, step_size=0.01, **hyper), problem, 13)({"period": 4.0})
-    np.testing.assert_array_equal(logs.sent, (np.arange(13) % 4 == 0)[:, None].repeat(LEARNERS, 1))
+    np.testing.assert_array_equal(logs.sent, (np.arange(13) % 4 == 3)[:, None].repeat(LEARNERS, 1))
 
 
 def test_age_weighted_report_by_hand():
     """Oracle: windows 5, (5 + 13)/2; the scale is the sum of the last reports; left is age · ‖E‖, right κ · scale, >= fires."""
-    trigger = triggers.age_weighted(2.0, scale="report", max_age=None)
-    window = trigger.init(jnp.zeros(2))
+    trigger = triggers.age_weighted(2.0, num_learners=2, scale="report", max_age=None)
+    window = trigger.settle(trigger.init(jnp.zeros(2)), None)
     window, first = decide(trigger, state=window, gradient=(3.0, 4.0), signal=6.0, age=2)
     assert (float(first.left), float(first.right), bool(first.fires), float(first.report)) == (10.0, 12.0, False, 5.0)
     window, second = decide(trigger, state=window, gradient=(5.0, 12.0), signal=7.5, age=3)
@@ -234,9 +237,17 @@ def test_age_weighted_report_by_hand():
         assert float(trigger.signal(jax.random.key(0), state)) == scale
 
 
+def test_age_weighted_before_the_first_upload():
+    """Oracle: κ = 2, M = 2, own mean 5: the right side is 2 · max(signal, 10), and 2 · signal once it has uploaded."""
+    trigger = triggers.age_weighted(2.0, num_learners=2)
+    start = trigger.init(jnp.zeros(2))
+    for state, signal, right in ((start, 0.0, 20.0), (start, 12.0, 24.0), (trigger.settle(start, None), 3.0, 6.0)):
+        assert float(decide(trigger, state=state, gradient=(3.0, 4.0), signal=signal)[1].right) == right
+
+
 def test_age_weighted_step_by_hand():
     """Oracle: running mean of ‖Δθ‖/α, starting at the first one: 5/.5 = 10, then .8 · 10 + .2 · 20; nothing is reported."""
-    trigger = triggers.age_weighted(1.0, scale="step", step_size=0.5, decay=0.8)
+    trigger = triggers.age_weighted(1.0, num_learners=2, scale="step", step_size=0.5, decay=0.8)
     state = trigger.controller_init(jnp.zeros(2), 2)
     arrival = Arrival(jnp.zeros(2), jnp.asarray([True, False]), ())
     for move, scale in (((3.0, 4.0), 10.0), ((6.0, 8.0), 12.0), ((0.0, 0.0), 9.6)):
@@ -274,11 +285,23 @@ def test_identity_travels_unchanged(dtype):
         (lambda: lazily(step_size=0.0), r"step_size=\.\.\.\) must be > 0, got 0\.0"),
         (lambda: lazily(noise_bound=jnp.ones(3)), r"one entry per learner, 2, got \(3,\)"),
         (lambda: lazily(max_age=0), r"lazy\(max_age=\.\.\.\) must be >= 1 or none, got 0"),
-        (lambda: triggers.age_weighted(0.0), r"threshold=\.\.\.\) must be > 0, got 0\.0"),
-        (lambda: triggers.age_weighted(1.0, step_size=-1.0), r"step_size=\.\.\.\) must be > 0, got -1\.0"),
-        (lambda: triggers.age_weighted(1.0, scale="loud"), r"scale=\.\.\.\) must be 'report' or 'step', got 'loud'"),
-        (lambda: triggers.age_weighted(1.0, decay=1.0), r"decay=\.\.\.\) must lie in \[0, 1\), got 1\.0"),
-        (lambda: triggers.age_weighted(1.0, max_age=0), r"age_weighted\(max_age=\.\.\.\) must be >= 1 or none, got 0"),
+        (lambda: triggers.age_weighted(0.0, num_learners=2), r"threshold=\.\.\.\) must be > 0, got 0\.0"),
+        (
+            lambda: triggers.age_weighted(1.0, num_learners=2, step_size=-1.0),
+            r"step_size=\.\.\.\) must be > 0, got -1\.0",
+        ),
+        (
+            lambda: triggers.age_weighted(1.0, num_learners=2, scale="loud"),
+            r"scale=\.\.\.\) must be 'report' or 'step', got 'loud'",
+        ),
+        (
+            lambda: triggers.age_weighted(1.0, num_learners=2, decay=1.0),
+            r"decay=\.\.\.\) must lie in \[0, 1\), got 1\.0",
+        ),
+        (
+            lambda: triggers.age_weighted(1.0, num_learners=2, max_age=0),
+            r"age_weighted\(max_age=\.\.\.\) must be >= 1 or none, got 0",
+        ),
         (lambda: memories.running_average(0.0), r"weight=\.\.\.\) must lie in \(0, 1\], got 0\.0"),
         (lambda: memories.running_average(1.5), r"weight=\.\.\.\) must lie in \(0, 1\], got 1\.5"),
         (

@@ -41,8 +41,8 @@ def make_learner(
 ) -> Learner:
     """Puts the parts of learner m together; ``length`` is that of a `lapg.types.StepLimit`, where there is one.
 
-    A learner that has never uploaded does so whatever its trigger says (round 0, a rejoin, a resync); one whose innovation is not finite does not
-    upload, and its log says so.
+    With a memory that reuses, a learner that has never uploaded does so whatever its trigger says (round 0, a rejoin, a resync): the aggregate needs its
+    share. One whose innovation is not finite does not upload, and its log says so.
     """
 
     def init(key: Key[Array, ""], index: Int[Array, ""], params: Float[Array, " d"]) -> LearnerState:
@@ -86,7 +86,7 @@ def make_learner(
         trigger_state, decision = trigger.update(key_trigger, state.trigger, candidate, gradient_at)
 
         finite = jnp.all(jnp.isfinite(innovation))
-        sent = (decision.fires | (state.sent_round < 0)) & finite
+        sent = (decision.fires | (memory.reuses & (state.sent_round < 0))) & finite
         measured = () if length is None else length(params, batch, memory.share(state.memory, decoded))
         payload = (message, (decision.report, measured))
         message, report = select(sent, payload, jax.tree.map(jnp.zeros_like, payload))

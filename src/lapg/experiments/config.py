@@ -105,21 +105,23 @@ class MethodConfig:
     strict: bool | None = None
     """lapg: '>' (default) or the paper's '>='."""
     threshold: float | None = None
-    """awapg: κ; larger uploads less."""
+    """scout, awapg: κ; larger uploads less."""
     scale: Literal["report", "step"] | None = None
-    """awapg: where the scale comes from."""
+    """scout, awapg: where the scale comes from."""
     period: float | None = None
     """periodic: rounds between uploads."""
     rate: float | None = None
     """random: probability of an upload."""
     memory: Literal["fresh", "lagged", "average", "accumulate"] | None = None
     """periodic, random: what is uploaded."""
+    look_ahead: float | None = None
+    """scout, and periodic or random with memory accumulate: learners take steps of their own between uploads, b times the controller's."""
     kl_limit: float | None = None
     """Largest predicted divergence of the policy in one step, in nats an episode; every upload then carries one more number."""
     variance_reduction: Literal["storm", "snapshot"] | None = None
     """Gradients made less noisy with importance-weighted ones at earlier parameters, before the method's own memory takes them in."""
     max_age: int | None = None
-    """lapg, awapg: rounds after which a learner uploads in any case."""
+    """lapg, scout, awapg: rounds after which a learner uploads in any case."""
     options: Options = field(default_factory=dict)
     """Any further arguments of the recipe; from a TOML table [method.options]."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from lapg.methods.adaptive import awapg
+from lapg.methods.adaptive import awapg, scout
 from lapg.methods.assembly import REDUCTIONS, MemoryName, Optimiser, Setting, assemble, make_memory
 from lapg.methods.controls import never, periodic, random
 from lapg.methods.paper import lapg, pg
@@ -22,11 +22,13 @@ __all__ = [
     "periodic",
     "pg",
     "random",
+    "scout",
 ]
 
 METHODS: dict[str, Callable[..., Any]] = {
     "pg": pg,
     "lapg": lapg,
+    "scout": scout,
     "awapg": awapg,
     "periodic": periodic,
     "random": random,

@@ -1,9 +1,39 @@
-"""Our own methods: uploads that follow what a learner has to say."""
+"""Our own methods: learners upload when they have come far."""
 
 from lapg.controller import heavy_ball
-from lapg.methods.assembly import Optimiser, Setting, assemble
+from lapg.methods.assembly import Optimiser, Setting, assemble, local_steps
 from lapg.types import Method, Scalar
 from lapg.uplink import memories, triggers
+
+
+def scout(
+    setting: Setting,
+    *,
+    step_size: Scalar,
+    momentum: Scalar = 0.0,
+    decay: Scalar = 0.0,
+    threshold: Scalar = 2560.0,
+    look_ahead: Scalar | None = 1.0,
+    scale: triggers.Scale = "report",
+    max_age: int | None = None,
+    optimiser: Optimiser = heavy_ball,
+) -> Method:
+    """Learners scout ahead along their own gradients and report when they have been away for long and come far; the recommended method.
+
+    Gradients come together at the learner, E ← E + g, and it samples where they lead, at θ^k − b·α_k/(1−β)·E. It uploads E when age · size passes a
+    threshold (`lapg.uplink.triggers.age_weighted`), and the controller steps with what arrives. With a compressor, what a message lost stays in E, and
+    so the learner stays where it was.
+
+    Args:
+      threshold: κ; larger uploads less.
+      look_ahead: b; 1 steps as far as the controller will, M as if all learners measured the same; None stays at θ^k.
+      scale, max_age: see `lapg.uplink.triggers.age_weighted`.
+    """
+    trigger = triggers.age_weighted(
+        threshold, num_learners=setting.num_learners, scale=scale, step_size=step_size, max_age=max_age
+    )
+    memory = memories.accumulator(local_steps(look_ahead, step_size, momentum, decay))
+    return assemble(setting, memory, trigger, optimiser(step_size, momentum, decay))
 
 
 def awapg(
@@ -17,9 +47,15 @@ def awapg(
     max_age: int | None = 200,
     optimiser: Optimiser = heavy_ball,
 ) -> Method:
-    """Age-weighted accumulated policy gradient, the recommended method.
-
-    Gradients come together at the learner, which uploads their sum when age · size passes a threshold (`lapg.uplink.triggers.age_weighted`).
-    """
-    trigger = triggers.age_weighted(threshold, scale=scale, step_size=step_size, max_age=max_age)
-    return assemble(setting, memories.accumulator(), trigger, optimiser(step_size, momentum, decay))
+    """Age-weighted accumulated policy gradient: `scout` without steps of the learners' own, so that everybody samples at θ^k."""
+    return scout(
+        setting,
+        step_size=step_size,
+        momentum=momentum,
+        decay=decay,
+        threshold=threshold,
+        look_ahead=None,
+        scale=scale,
+        max_age=max_age,
+        optimiser=optimiser,
+    )

@@ -1,11 +1,11 @@
 """What all recipes share: the setting, the one way to a Method, memories by name."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import optax
 
-from lapg.controller import limit_step, make_controller
+from lapg.controller import inverse_time, limit_step, make_controller
 from lapg.learner import make_learner
 from lapg.types import Compressor, Estimator, Memory, Method, Scalar, StepLimit, Trigger
 from lapg.uplink import memories
@@ -63,13 +63,28 @@ def assemble(
     )
 
 
-def make_memory(name: MemoryName, average_weight: Scalar = 0.1) -> Memory:
-    """A memory by name: ``fresh``, ``lagged``, ``average`` (running, weight η) or ``accumulate``."""
+def local_steps(
+    look_ahead: Scalar | None, step_size: Scalar, momentum: Scalar, decay: Scalar
+) -> Callable[[Any], Any] | None:
+    """Step sizes of the learners' own steps, in units b of what the controller makes of an upload in the end, α_k/(1−β); None: no such steps."""
+    return None if look_ahead is None else inverse_time(look_ahead * step_size / (1 - momentum), decay)
+
+
+def make_memory(
+    name: MemoryName, average_weight: Scalar = 0.1, local_step: Callable[[Any], Any] | None = None
+) -> Memory:
+    """A memory by name: ``fresh``, ``lagged``, ``average`` (running, weight η) or ``accumulate``.
+
+    Raises:
+      ValueError: an unknown name, or local steps with a memory that does not accumulate.
+    """
+    if local_step is not None and name != "accumulate":
+        raise ValueError(f"look_ahead goes with memory 'accumulate', not {name!r}; leave it out.")
     choices = {
         "fresh": memories.fresh,
         "lagged": memories.lagged,
         "average": lambda: memories.running_average(average_weight),
-        "accumulate": memories.accumulator,
+        "accumulate": lambda: memories.accumulator(local_step),
     }
     if name not in choices:
         raise ValueError(f"memory must be one of {', '.join(choices)}, got {name!r}.")

@@ -1,7 +1,7 @@
 """Controls: uploads that know nothing of what they carry."""
 
 from lapg.controller import heavy_ball
-from lapg.methods.assembly import MemoryName, Optimiser, Setting, assemble, make_memory
+from lapg.methods.assembly import MemoryName, Optimiser, Setting, assemble, local_steps, make_memory
 from lapg.types import Method, Scalar
 from lapg.uplink import memories, triggers
 
@@ -14,12 +14,16 @@ def periodic(
     decay: Scalar = 0.0,
     period: Scalar = 10.0,
     memory: MemoryName = "accumulate",
+    look_ahead: Scalar | None = None,
     average_weight: Scalar = 0.1,
     optimiser: Optimiser = heavy_ball,
 ) -> Method:
     """Control: uploads every ``period`` rounds. With ``accumulate`` it is PG with larger batches and rarer steps."""
     return assemble(
-        setting, make_memory(memory, average_weight), triggers.periodic(period), optimiser(step_size, momentum, decay)
+        setting,
+        make_memory(memory, average_weight, local_steps(look_ahead, step_size, momentum, decay)),
+        triggers.periodic(period),
+        optimiser(step_size, momentum, decay),
     )
 
 
@@ -31,12 +35,16 @@ def random(
     decay: Scalar = 0.0,
     rate: Scalar = 0.1,
     memory: MemoryName = "accumulate",
+    look_ahead: Scalar | None = None,
     average_weight: Scalar = 0.1,
     optimiser: Optimiser = heavy_ball,
 ) -> Method:
     """Control: every learner uploads with probability ``rate``."""
     return assemble(
-        setting, make_memory(memory, average_weight), triggers.random(rate), optimiser(step_size, momentum, decay)
+        setting,
+        make_memory(memory, average_weight, local_steps(look_ahead, step_size, momentum, decay)),
+        triggers.random(rate),
+        optimiser(step_size, momentum, decay),
     )
 
 

@@ -51,9 +51,22 @@ def fresh() -> Memory:
     return _residual(lambda state, estimate: Residual(estimate.gradient, estimate.noise))
 
 
-def accumulator() -> Memory:
-    """E ← E + g every round; an upload hands over the whole of E. Nothing is ever lost, only late."""
-    return _residual(lambda state, estimate: Residual(state.value + estimate.gradient, state.noise + estimate.noise))
+def accumulator(local_step: Callable[[Int[Array, ""]], Scalar] | None = None) -> Memory:
+    """E ← E + g every round; an upload hands over the whole of E. Nothing is ever lost, only late.
+
+    Args:
+      local_step: round → step size of the learner's own steps: it samples at θ^k − step · E, where its gradients would have taken it, in place of θ^k.
+        With the controller's step times M, and everybody uploading in the same rounds, that is local SGD with averaging (FedAvg).
+    Source: for local steps McMahan et al., arXiv 1602.05629.
+    """
+    memory = _residual(lambda state, estimate: Residual(state.value + estimate.gradient, state.noise + estimate.noise))
+    if local_step is None:
+        return memory
+
+    def behaviour(state: Residual, broadcast: Broadcast) -> Float[Array, " d"]:
+        return broadcast.params - jnp.asarray(local_step(broadcast.round), state.value.dtype) * state.value
+
+    return memory._replace(behaviour=behaviour)
 
 
 def _tracked(weight: Scalar, innovation_noise: Callable[[Float[Array, ""], Int[Array, ""]], Any]) -> Memory:

@@ -1,4 +1,4 @@
-"""When to upload. A learner that has never uploaded does so in any case; that is round 0, and it is counted."""
+"""When to upload. Where shares are reused, a learner that has never uploaded does so in any case; that is round 0, and it is counted."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -130,15 +130,17 @@ def lazy(
 
 
 class Window(eqx.Module):
-    """Since the last upload: Σ‖g‖ and the number of gradients."""
+    """Since the last upload: Σ‖g‖ and the number of gradients; and whether there has been one."""
 
     total: Float[Array, ""]
     count: Int[Array, ""]
+    sent: Bool[Array, ""]
 
 
 def age_weighted(
     threshold: Scalar,
     *,
+    num_learners: int,
     scale: Scale = "report",
     step_size: Scalar = 1.0,
     max_age: int | None = 200,
@@ -147,10 +149,12 @@ def age_weighted(
     """Uploads when what has come together is large *and* old: age · ‖innovation‖ >= κ · scale.
 
     For an accumulated innovation, age · ‖E‖ grows like age² under steady drift and like age^{3/2} under noise, so a learner's rate follows the size of
-    its own gradients. The scale is in units of one round's gradient and honest: it is made of what has arrived.
+    its own gradients. The scale is in units of one round's gradient and honest: it is made of what has arrived. Until its first upload a learner takes
+    the others for equals, and waits for M times its own mean ‖g‖ where the scale is smaller.
 
     Args:
       threshold: κ; larger is lazier. Dimensionless.
+      num_learners: M.
       scale: ``report``: every upload carries the mean ‖g‖ of its window, and the controller broadcasts the sum of the last reports. ``step``: the
         running mean of the controller's own ‖Δθ‖/α; nothing is reported.
       step_size: α, for ``step``.
@@ -176,14 +180,16 @@ def age_weighted(
         key: Key[Array, ""], state: Window, candidate: Candidate, gradient_at: GradientAt
     ) -> tuple[Window, Decision]:
         norm = jnp.sqrt(squared_norm(gradient_at(candidate.params).gradient))
-        window = Window(state.total + norm, state.count + 1)
+        window = Window(state.total + norm, state.count + 1, state.sent)
+        mean = window.total / window.count
+        scale = jnp.where(window.sent, candidate.signal, jnp.maximum(candidate.signal, num_learners * mean))
         left = candidate.age * jnp.sqrt(squared_norm(candidate.innovation))
-        right = (threshold * candidate.signal).astype(left.dtype)
-        report = window.total / window.count if reports else ()
+        right = (threshold * scale).astype(left.dtype)
+        report = mean if reports else ()
         return window, Decision((left >= right) | _overdue(candidate.age, max_age), left, right, report)
 
-    def empty(dtype: Any) -> Window:
-        return Window(jnp.zeros((), dtype), jnp.int32(0))
+    def empty(dtype: Any, sent: bool) -> Window:
+        return Window(jnp.zeros((), dtype), jnp.int32(0), jnp.bool_(sent))
 
     def controller_init(params: Float[Array, " d"], num_learners: int) -> Float[Array, "..."]:
         return jnp.zeros((num_learners,) if reports else (), params.dtype)
@@ -198,8 +204,8 @@ def age_weighted(
 
     return Trigger(
         update=update,
-        init=lambda params: empty(params.dtype),
-        settle=lambda state, candidate: empty(state.total.dtype),
+        init=lambda params: empty(params.dtype, False),
+        settle=lambda state, candidate: empty(state.total.dtype, True),
         controller_init=controller_init,
         controller_update=controller_update,
         signal=lambda key, state: jnp.sum(state),
