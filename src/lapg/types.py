@@ -304,7 +304,7 @@ class Memory(NamedTuple):
     ``init: θ → state`` · ``update: state, broadcast, θ, gradient_at → state`` · ``innovation: state, age → value, its noise`` ·
     ``settle: state, decoded → state`` (only when sent) · ``behaviour: state, broadcast → θ`` to sample with, where that is not θ^k itself. ``reuses`` says what the controller
     does with an upload: add it to a running aggregate (True) or apply it once (False) · ``share: state, decoded → what its next step then holds of
-    this learner``.
+    this learner`` · ``forgets``: whether what a message does not carry is gone.
     """
 
     init: Callable[..., Any]
@@ -314,13 +314,15 @@ class Memory(NamedTuple):
     reuses: bool
     behaviour: Callable[..., Any] | None = None
     share: Callable[..., Any] = lambda state, decoded: decoded
+    forgets: bool = False
 
 
 class Compressor(NamedTuple):
     """What a message looks like; stateless.
 
     ``compress: key, innovation → message`` · ``decompress: message → vector`` · ``num_bits: message → whole bytes``
-    · on the host ``encode: message → bytes`` and ``decode: bytes, like → message``, with num_bits == 8·len(encode).
+    · on the host ``encode: message → bytes`` and ``decode: bytes, like → message``, with num_bits == 8·len(encode) · ``unbiased``: whether the
+    vector's mean is the innovation.
     """
 
     compress: Callable[..., Any]
@@ -328,6 +330,7 @@ class Compressor(NamedTuple):
     num_bits: Callable[..., Any]
     encode: Callable[..., bytes]
     decode: Callable[..., Any]
+    unbiased: bool = False
 
 
 def _nothing(*_: Any) -> tuple[()]:

@@ -13,15 +13,24 @@ import optax
 from lapg import estimators, problems, theory
 from lapg.controller import heavy_ball, inverse_time
 from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, ProblemConfig
-from lapg.methods import METHODS, Setting
+from lapg.methods import METHODS, Setting, make_compressor
 from lapg.problems.smoothed import smoothed
-from lapg.types import Problem, Recipe, StepLimit
+from lapg.types import Compressor, Problem, Recipe, StepLimit
 
 PROBLEMS: dict[str, Callable[..., Problem]] = {name: getattr(problems, name) for name in problems.__all__}
 ESTIMATORS: dict[str, Callable[..., Any]] = {
     name: getattr(estimators, name)
     for name in ("gpomdp", "reinforce", "actor_critic", "deterministic", "reuse", "exact", "noisy")
 }
+SHARED = (
+    "kl_limit",
+    "variance_reduction",
+    "compressor",
+    "compressor_fraction",
+    "compressor_bits",
+    "compressor_block",
+)
+"""Fields of a method that are not its own arguments, but go into every method's `Setting`."""
 Part = TypeVar("Part")
 
 
@@ -48,8 +57,10 @@ def build(config: Config) -> Built:
     if method.noise_bound == "printed":
         method = dataclasses.replace(method, noise_bound=printed_noise_bound(problem, config))
     factory = resolve("method", method.name, METHODS)
-    given = arguments("method", factory, dataclasses.replace(method, kl_limit=None, variance_reduction=None))
+    given = arguments("method", factory, dataclasses.replace(method, **dict.fromkeys(SHARED)))
     given["optimiser"] = _optimiser(method)
+    if method.compressor_fraction is not None:
+        given["compressor_fraction"] = method.compressor_fraction
     floats = {name: np.asarray(value, float) for name, value in given.items() if isinstance(value, float)}
     for name, value in floats.items():
         if not np.isfinite(value):
@@ -57,7 +68,9 @@ def build(config: Config) -> Built:
     static = {name: value for name, value in given.items() if name not in floats}
 
     def recipe(hyper: dict[str, Any]) -> Any:
-        return factory(setting, **static, **hyper)
+        own = dict(hyper)
+        compressed = setting._replace(compressor=_compressor(method, own.pop("compressor_fraction", None)))
+        return factory(compressed, **static, **own)
 
     recipe({name: float(value) for name, value in floats.items()})
     return Built(problem, recipe, floats)
@@ -80,6 +93,17 @@ def build_problem(config: ProblemConfig) -> Problem:
     plain = dataclasses.replace(config, smoothing=None)
     problem = call("problem", resolve("problem", config.name, PROBLEMS), plain)
     return problem if config.smoothing is None else smoothed(problem, config.smoothing)
+
+
+def _compressor(config: MethodConfig, fraction: Any) -> Compressor | None:
+    if config.compressor is None:
+        for name in ("compressor_fraction", "compressor_bits", "compressor_block"):
+            if getattr(config, name) is not None:
+                raise ValueError(f"method.{name} needs a compressor; give method.compressor, or leave it out.")
+        return None
+    return make_compressor(
+        config.compressor, fraction=fraction, bits=config.compressor_bits, block=config.compressor_block
+    )
 
 
 def _step_limit(config: MethodConfig, problem: Problem) -> StepLimit | None:

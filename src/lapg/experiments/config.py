@@ -120,6 +120,14 @@ class MethodConfig:
     """Largest predicted divergence of the policy in one step, in nats an episode; every upload then carries one more number."""
     variance_reduction: Literal["storm", "snapshot"] | None = None
     """Gradients made less noisy with importance-weighted ones at earlier parameters, before the method's own memory takes them in."""
+    compressor: Literal["none", "top_k", "quantise", "qsgd", "sign"] | None = None
+    """What is left of an upload; the method's own if left out. What a message does not carry stays in the method's memory."""
+    compressor_fraction: float | None = None
+    """top_k: fraction of the entries that travel (.05)."""
+    compressor_bits: int | None = None
+    """quantise, qsgd: bits of an entry (4), before codes are shortened; top_k: of an entry that travels (its own precision)."""
+    compressor_block: int | None = None
+    """quantise, qsgd, sign: entries that share a scale (all)."""
     max_age: int | None = None
     """lapg, scout, awapg: rounds after which a learner uploads in any case."""
     options: Options = field(default_factory=dict)

@@ -4,19 +4,30 @@ from collections.abc import Callable
 from typing import Any
 
 from lapg.methods.adaptive import awapg, scout
-from lapg.methods.assembly import REDUCTIONS, MemoryName, Optimiser, Setting, assemble, make_memory
+from lapg.methods.assembly import (
+    REDUCTIONS,
+    CompressorName,
+    MemoryName,
+    Optimiser,
+    Setting,
+    assemble,
+    make_compressor,
+    make_memory,
+)
 from lapg.methods.controls import never, periodic, random
 from lapg.methods.paper import lapg, pg
 
 __all__ = [
     "METHODS",
     "REDUCTIONS",
+    "CompressorName",
     "MemoryName",
     "Optimiser",
     "Setting",
     "assemble",
     "awapg",
     "lapg",
+    "make_compressor",
     "make_memory",
     "never",
     "periodic",

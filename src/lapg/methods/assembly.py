@@ -8,19 +8,20 @@ import optax
 from lapg.controller import inverse_time, limit_step, make_controller
 from lapg.learner import make_learner
 from lapg.types import Compressor, Estimator, Memory, Method, Scalar, StepLimit, Trigger
-from lapg.uplink import memories
-from lapg.uplink.compressors import identity
+from lapg.uplink import compressors, memories
 from lapg.uplink.variance_reduction import snapshot, storm
 
 Optimiser = Callable[..., optax.GradientTransformation]
 MemoryName = Literal["fresh", "lagged", "average", "accumulate"]
+CompressorName = Literal["none", "top_k", "quantise", "qsgd", "sign"]
 REDUCTIONS = {"storm": storm, "snapshot": snapshot}
 
 
 class Setting(NamedTuple):
     """What every method of an experiment shares: the estimator, N trajectories a round and learner, M learners.
 
-    ``step_limit`` bounds the controller's steps; ``variance_reduction`` is what every gradient goes through before the method's own memory takes it in.
+    ``step_limit`` bounds the controller's steps; ``variance_reduction`` is what every gradient goes through before the method's own memory takes it in;
+    ``compressor`` replaces the method's own.
     """
 
     estimator: Estimator
@@ -28,6 +29,7 @@ class Setting(NamedTuple):
     num_learners: int
     step_limit: StepLimit | None = None
     variance_reduction: Literal["storm", "snapshot"] | None = None
+    compressor: Compressor | None = None
 
 
 def assemble(
@@ -39,8 +41,11 @@ def assemble(
 ) -> Method:
     """The one way to a Method: both ends share the compressor and the trigger, and the memory says how arrivals aggregate.
 
+    Args:
+      compressor: the method's own, where the setting names none; None is `lapg.uplink.compressors.identity`.
     Raises:
-      ValueError: the batch is smaller than the estimator can work with; a step limit does not fit the optimiser.
+      ValueError: the batch is smaller than the estimator can work with; a step limit does not fit the optimiser; what a biased compressor leaves
+        out would be lost for good.
     """
     needed = setting.estimator.minimum_batch
     if setting.batch_size < needed:
@@ -48,7 +53,12 @@ def assemble(
             f"batch_size must be >= {needed} for this estimator, got {setting.batch_size}; a leave-one-out baseline needs another "
             "trajectory to average over: raise batch_size, or use baseline 'none'."
         )
-    compressor = compressor or identity()
+    compressor = setting.compressor or compressor or compressors.identity()
+    if memory.forgets and not compressor.unbiased:
+        raise ValueError(
+            "this compressor needs a memory that keeps what it leaves out, and this method's keeps nothing; use qsgd, or a method that accumulates "
+            "or reuses gradients (periodic, lapg, awapg, ...)."
+        )
     if setting.variance_reduction is not None:
         memory = REDUCTIONS[setting.variance_reduction](memory=memory)
     limit = setting.step_limit
@@ -89,3 +99,41 @@ def make_memory(
     if name not in choices:
         raise ValueError(f"memory must be one of {', '.join(choices)}, got {name!r}.")
     return choices[name]()
+
+
+def make_compressor(
+    name: CompressorName, *, fraction: Scalar | None = None, bits: int | None = None, block: int | None = None
+) -> Compressor:
+    """A compressor by name: ``none``, ``top_k`` (fraction, bits), ``quantise`` (bits, block), ``qsgd`` (bits, block) or ``sign`` (block).
+
+    Args:
+      fraction: of the entries that top_k sends; .05 unless given.
+      bits: of an entry before its code is shortened, 4 unless given: quantise and qsgd have 2^bits − 1 levels; top_k sends entries at their own precision
+        unless given.
+      block: entries that share a scale; all unless given.
+    Raises:
+      ValueError: an unknown name, an argument that does not belong to it, or one out of range.
+    """
+    choices: dict[str, tuple[Callable[..., Compressor], tuple[str, ...]]] = {
+        "none": (compressors.identity, ()),
+        "top_k": (lambda fraction=0.05, bits=None: compressors.top_k(fraction, bits=bits), ("fraction", "bits")),
+        "quantise": (lambda bits=4, block=None: compressors.quantise(bits, block=block), ("bits", "block")),
+        "qsgd": (_qsgd, ("bits", "block")),
+        "sign": (lambda block=None: compressors.sign(block=block), ("block",)),
+    }
+    if name not in choices:
+        raise ValueError(f"compressor must be one of {', '.join(choices)}, got {name!r}.")
+    make, taken = choices[name]
+    given = {"fraction": fraction, "bits": bits, "block": block}
+    for option, value in given.items():
+        if value is not None and option not in taken:
+            raise ValueError(
+                f"compressor_{option} does not belong to compressor {name!r}, which takes {', '.join(taken) or 'nothing'}; leave it out."
+            )
+    return make(**{option: value for option, value in given.items() if value is not None})
+
+
+def _qsgd(bits: int = 4, block: int | None = None) -> Compressor:
+    if not 2 <= bits <= 16:
+        raise ValueError(f"compressor_bits must lie in 2..16 for qsgd, got {bits}; sign has 1 bit.")
+    return compressors.qsgd(2 ** (bits - 1) - 1, block=block)

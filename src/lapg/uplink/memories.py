@@ -48,7 +48,7 @@ def _residual(carry: Callable[[Residual, Estimate], Residual]) -> Memory:
 
 def fresh() -> Memory:
     """Nothing: the innovation is this round's gradient, and a skipped one is lost (PG)."""
-    return _residual(lambda state, estimate: Residual(estimate.gradient, estimate.noise))
+    return _residual(lambda state, estimate: Residual(estimate.gradient, estimate.noise))._replace(forgets=True)
 
 
 def accumulator(local_step: Callable[[Int[Array, ""]], Scalar] | None = None) -> Memory:

@@ -48,6 +48,7 @@ def _reduced(
         reuses=inner.reuses,
         behaviour=None if behaviour is None else lambda state, broadcast: behaviour(state[1], broadcast),
         share=lambda state, decoded: inner.share(state[1], decoded),
+        forgets=inner.forgets,
     )
 
 

@@ -1,4 +1,4 @@
-"""What a message looks like, as arrays inside the compiled code and as bytes on the wire."""
+"""Nothing is lost."""
 
 from typing import Any
 
@@ -20,4 +20,5 @@ def identity() -> Compressor:
         num_bits=lambda message: jnp.int32(8 * message.size * message.dtype.itemsize),
         encode=lambda message: np.asarray(message).tobytes(),
         decode=decode,
+        unbiased=True,
     )

@@ -1,0 +1,81 @@
+"""A few entries of a vector, and where they are."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from lapg.types import Compressor, Scalar
+from lapg.uplink.compressors.codes import Reader, pack, positions_length, whole_bytes, write_positions
+from lapg.uplink.compressors.rounded import quantise
+from lapg.uplink.triggers import known
+
+
+def top_k(fraction: Scalar, *, bits: int | None = None) -> Compressor:
+    """The k = ⌈fraction · d⌉ entries of largest magnitude: ‖x − C(x)‖² <= (1 − k/d) ‖x‖². Entries equal to the k-th travel too, zeros never.
+
+    Positions as in `lapg.uplink.compressors.codes`, about log₂(d/k) + 1.5 bits each. As an array the message has d entries, so that the fraction
+    may be traced.
+
+    Args:
+      fraction: in (0, 1].
+      bits: None sends entries at their own precision; 2..16 rounds them to the nearest of 2^bits − 1 levels (`quantise`).
+    Raises:
+      ValueError: fraction outside (0, 1], bits out of range.
+    Source: Stich, Cordonnier, Jaggi, arXiv 1809.07599.
+    """
+    if known(fraction) and not 0 < float(fraction) <= 1:
+        raise ValueError(f"top_k(fraction=...) must lie in (0, 1], got {float(fraction)}; 1 sends every entry.")
+
+    def choose(vector: Float[Array, " d"]) -> Float[Array, " d"]:
+        # the product is rounded, and 0.1 · 30 must not become 4
+        count = jnp.clip(jnp.ceil(fraction * vector.size * (1 - 1e-6)), 1, vector.size).astype(jnp.int32)
+        # compiled code takes subnormal numbers for 0, and the encoder must not differ
+        least = jnp.maximum(_smallest_kept(jnp.abs(vector), count), jnp.finfo(vector.dtype).tiny)
+        return jnp.where(jnp.abs(vector) >= least, vector, 0)
+
+    if bits is not None:
+        inner = quantise(bits)
+        return inner._replace(compress=lambda key, vector: inner.compress(key, choose(vector)))
+
+    def encode(message: Any) -> bytes:
+        values = np.asarray(message)
+        return pack(write_positions(values != 0)) + values[values != 0].tobytes()
+
+    def decode(raw: bytes, like: Any) -> np.ndarray:
+        values = np.zeros(like.shape, like.dtype)
+        mask = Reader(raw).positions(values.size)
+        values[mask] = np.frombuffer(raw[len(raw) - int(mask.sum()) * values.itemsize :], like.dtype)
+        return values
+
+    def num_bits(message: Float[Array, " d"]) -> Int[Array, ""]:
+        found = message != 0
+        values = 8 * message.dtype.itemsize * jnp.sum(found, dtype=jnp.int32)
+        return whole_bytes(positions_length(found)) + values
+
+    return Compressor(
+        compress=lambda key, vector: choose(vector),
+        decompress=lambda message: message,
+        num_bits=num_bits,
+        encode=encode,
+        decode=decode,
+    )
+
+
+def _smallest_kept(magnitudes: Float[Array, " d"], count: Int[Array, ""]) -> Float[Array, ""]:
+    """The ``count``-th largest.
+
+    Floats that are not negative are ordered like their bit patterns, so it is found bit by bit. That is exact, takes a traced count, and is some ten
+    times cheaper on a CPU than sorting.
+    """
+    num_bits = 8 * magnitudes.dtype.itemsize
+    keys = jax.lax.bitcast_convert_type(magnitudes, jnp.dtype(f"int{num_bits}"))
+
+    def refine(step: Int[Array, ""], found: Int[Array, ""]) -> Any:
+        higher = found | jnp.left_shift(jnp.ones((), keys.dtype), (num_bits - 2 - step).astype(keys.dtype))
+        return jnp.where(jnp.sum(keys >= higher, dtype=jnp.int32) >= count, higher, found)
+
+    found = jax.lax.fori_loop(0, num_bits - 1, refine, jnp.zeros((), keys.dtype))
+    return jax.lax.bitcast_convert_type(found, magnitudes.dtype)
