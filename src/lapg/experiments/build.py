@@ -50,6 +50,8 @@ def build(config: Config) -> Built:
     factory = resolve("method", method.name, METHODS)
     given = arguments("method", factory, dataclasses.replace(method, kl_limit=None, variance_reduction=None))
     given["optimiser"] = _optimiser(method)
+    if method.kl_limit is not None:
+        given["kl_limit"] = float(method.kl_limit)
     floats = {name: np.asarray(value, float) for name, value in given.items() if isinstance(value, float)}
     for name, value in floats.items():
         if not np.isfinite(value):
@@ -57,7 +59,9 @@ def build(config: Config) -> Built:
     static = {name: value for name, value in given.items() if name not in floats}
 
     def recipe(hyper: dict[str, Any]) -> Any:
-        return factory(setting, **static, **hyper)
+        own = dict(hyper)
+        limit = setting.step_limit and setting.step_limit._replace(limit=own.pop("kl_limit"))
+        return factory(setting._replace(step_limit=limit), **static, **own)
 
     recipe({name: float(value) for name, value in floats.items()})
     return Built(problem, recipe, floats)
