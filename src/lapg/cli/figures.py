@@ -40,14 +40,26 @@ def reproduce(
     reproduce_figures(_chosen(figure), preset, out, seeds=seeds, rounds=rounds, console=console)
 
 
-def tune(figure: Positional[FigureName], preset: figures.Preset = "recommended", rounds: int | None = None) -> None:
-    """Print the tuning sweeps behind a preset: every method, equal budgets, seeds 1000-1004.
+def tune(
+    figure: Positional[FigureName],
+    methods: tuple[str, ...] = (),
+    seeds: int = tuning.NUM_SEEDS,
+    rounds: int | None = None,
+    out: Path = Path("runs/tune"),
+) -> None:
+    """Tune the methods of a ready-made experiment: equal budgets, seeds 1000-1004, which are never reported.
+
+    All trials, and the methods chosen among them, go to OUT/FIGURE and onto the terminal. Calling again continues where an earlier call stopped.
 
     Args:
-      figure: fig3 to fig7, or all.
-      preset: whose estimator and methods are tuned.
+      figure: fig3 to fig7, or all; or a problem of parallel RL, with learners that are alike and with ones that differ.
+      methods: those to tune beside PG; the experiment's own unless told.
+      seeds: how many, from 1000.
       rounds: K; as reported unless told.
+      out: directory for the results.
     """
     use_all_cores()
     for name in _chosen(figure):
-        tuning.tune(figures.FIGURES[name], preset, rounds=rounds, console=console)
+        tuning.tune_figure(
+            figures.FIGURES[name], out / name, methods=methods, seeds=seeds, rounds=rounds, console=console
+        )

@@ -59,8 +59,8 @@ def build(config: Config) -> Built:
     factory = resolve("method", method.name, METHODS)
     given = arguments("method", factory, dataclasses.replace(method, **dict.fromkeys(SHARED)))
     given["optimiser"] = _optimiser(method)
-    if method.compressor_fraction is not None:
-        given["compressor_fraction"] = method.compressor_fraction
+    shared = {name: getattr(method, name) for name in ("compressor_fraction", "kl_limit")}
+    given |= {name: float(value) for name, value in shared.items() if value is not None}
     floats = {name: np.asarray(value, float) for name, value in given.items() if isinstance(value, float)}
     for name, value in floats.items():
         if not np.isfinite(value):
@@ -69,8 +69,9 @@ def build(config: Config) -> Built:
 
     def recipe(hyper: dict[str, Any]) -> Any:
         own = dict(hyper)
-        compressed = setting._replace(compressor=_compressor(method, own.pop("compressor_fraction", None)))
-        return factory(compressed, **static, **own)
+        limit = setting.step_limit and setting.step_limit._replace(limit=own.pop("kl_limit"))
+        compressor = _compressor(method, own.pop("compressor_fraction", None))
+        return factory(setting._replace(step_limit=limit, compressor=compressor), **static, **own)
 
     recipe({name: float(value) for name, value in floats.items()})
     return Built(problem, recipe, floats)

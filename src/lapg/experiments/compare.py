@@ -102,7 +102,8 @@ def to_curve(record: xr.Dataset) -> Curve:
     )
 
 
-def _final(score: np.ndarray) -> np.ndarray:
+def final(score: np.ndarray) -> np.ndarray:
+    """J_F of every seed: [..., K] → [...]."""
     return score[..., -max(1, round(FINAL_FRACTION * score.shape[-1])) :].mean(-1)
 
 
@@ -162,7 +163,7 @@ def compare(curves: Mapping[str, Curve], reference: str = "PG", seed: int = 0) -
     offset = min(WINDOW, num_rounds)  # the first trailing mean ends in this round, counted from 1
 
     base = curves[reference].score
-    start, end = weights @ base[:, :START_ROUNDS].mean(1), weights @ _final(base)
+    start, end = weights @ base[:, :START_ROUNDS].mean(1), weights @ final(base)
     improvement = end - start
     learns = bool(
         improvement[0] > 0
@@ -193,13 +194,13 @@ def compare(curves: Mapping[str, Curve], reference: str = "PG", seed: int = 0) -
                 uploads_saving=_interval(_saving(uploads[reference, level], spent)) if learns else UNKNOWN,
                 seed_rounds=tuple(np.where(own < 0, np.inf, own + offset).tolist()),
             )
-        final = weights @ _final(curve.score)
+        last = weights @ final(curve.score)
         rows[label] = Row(
             label=label,
-            final=_interval(final),
-            raw_final=float(_final(curve.raw_score).mean()),
+            final=_interval(last),
+            raw_final=float(final(curve.raw_score).mean()),
             total_uploads=float(curve.uploads[:, -1].mean()),
-            difference=_interval((final - end) / np.where(improvement > 0, improvement, np.nan)),
+            difference=_interval((last - end) / np.where(improvement > 0, improvement, np.nan)),
             costs=costs,
         )
     return Comparison({label: rows[label] for label in curves}, uploads)

@@ -3,10 +3,13 @@
 The paper gives M, the networks, N, T, γ, and α and β from Figure 4 on. Everything else is our choice, documented here and in docs/reproduction.md.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from lapg.experiments import tuned
 from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, ProblemConfig
+from lapg.experiments.grids import SHARED, XI, Contender, Grid, contender
 
 Preset = Literal["literal", "paper", "recommended"]
 PRESETS: tuple[Preset, ...] = ("literal", "paper", "recommended")
@@ -26,6 +29,12 @@ class Figure:
     """K; enough by the protocol: PG improves by less than 2 % in the last fifth."""
     tuned: dict[str, MethodConfig] = field(repr=False)
     """Methods of preset recommended by label, tuned on seeds that are never reported."""
+    step: float
+    """The step size about which PG's is sought."""
+    shared: Grid = field(default_factory=lambda: SHARED, repr=False)
+    """The number that every method may tune beside its step and one of its own."""
+    grids: dict[str, Grid] = field(default_factory=dict, repr=False)
+    """Values of methods' own numbers, where those of `lapg.experiments.grids.KNOWN` do not fit."""
     claim: str | None = None
     """The paper's word for its saving in uploads; None where the paper has no such figure."""
     momentum: float | None = None
@@ -41,67 +50,21 @@ PRESET_TEXTS: dict[str, str] = {
     "paper": "what the paper most plausibly ran: time-averaged gradient without baseline, α = 0.01, sample-variance noise",
     "recommended": "leave-one-out baseline, tuned on seeds 1000-1004 (`lapg tune`); Figure 6 takes two agents' settings over in units of PG's step",
 }
-XI = (0.03,)
-"""ξ_d = 0.03 for D = 10: Σξ = 0.3 < 1/3, as Theorem 1 asks."""
 
-TWO_AGENTS = {
-    "PG": MethodConfig("pg", 0.0025, decay=0.0),
-    "LAPG": MethodConfig("lapg", 0.0025, xi=XI, noise_weight=0.5),
-    "LAPG average": MethodConfig("lapg", 0.0025, xi=(0.0,), noise_weight=0.75, average_weight=0.05),
-    "AWAPG": MethodConfig("awapg", 0.004, decay=4e-4, threshold=160.0),
-    "periodic": MethodConfig("periodic", 0.004, decay=4e-4, period=40.0),
-}
-FIVE_AGENTS = {
-    "PG": MethodConfig("pg", 0.0015, decay=0.0),
-    "LAPG": MethodConfig("lapg", 0.0015, xi=XI, noise_weight=0.5),
-    "AWAPG": MethodConfig("awapg", 0.0024, decay=4e-4, threshold=160.0),
-    "periodic": MethodConfig("periodic", 0.0024, decay=4e-4, period=40.0),
-}
-"""PG's step was tuned by itself; AWAPG and the period take over two agents' settings: 1.6 times PG's step, the same decay, threshold and period."""
-FIVE_SOFTPLUS_AGENTS = {
-    "PG": MethodConfig("pg", 0.0011, decay=0.0),
-    "LAPG": MethodConfig("lapg", 0.0011, xi=XI, noise_weight=0.5),
-    "AWAPG": MethodConfig("awapg", 0.0011, decay=4e-4, threshold=160.0),
-    "periodic": MethodConfig("periodic", 0.0011, decay=4e-4, period=20.0),
-}
 
-CART_POLES = {
-    "PG": MethodConfig("pg", 1.5e-4, kl_limit=80.0),
-    "LAPG": MethodConfig("lapg", 1.5e-4, xi=XI, noise_weight=0.5),
-    "AWAPG": MethodConfig("awapg", 2e-4, threshold=40.0, kl_limit=20.0),
-    "periodic": MethodConfig("periodic", 2e-4, period=5.0, kl_limit=80.0),
-}
-MIXED_CART_POLES = {
-    "PG": MethodConfig("pg", 5e-5, kl_limit=80.0),
-    "LAPG": MethodConfig("lapg", 5e-5, xi=XI, noise_weight=0.5),
-    "AWAPG": MethodConfig("awapg", 2e-4, threshold=40.0, kl_limit=10.0),
-    "periodic": MethodConfig("periodic", 2e-4, period=5.0, kl_limit=80.0),
-}
-SYSTEMS = {
-    "PG": MethodConfig("pg", 1.5e-4, kl_limit=80.0),
-    "LAPG": MethodConfig("lapg", 3e-4, xi=XI, noise_weight=1.0, kl_limit=80.0),
-    "AWAPG": MethodConfig("awapg", 1.5e-4, decay=2e-3, threshold=10.0, kl_limit=5.0),
-    "periodic": MethodConfig("periodic", 3e-4, period=20.0, kl_limit=80.0),
-}
-MIXED_SYSTEMS = {
-    "PG": MethodConfig("pg", 1e-4, kl_limit=80.0),
-    "LAPG": MethodConfig("lapg", 1.5e-4, xi=XI, noise_weight=1.0, kl_limit=80.0),
-    "AWAPG": MethodConfig("awapg", 1.5e-4, decay=2e-3, threshold=10.0, kl_limit=5.0),
-    "periodic": MethodConfig("periodic", 1.5e-4, period=20.0, kl_limit=80.0),
-}
-PENDULUMS = {
-    "PG": MethodConfig("pg", 5e-6),
-    "LAPG": MethodConfig("lapg", 5e-6, xi=XI, noise_weight=0.5),
-    "AWAPG": MethodConfig("awapg", 1e-5, threshold=5.0, kl_limit=80.0),
-    "periodic": MethodConfig("periodic", 1e-5, period=3.0, kl_limit=80.0),
-}
-MIXED_PENDULUMS = {
-    "PG": MethodConfig("pg", 2e-5, kl_limit=80.0),
-    "LAPG": MethodConfig("lapg", 2.5e-6, xi=XI, noise_weight=0.5),
-    "AWAPG": MethodConfig("awapg", 1e-5, threshold=5.0, kl_limit=80.0),
-    "periodic": MethodConfig("periodic", 1e-5, period=3.0, kl_limit=80.0),
-}
-"""Parallel RL: a limit on the divergence of one step (nats an episode) is among the numbers to tune; docs/parallel.md says how unequal the budgets were."""
+def _paced(*rounds: float, thresholds: tuple[float, ...], steps: tuple[float, float]) -> dict[str, Grid]:
+    """Grids for a problem that is learned in so few rounds that uploads must be as much more frequent."""
+    return {
+        "awapg": {"step": steps, "threshold": thresholds},
+        "periodic": {"step": steps, "period": rounds},
+        "periodic-average": {"period": rounds},
+        "random": {"step": steps, "rate": tuple(1 / period for period in rounds)},
+    }
+
+
+CART_POLE_GRIDS = _paced(3.0, 5.0, 10.0, thresholds=(10.0, 20.0, 40.0), steps=(1.0, 2.0))
+SYSTEM_GRIDS = _paced(5.0, 10.0, 20.0, thresholds=(5.0, 10.0, 20.0), steps=(1.0, 1.6))
+PENDULUM_GRIDS = _paced(2.0, 3.0, 5.0, thresholds=(2.5, 5.0, 10.0), steps=(1.0, 1.6))
 
 
 def _navigation(
@@ -111,6 +74,7 @@ def _navigation(
     batch_size: int,
     rounds: int,
     tuned: dict[str, MethodConfig],
+    step: float,
     claim: str,
     *,
     activation: Literal["relu", "softplus"] = "relu",
@@ -131,17 +95,18 @@ def _navigation(
         batch_size=batch_size,
         rounds=rounds,
         tuned=tuned,
+        step=step,
         claim=claim,
         momentum=momentum,
     )
 
 
 PAPER = (
-    _navigation(3, 2, (30, 10), 10, 3000, TWO_AGENTS, "observable", momentum=None),
-    _navigation(4, 2, (30, 10), 10, 3000, TWO_AGENTS, "significantly smaller"),
-    _navigation(5, 2, (30, 10), 10, 3000, TWO_AGENTS, "significantly smaller", heterogeneous=False),
-    _navigation(6, 5, (50, 20), 8, 3500, FIVE_AGENTS, "sizable"),
-    _navigation(7, 5, (50, 20), 8, 3500, FIVE_SOFTPLUS_AGENTS, "much fewer", activation="softplus"),
+    _navigation(3, 2, (30, 10), 10, 3000, tuned.TWO_AGENTS, 0.0025, "observable", momentum=None),
+    _navigation(4, 2, (30, 10), 10, 3000, tuned.TWO_AGENTS, 0.0025, "significantly smaller"),
+    _navigation(5, 2, (30, 10), 10, 3000, tuned.TWO_AGENTS, 0.0025, "significantly smaller", heterogeneous=False),
+    _navigation(6, 5, (50, 20), 8, 3500, tuned.FIVE_AGENTS, 0.0015, "sizable"),
+    _navigation(7, 5, (50, 20), 8, 3500, tuned.FIVE_SOFTPLUS_AGENTS, 0.0011, "much fewer", activation="softplus"),
 )
 
 
@@ -153,8 +118,14 @@ def _parallel(
     *,
     alike: dict[str, MethodConfig],
     different: dict[str, MethodConfig],
+    step: float,
+    kl_limits: tuple[float, float],
+    grids: dict[str, Grid],
 ) -> tuple[Figure, Figure]:
-    """Parallel RL with M = 16 learners that are alike (heterogeneity 0) and that differ (1), each tuned by itself."""
+    """Parallel RL with M = 16 learners that are alike (heterogeneity 0) and that differ (1), each tuned by itself.
+
+    What every method may tune is not the decay of its steps but their limit (nats an episode).
+    """
 
     def one(word: str, heterogeneity: float, tuned: dict[str, MethodConfig]) -> Figure:
         return Figure(
@@ -164,6 +135,9 @@ def _parallel(
             batch_size=batch_size,
             rounds=rounds,
             tuned=tuned,
+            step=step,
+            shared={"kl_limit": kl_limits},
+            grids=grids,
         )
 
     return one("homogeneous", 0.0, alike), one("heterogeneous", 1.0, different)
@@ -171,12 +145,38 @@ def _parallel(
 
 PARALLEL = {
     "parallel-cartpole": _parallel(
-        "parallel-cartpole", "cart_pole", 2, 400, alike=CART_POLES, different=MIXED_CART_POLES
+        "parallel-cartpole",
+        "cart_pole",
+        2,
+        400,
+        alike=tuned.CART_POLES,
+        different=tuned.MIXED_CART_POLES,
+        step=1e-4,
+        kl_limits=(10.0, 80.0),
+        grids=CART_POLE_GRIDS,
     ),
     "parallel-pendulum": _parallel(
-        "parallel-pendulum", "pendulum", 4, 1200, alike=PENDULUMS, different=MIXED_PENDULUMS
+        "parallel-pendulum",
+        "pendulum",
+        4,
+        1200,
+        alike=tuned.PENDULUMS,
+        different=tuned.MIXED_PENDULUMS,
+        step=1e-5,
+        kl_limits=(20.0, 80.0),
+        grids=PENDULUM_GRIDS,
     ),
-    "parallel-lqr": _parallel("parallel-lqr", "linear_quadratic", 2, 600, alike=SYSTEMS, different=MIXED_SYSTEMS),
+    "parallel-lqr": _parallel(
+        "parallel-lqr",
+        "linear_quadratic",
+        2,
+        600,
+        alike=tuned.SYSTEMS,
+        different=tuned.MIXED_SYSTEMS,
+        step=1.2e-4,
+        kl_limits=(5.0, 80.0),
+        grids=SYSTEM_GRIDS,
+    ),
 }
 GROUPS = {"all": tuple(figure.name for figure in PAPER)} | {
     name: tuple(figure.name for figure in pair) for name, pair in PARALLEL.items()
@@ -201,6 +201,27 @@ def _with_momentum(method: MethodConfig, momentum: float | None) -> MethodConfig
     )
 
 
+def setting(figure: Figure) -> Config:
+    """All of preset recommended but its methods."""
+    return Config(
+        problem=figure.problem,
+        estimator=EstimatorConfig(baseline="leave_one_out"),
+        batch_size=figure.batch_size,
+        rounds=figure.rounds,
+    )
+
+
+def contenders(figure: Figure, labels: Iterable[str]) -> tuple[list[Contender], float]:
+    """Methods as they are tuned in a figure's setting, and the unit of PG's steps there.
+
+    Raises:
+      ValueError: there is no such method.
+    """
+    found = [contender(label, shared=figure.shared, own=figure.grids) for label in labels]
+    unit = _with_momentum(MethodConfig("pg", figure.step), figure.momentum)
+    return [replace(one, method=replace(one.method, momentum=unit.momentum)) for one in found], unit.step_size
+
+
 def methods(figure: Figure, preset: Preset) -> tuple[EstimatorConfig, dict[str, MethodConfig]]:
     """The estimator of a preset and its methods by label, without the random control.
 
@@ -210,7 +231,7 @@ def methods(figure: Figure, preset: Preset) -> tuple[EstimatorConfig, dict[str, 
     if preset not in figure.presets:
         raise ValueError(f"preset of {figure.name} must be one of {', '.join(figure.presets)}, got {preset!r}.")
     if preset == "recommended":
-        return EstimatorConfig(baseline="leave_one_out"), {
+        return setting(figure).estimator, {
             label: _with_momentum(method, figure.momentum) for label, method in figure.tuned.items()
         }
     step = {"step_size": 0.01, "momentum": figure.momentum}
@@ -229,10 +250,9 @@ def methods(figure: Figure, preset: Preset) -> tuple[EstimatorConfig, dict[str, 
 def lineup(figure: Figure, preset: Preset, *, seeds: int | None = None, rounds: int | None = None) -> list[Entry]:
     """The entries of a figure under a preset; where there is a recommended method, random uploads at its measured rate come last."""
     estimator, chosen = methods(figure, preset)
-    common = Config(
-        problem=figure.problem,
+    common = replace(
+        setting(figure),
         estimator=estimator,
-        batch_size=figure.batch_size,
         rounds=figure.rounds if rounds is None else rounds,
         seeds=10 if seeds is None else seeds,
     )

@@ -12,16 +12,12 @@ from lapg import record
 from lapg.experiments import plots, report
 from lapg.experiments.compare import Comparison, compare, to_curve
 from lapg.experiments.figures import FIGURES, Entry, Preset, lineup
+from lapg.experiments.grids import slug
 from lapg.experiments.run import Run, load, read_config, resume, train
 from lapg.ledger import upload_fraction
 from lapg.record import RunError
 
 CONTENTS = "comparison.json"
-
-
-def slug(label: str) -> str:
-    """A label as a directory name."""
-    return "".join(c if c.isalnum() else "-" for c in label.lower()).strip("-")
 
 
 def play(entries: Sequence[Entry], path: Path, about: dict[str, Any], *, show_progress: bool = True) -> None:

@@ -1,79 +1,129 @@
 """Tuning by the protocol: equal budgets (a step size and at most two numbers), seeds that are never reported."""
 
 import dataclasses
-import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+import xarray as xr
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from lapg import ledger
+from lapg import ledger, record
 from lapg.experiments import figures
 from lapg.experiments.build import build
-from lapg.experiments.compare import MARGIN, Comparison, Curve, compare
-from lapg.experiments.config import Config, MethodConfig
+from lapg.experiments.compare import MARGIN, Comparison, Curve, compare, final
+from lapg.experiments.config import Config, MethodConfig, to_dict
+from lapg.experiments.grids import Contender, check_budgets, slug
 from lapg.experiments.report import ROUNDS_TOLERANCE, interval, number
 from lapg.runtimes import runtime_of
 
-SEEDS = tuple(range(1000, 1005))
+FIRST_SEED = 1000
+NUM_SEEDS = 5
 TIE = 1.15
-GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
-    "PG": {"step": (0.6, 0.8, 1.0, 1.25), "decay": (0.0, 4e-4)},
-    "LAPG": {"step": (0.75, 1.0), "noise_weight": (0.0, 0.5, 0.75, 1.0)},
-    "LAPG average": {"noise_weight": (0.75, 1.0, 1.25, 1.5), "average_weight": (0.03, 0.05)},
-    "AWAPG": {"step": (1.0, 1.6), "threshold": (80.0, 160.0), "decay": (0.0, 4e-4)},
-    "periodic": {"step": (1.25, 1.6), "period": (20.0, 40.0), "decay": (0.0, 4e-4)},
-}
-"""Eight points for every method; ``step`` multiplies PG's step size."""
+RESULT = "tuned.json"
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One point of a grid and its curve on the tuning seeds."""
+    """One point of a grid, and its curve on the tuning seeds."""
 
-    label: str
     values: dict[str, float]
+    method: MethodConfig
     curve: Curve
 
 
-def sweep(label: str, config: Config, grid: dict[str, tuple[float, ...]]) -> list[Trial]:
-    """All points of a grid side by side: lanes are (point, seed), compiled once."""
-    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    methods = [_at(config.method, point) for point in points]
+@dataclass(frozen=True)
+class Tuned:
+    """All trials of a method, the chosen one, and what the comparison with PG says of each, by its name."""
+
+    trials: dict[str, Trial]
+    chosen: str
+    comparison: Comparison
+
+    @property
+    def best(self) -> Trial:
+        """The chosen trial."""
+        return self.trials[self.chosen]
+
+
+def sweep(config: Config, methods: Sequence[MethodConfig], *, console: Console, label: str) -> xr.Dataset:
+    """Plays methods that differ in numbers alone side by side: lanes are (point, seed), compiled once.
+
+    Returns:
+      Score (mean over learners), uploads and bits so far with dims (point, seed, round); upload rates by learner.
+    """
     built = [build(dataclasses.replace(config, method=method)) for method in methods]
-    hypers = {
-        name: np.repeat(np.array([b.hyper[name] for b in built], np.float32), len(SEEDS)) for name in built[0].hyper
-    }
+    num_points, seeds, dtype = len(methods), config.seed_list, np.asarray(jnp.zeros(())).dtype
+    hypers = {name: np.repeat(np.array([b.hyper[name] for b in built], dtype), len(seeds)) for name in built[0].hyper}
     runtime = runtime_of(built[0].problem)
-    lanes = runtime(built[0].recipe, built[0].problem, hypers, SEEDS * len(points), chunk_rounds=config.chunk_rounds)
+    lanes = runtime(built[0].recipe, built[0].problem, hypers, seeds * num_points, chunk_rounds=config.chunk_rounds)
     state, logs = lanes.start(), []
-    for first in track(range(0, config.rounds, config.chunk_rounds), description=f"{label}: {len(points)} points"):
+    for first in track(range(0, config.rounds, config.chunk_rounds), f"{label}: {num_points} points", console=console):
         state, log = lanes.advance(state, first, config.rounds)
         logs.append((log.scores["score_scaled"].mean(-1), log.scores["score_raw"].mean(-1), log.sent, log.uplink_bits))
     score, raw, sent, bits = (np.concatenate(parts, 1) for parts in zip(*logs, strict=True))
-    trials = []
-    for index, point in enumerate(points):
-        own = slice(index * len(SEEDS), (index + 1) * len(SEEDS))
-        curve = Curve(
-            score=score[own].astype(float),
-            raw_score=raw[own].astype(float),
-            uploads=ledger.num_uploads(sent[own]),
-            uplink_bits=ledger.uplink_bits(bits[own], sent[own]),
-            upload_rates=ledger.upload_fraction(sent[own]).mean(0),
-            noise_to_signal=np.zeros(score.shape[1]),
+    fields = {
+        "score": score,
+        "raw_score": raw,
+        "uploads": ledger.num_uploads(sent),
+        "uplink_bits": ledger.uplink_bits(bits, sent),
+    }
+    dims, shape = ("point", "seed", "round"), (num_points, len(seeds))
+    variables: dict[str, Any] = {name: (dims, value.reshape(*shape, -1)) for name, value in fields.items()}
+    rates = ledger.upload_fraction(sent)
+    variables["upload_rate"] = ("point", "seed", "learner"), rates.reshape(*shape, -1)
+    return xr.Dataset(variables, {"seed": seeds})
+
+
+def _curve(point: xr.Dataset) -> Curve:
+    return Curve(
+        score=point["score"].values.astype(float),
+        raw_score=point["raw_score"].values.astype(float),
+        uploads=point["uploads"].values,
+        uplink_bits=point["uplink_bits"].values,
+        upload_rates=point["upload_rate"].values.mean(0),
+        noise_to_signal=np.full(point.sizes["round"], np.nan),
+    )
+
+
+def sweep_curves(
+    config: Config, methods: Sequence[MethodConfig], file: Path, *, console: Console, label: str
+) -> list[Curve]:
+    """A sweep's curves, one for each method: from its file, or played and saved there.
+
+    Raises:
+      RunError: the file holds another sweep.
+    """
+    asked = json.dumps([to_dict(dataclasses.replace(config, method=method)) for method in methods])
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        played = sweep(config, methods, console=console, label=label)
+        record.write_dataset(file, played.assign_attrs(asked=asked))
+    data = record.read_dataset(file)
+    if data.attrs.get("asked") != asked:
+        raise record.RunError(
+            f"{file} holds another sweep than the one asked for; choose a new directory, or ask for the same one."
         )
-        trials.append(Trial(label, point, curve))
-    return trials
+    return [_curve(data.isel(point=index)) for index in range(len(methods))]
 
 
-def _at(method: MethodConfig, point: dict[str, float]) -> MethodConfig:
+def at(method: MethodConfig, point: dict[str, float], unit: float) -> MethodConfig:
+    """A method at a point of its grid; numbers without a field of their own are options."""
+    fields = {field.name for field in dataclasses.fields(MethodConfig)}
     rest = {name: value for name, value in point.items() if name != "step"}
-    return dataclasses.replace(method, step_size=method.step_size * point.get("step", 1.0), **rest)
+    options = {name: value for name, value in rest.items() if name not in fields}
+    known = {name: value for name, value in rest.items() if name in fields}
+    return dataclasses.replace(method, step_size=unit * point["step"], options=method.options | options, **known)
 
 
-def choose(comparison: Comparison, labels: list[str]) -> str:
+def choose(comparison: Comparison, labels: Sequence[str]) -> str:
     """The point with the fewest uploads to 90 % among those that the protocol admits: rounds ratio at most 1.1, final score within 5 %.
 
     Upload counts within 15 % are a tie on five seeds, and the better final score wins. Where no point is admitted, the best final score wins.
@@ -90,49 +140,116 @@ def choose(comparison: Comparison, labels: list[str]) -> str:
     return max(labels, key=lambda label: rows[label].final.value)
 
 
-def tune(figure: figures.Figure, preset: figures.Preset, *, rounds: int | None, console: Console) -> None:
-    """Sweeps every method of a figure's line-up and prints all points, the chosen one marked.
+def tune(
+    contenders: Sequence[Contender], config: Config, out: Path, *, step: float, console: Console
+) -> dict[str, Tuned]:
+    """Tunes every method; sweeps that ``out`` holds already are read from there.
 
-    PG's step size is chosen first, by final score; everything else is measured against PG at that step.
+    PG comes first, about ``step``: its trials are measured against that of the best final score and chosen among by the rule for all, so that it is
+    neither slow nor weak. All others are measured against PG at its chosen point, with steps in units of PG's.
+
+    Args:
+      contenders: PG first.
+      config: problem, estimator, N, K and seeds.
+      out: gets a record for every method, and `RESULT` with all trials and the chosen methods.
+      step: the unit of PG's steps.
+    Raises:
+      ValueError: the budgets are not equal.
+      RunError: ``out`` holds other sweeps.
     """
-    base = figures.lineup(figure, preset, rounds=rounds)[0].config
-    _, methods = figures.methods(figure, preset)
-    step = methods["PG"].step_size
-    trials = sweep("PG", dataclasses.replace(base, method=methods["PG"]), GRIDS["PG"])
-    best = max(trials, key=lambda trial: trial.curve.score[:, -len(trial.curve.score[0]) // 20 :].mean())
-    curves, groups = {"PG": best.curve}, {}
-    for label, method in methods.items():
-        if label not in GRIDS:
-            continue
-        if label != "PG":
-            start = dataclasses.replace(method, step_size=best.values["step"] * step)
-            trials = sweep(label, dataclasses.replace(base, method=start), GRIDS[label])
-        named = {f"{label} {_words(trial.values)}": trial for trial in trials}
-        groups[label] = list(named)
-        curves |= {name: trial.curve for name, trial in named.items()}
-    comparison = compare(curves)
-    table = Table(
-        "method and point", "final score [95 %]", "rounds to 90 %", "uploads to 90 %", "rounds / PG", "fewer uploads", "chosen",
-        title=f"{figure.name}, preset {preset}, seeds {SEEDS[0]}-{SEEDS[-1]}, step in units of {best.values['step'] * step:g} (PG: {step:g})",
-    )  # fmt: skip
-    for label, names in groups.items():
-        chosen = f"PG {_words(best.values)}" if label == "PG" else choose(comparison, names)
-        for name in names:
-            row = comparison.rows[name]
+    check_budgets(contenders)
+    reference = contenders[0].label
+    found: dict[str, Tuned] = {}
+    for contender in contenders:
+        unit = found[reference].best.method.step_size if found else step
+        methods = [at(contender.method, point, unit) for point in contender.points]
+        file = out / f"{slug(contender.label)}.nc"
+        played = sweep_curves(config, methods, file, console=console, label=contender.label)
+        names = [
+            f"{contender.label} {' '.join(f'{value:g}' for value in point.values())}" for point in contender.points
+        ]
+        trials = {
+            name: Trial(point, method, curve)
+            for name, point, method, curve in zip(names, contender.points, methods, played, strict=True)
+        }
+        curves = {name: trial.curve for name, trial in trials.items()}
+        if found:
+            base, own = reference, {reference: found[reference].best.curve}
+        else:
+            base, own = max(curves, key=lambda name: final(curves[name].score).mean()), {}
+        comparison = compare(own | curves, base)
+        found[contender.label] = Tuned(trials, choose(comparison, names), comparison)
+    record.write_text(out / RESULT, json.dumps({label: _plain(tuned) for label, tuned in found.items()}, indent=2))
+    return found
+
+
+def _plain(tuned: Tuned) -> dict[str, Any]:
+    """All trials of a method and the chosen one as plain data; misses are null."""
+    trials = []
+    for name, trial in tuned.trials.items():
+        row = tuned.comparison.rows[name]
+        cost = row.costs[0.90]
+        measured = {
+            "final": row.final.value,
+            "difference": row.difference.value,
+            "rounds": cost.rounds.value,
+            "rounds_ratio": cost.rounds_ratio.value,
+            "uploads": cost.uploads.value,
+            "uplink_bits": cost.uplink_bits.value,
+        }
+        plain = {key: value if math.isfinite(value) else None for key, value in measured.items()}
+        trials.append({"values": trial.values, "chosen": name == tuned.chosen, "to_90": plain})
+    return {"chosen": dataclasses.asdict(tuned.best.method), "trials": trials}
+
+
+def _at_an_end(tuned: Tuned) -> list[str]:
+    """Numbers whose chosen value is the smallest or the largest of three or more: a better one may lie beyond."""
+    ranges = {name: {trial.values[name] for trial in tuned.trials.values()} for name in tuned.best.values}
+    return [
+        name
+        for name, values in ranges.items()
+        if len(values) > 2 and tuned.best.values[name] in (min(values), max(values))
+    ]
+
+
+def show(title: str, found: Mapping[str, Tuned], console: Console) -> None:
+    """All trials on a terminal, the chosen ones marked."""
+    columns = ["method and point", "final score [95 %]", "rounds to 90 %", "uploads to 90 %", "rounds / PG", "chosen"]
+    table = Table(*columns, title=title)
+    for tuned in found.values():
+        for name in tuned.trials:
+            row = tuned.comparison.rows[name]
             cost = row.costs[0.90]
-            table.add_row(
-                name,
-                interval(row.final),
-                number(cost.rounds.value, 4),
-                number(cost.uploads.value, 4),
-                number(cost.rounds_ratio.value),
-                number(cost.uploads_saving.value),
-                "*" if name == chosen else "",
-            )
+            spent = [number(cost.rounds.value, 4), number(cost.uploads.value, 4), number(cost.rounds_ratio.value)]
+            table.add_row(name, interval(row.final), *spent, "*" if name == tuned.chosen else "")
     console.print(table)
-    for label in groups:
-        console.print(f"{label}: {', '.join(GRIDS[label])}")
+    for label, tuned in found.items():
+        ends = _at_an_end(tuned)
+        note = f"; at an end of its range: {', '.join(ends)}" if ends else ""
+        words = f"{label}: {', '.join(tuned.best.values)}; chosen step size {tuned.best.method.step_size:.3g}{note}"
+        console.print(words, highlight=False, soft_wrap=True)
 
 
-def _words(values: dict[str, float]) -> str:
-    return " ".join(f"{value:g}" for value in values.values())
+def tune_figure(
+    figure: figures.Figure,
+    out: Path,
+    *,
+    methods: Sequence[str] = (),
+    seeds: int = NUM_SEEDS,
+    rounds: int | None = None,
+    console: Console,
+) -> dict[str, Tuned]:
+    """Tunes a ready-made experiment's methods, or PG and those named, into ``out``, and prints all trials."""
+    labels = ["PG", *(label for label in methods or figure.tuned if label.lower() != "pg")]
+    config = dataclasses.replace(
+        figures.setting(figure), rounds=rounds or figure.rounds, seeds=seeds, first_seed=FIRST_SEED
+    )
+    contenders, step = figures.contenders(figure, labels)
+    found = tune(contenders, config, out, step=step, console=console)
+    seed_list = config.seed_list
+    show(
+        f"{figure.name}, {config.rounds} rounds, seeds {seed_list[0]}-{seed_list[-1]}, PG's steps in units of {step:g}",
+        found,
+        console,
+    )
+    return found

@@ -1,0 +1,182 @@
+"""Tuning: grids, budgets, sweeps and the choice among their points."""
+
+import dataclasses
+import io
+import itertools
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from lapg import Config, EstimatorConfig, MethodConfig, ProblemConfig, RunError, train
+from lapg.experiments import figures, tune
+from lapg.experiments.build import build
+from lapg.experiments.compare import Curve, to_curve
+from lapg.experiments.config import from_dict
+from lapg.experiments.grids import KNOWN, NUM_POINTS, Contender, check_budgets, contender
+
+QUIET = Console(quiet=True)
+SETTING = Config(
+    problem=ProblemConfig("quadratic", num_learners=3, options={"dimension": 2}),
+    estimator=EstimatorConfig("noisy"),
+    batch_size=2,
+    rounds=70,
+    seeds=2,
+    first_seed=1000,
+)
+METHODS = [
+    Contender("PG", MethodConfig("pg", momentum=0.5), {"step": (0.5, 1.0), "decay": (0.0, 0.01)}),
+    Contender("periodic", MethodConfig("periodic", momentum=0.5), {"step": (0.5, 1.0), "period": (2.0, 5.0)}),
+]
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    out = tmp_path_factory.mktemp("tune")
+    return out, tune.tune(METHODS, SETTING, out, step=0.05, console=QUIET)
+
+
+# ---------------------------------------------------------------- grids
+
+
+def test_equal_budgets_everywhere():
+    """Oracle: the protocol: a step and at most two numbers, as many points for every method, in every ready-made experiment."""
+    for figure in figures.FIGURES.values():
+        found, unit = figures.contenders(figure, [*KNOWN, "never"])
+        check_budgets(found)
+        assert {len(one.points) for one in found} == {NUM_POINTS}
+        assert all(len(one.grid) <= 3 for one in found)
+        assert unit == pytest.approx(figure.step * (1 - (figure.momentum or 0)))
+
+
+@pytest.mark.parametrize("name", ["fig4", "parallel-lqr-homogeneous"])
+def test_grids_are_numbers_of_one_compilation(name):
+    """Oracle: `build`, which tells numbers that may vary between lanes from what is fixed; own numbers differ between fast and slow problems."""
+    figure = figures.FIGURES[name]
+    for one in figures.contenders(figure, [*KNOWN, "never"])[0]:
+        for point in (one.points[0], one.points[-1]):
+            built = build(dataclasses.replace(figures.setting(figure), method=tune.at(one.method, point, 0.1)))
+            expected = {name: value for name, value in point.items() if name != "step"}
+            assert {name: float(built.hyper[name]) for name in expected} == expected
+            assert built.hyper["step_size"] == pytest.approx(0.1 * point["step"])
+            assert set(expected) & {"decay", "kl_limit"} == set(figure.shared)
+
+
+def slow(setting, *, step_size, patience=4.0, optimiser=None):
+    """A recipe without the shared number."""
+
+
+def test_unknown_recipes_get_a_grid_around_their_default():
+    """Oracle: by hand. 3 values of the recipe's own number leave 4 steps of 12 points; their ratio is √2, their middle 1."""
+    found = contender(f"{__name__}:slow")
+    assert found.grid["patience"] == (2.0, 4.0, 8.0)
+    np.testing.assert_allclose(found.grid["step"], [2**-0.75, 2**-0.25, 2**0.25, 2**0.75])
+    assert list(found.grid) == ["step", "patience"]
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({"period": (1.0, 2.0)}, "must hold step and at most two further numbers, got period"),
+        (
+            {"step": (1.0,), "a": (1.0,), "b": (1.0,), "c": (1.0,)},
+            "must hold step and at most two .* got step, a, b, c",
+        ),
+        ({"step": (1,)}, r"step must be finite numbers with a decimal point.*got \(1,\)"),
+        ({"step": (1.0, float("nan"))}, "step must be finite numbers"),
+        ({"step": ()}, "step must be finite numbers"),
+    ],
+)
+def test_wrong_grids(unchecked, grid, message):
+    """Oracle: the protocol's words."""
+    with pytest.raises(ValueError, match=message):
+        Contender("mine", MethodConfig("pg"), grid)
+
+
+def test_unequal_budgets():
+    """Oracle: the protocol's words."""
+    more = dataclasses.replace(METHODS[1], grid={"step": (1.0,)})
+    with pytest.raises(ValueError, match="tuned on equally many points, got PG 4, periodic 1"):
+        check_budgets([METHODS[0], more])
+    with pytest.raises(ValueError, match="different labels, got PG, PG"):
+        check_budgets([METHODS[0], METHODS[0]])
+
+
+# ---------------------------------------------------------------- sweeps
+
+
+def test_a_point_is_a_run(tuned, tmp_path):
+    """Oracle: the same method trained by itself on the tuning seeds: a lane of a sweep is that run."""
+    trial = tuned[1]["periodic"].trials["periodic 1 5"]
+    assert trial.method.step_size == tuned[1]["PG"].best.method.step_size
+    assert trial.method.period == 5.0
+    alone = to_curve(
+        train(dataclasses.replace(SETTING, method=trial.method), tmp_path / "run", show_progress=False).record
+    )
+    for name in ("score", "raw_score", "uploads", "uplink_bits", "upload_rates"):
+        np.testing.assert_allclose(getattr(trial.curve, name), getattr(alone, name), 1e-9)
+    assert trial.curve.score.shape == (2, 70)
+
+
+def test_every_point_once(tuned):
+    """Oracle: the products of the grids, in units of the experiment's step and of PG's."""
+    out, found = tuned
+    pg = [(one.method.step_size, one.method.decay) for one in found["PG"].trials.values()]
+    assert pg == list(itertools.product((0.025, 0.05), (0.0, 0.01)))
+    content = json.loads((out / tune.RESULT).read_text())
+    assert [trial["values"] for trial in content["periodic"]["trials"]] == METHODS[1].points
+    for label, plain in content.items():
+        assert from_dict(plain["chosen"], MethodConfig()) == found[label].best.method
+        (chosen,) = [trial for trial in plain["trials"] if trial["chosen"]]
+        assert chosen["values"] == found[label].best.values
+        assert chosen["to_90"]["final"] == pytest.approx(found[label].best.curve.score[:, -4:].mean())
+
+
+def test_tuning_goes_on(tuned, tmp_path, monkeypatch):
+    """Oracle: what is there is not played again: with PG's sweep kept, the other is played alone and comes out the same."""
+    out, found = tuned
+    (tmp_path / "pg.nc").write_bytes((out / "pg.nc").read_bytes())
+    played, play = [], tune.sweep
+    monkeypatch.setattr(tune, "sweep", lambda *given, **named: played.append(named["label"]) or play(*given, **named))
+    again = tune.tune(METHODS, SETTING, tmp_path, step=0.05, console=QUIET)
+    assert played == ["periodic"]
+    assert (tmp_path / tune.RESULT).read_text() == (out / tune.RESULT).read_text()
+    np.testing.assert_array_equal(again["PG"].best.curve.score, found["PG"].best.curve.score)
+    with pytest.raises(RunError, match=r"pg\.nc holds another sweep than the one asked for"):
+        tune.tune(METHODS, dataclasses.replace(SETTING, rounds=71), tmp_path, step=0.05, console=QUIET)
+
+
+# ---------------------------------------------------------------- the choice
+
+
+def rising(at, height=1.0, per_round=2.0):
+    """Two seeds that jump to ``height`` in a round of 200, with steady uploads."""
+    score = np.where(np.arange(200) >= at, height, 0.0) * np.ones((2, 1))
+    spent = np.broadcast_to(per_round * (np.arange(200) + 1.0), score.shape)
+    return Curve(score, score, spent, spent, np.ones(1), np.zeros(200))
+
+
+def test_pg_is_neither_slow_nor_weak(tmp_path, monkeypatch):
+    """Oracle: by hand.
+
+    Of PG's points the first ends highest but takes 150 rounds; the second ends 3 % lower after 100, which the protocol admits, at a third fewer
+    uploads; the third is as fast but ends 10 % lower.
+    """
+    curves = iter([rising(150, 1.0), rising(100, 0.97), rising(100, 0.9)])
+    monkeypatch.setattr(tune, "sweep_curves", lambda *_, **__: [next(curves) for _ in range(3)])
+    only = [Contender("PG", MethodConfig("pg"), {"step": (0.5, 1.0, 2.0)})]
+    found = tune.tune(only, SETTING, tmp_path, step=1.0, console=QUIET)
+    assert found["PG"].chosen == "PG 1"
+    shown = Console(file=io.StringIO())
+    tune.show("A title", found, shown)
+    assert "at an end" not in shown.file.getvalue()
+
+
+def test_a_choice_at_an_end_is_told(tmp_path, monkeypatch):
+    """Oracle: by hand. The smallest of three steps is best, so that a smaller one might be better; of two, both are ends."""
+    monkeypatch.setattr(tune, "sweep_curves", lambda *_, **__: [rising(100, 1 - 0.1 * index) for index in range(6)])
+    only = [Contender("PG", MethodConfig("pg"), {"step": (0.5, 1.0, 2.0), "decay": (0.0, 0.1)})]
+    shown = Console(file=io.StringIO())
+    tune.show("A title", tune.tune(only, SETTING, tmp_path, step=1.0, console=QUIET), shown)
+    assert "at an end of its range: step\n" in shown.file.getvalue()
