@@ -131,7 +131,7 @@ def test_silence_costs_nothing():
     """Oracle: two rounds of one learner: a first upload of 4 float64 and a float64 report, then silence: zeros, no bits, age 1."""
     trigger = triggers.age_weighted(1e9, num_learners=2, max_age=None)
     estimator = estimators.stateless(lambda task, params, batch: Estimate(params + 1, jnp.ones(()), jnp.ones(())))
-    learner = make_learner(estimator, memories.accumulator(), identity(), trigger)
+    learner = make_learner(estimator, memories.lagged(), identity(), trigger)
     task = jax.tree.map(lambda leaf: leaf[0], quadratic(num_learners=1, dimension=4).tasks)
     params = jnp.arange(4.0)
 
