@@ -1,0 +1,76 @@
+"""Learners that take steps of their own between uploads."""
+
+import jax
+import numpy as np
+import pytest
+
+from lapg import estimators, methods
+from lapg.problems import quadratic
+from support import player
+
+LEARNERS, STEP, PERIOD, PERIODS = 3, 0.02, 4, 5
+# 20 steps on numbers below 10, relative error 2.2e-16 each, with room for another order of summation
+TOLERANCE = 1e-13
+
+
+@pytest.fixture(scope="module")
+def problem():
+    """Without noise, so that NumPy can repeat every gradient."""
+    return quadratic(num_learners=LEARNERS, dimension=4, scales=(1.0, 0.5, 0.2), noise=0.0)
+
+
+@pytest.fixture(scope="module")
+def setting(problem):
+    return methods.Setting(estimators.noisy(problem.gradient), 2, LEARNERS)
+
+
+def gradients(problem, params):
+    """c_m A_m (θ_m − b_m) of all learners: [M, d]."""
+    tasks = jax.tree.map(np.asarray, problem.tasks)
+    return tasks.scale[:, None] * tasks.extra["curvature"] * (params - tasks.extra["centre"])
+
+
+def test_with_m_times_the_step_it_is_federated_averaging(problem, setting):
+    """Oracle: McMahan et al., Algorithm 1, in NumPy: H local steps of size Mα from the common θ, then the mean of the M models."""
+    recipe = lambda hyper: methods.periodic(  # noqa: E731
+        setting, step_size=STEP, period=PERIOD, look_ahead=hyper["look_ahead"]
+    )
+    states, _ = player(recipe, problem, PERIOD * PERIODS)({"look_ahead": float(LEARNERS)})
+    params = states.controller.params[0]
+    for period in range(PERIODS):
+        models = np.tile(params, (LEARNERS, 1))
+        for _ in range(PERIOD):
+            models = models - LEARNERS * STEP * gradients(problem, models)
+        params = models.mean(0)
+        np.testing.assert_allclose(states.controller.params[PERIOD * (period + 1)], params, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.6])
+def test_learners_step_as_far_as_the_controller_will(problem, setting, momentum):
+    """Oracle: by hand with decaying steps and silence: E grows by the gradient at θ⁰ − α/((1−β)(1+δk)) E, and θ⁰ alone is scored."""
+    decay = 0.5
+    states, logs = player(
+        lambda hyper: methods.scout(setting, step_size=STEP, momentum=momentum, decay=decay, threshold=1e9), problem, 6
+    )({})
+    start, residual = states.controller.params[0], np.zeros((LEARNERS, 4))
+    for k in range(6):
+        residual = residual + gradients(problem, start - STEP / (1 - momentum) / (1 + decay * k) * residual)
+        np.testing.assert_allclose(states.learners.memory.value[k + 1], residual, atol=TOLERANCE)
+    assert not logs.sent.any()
+    scores = -0.5 * np.sum(gradients(problem, start) * (start - np.asarray(problem.tasks.extra["centre"])), -1)
+    np.testing.assert_allclose(logs.scores["score_scaled"], np.tile(scores, (6, 1)), rtol=1e-14)
+
+
+def test_without_looking_ahead_scout_is_awapg(problem, setting):
+    """Oracle: their docstrings: the same parts; and that looking ahead makes a difference."""
+    chosen = {"step_size": STEP, "threshold": 20.0, "max_age": 200}
+    play = lambda recipe: player(recipe, problem, 30)({})[0].controller.params  # noqa: E731
+    plain = play(lambda hyper: methods.awapg(setting, **chosen))
+    np.testing.assert_array_equal(play(lambda hyper: methods.scout(setting, look_ahead=None, **chosen)), plain)
+    assert np.abs(play(lambda hyper: methods.scout(setting, look_ahead=1.0, **chosen)) - plain).max() > 1e-3
+
+
+def test_only_accumulated_gradients_can_be_followed(setting):
+    """Oracle: the message names the setting and the rule."""
+    with pytest.raises(ValueError, match="look_ahead goes with memory 'accumulate', not 'lagged'"):
+        methods.periodic(setting, step_size=STEP, memory="lagged", look_ahead=1.0)
