@@ -395,8 +395,11 @@ def test_ledger_counts():
     np.testing.assert_array_equal(
         ledger.uplink_bits(payload, sent), [96 + 2 * 128, 128 + 3 * 128, 128 + 3 * 128, 192 + 4 * 128]
     )
-    np.testing.assert_array_equal(ledger.downlink_bits(np.array([10, 20]), 3), [3 * 138, 3 * 138 + 3 * 148])
-    np.testing.assert_array_equal(ledger.downlink_bits(np.array([10, 20]), 3, header=False), [30, 90])
+    heard = np.array([[True, True], [True, False], [False, False], [True, True]])
+    np.testing.assert_array_equal(
+        ledger.downlink_bits(payload, heard), [96 + 2 * 128, 128 + 3 * 128, 128 + 3 * 128, 192 + 5 * 128]
+    )
+    np.testing.assert_array_equal(ledger.downlink_bits(payload, heard, header=False), [96, 128, 128, 192])
     np.testing.assert_array_equal(ledger.upload_fraction(sent), [0.5, 0.5])
     stacked = np.stack([sent, ~sent])
     np.testing.assert_array_equal(ledger.num_uploads(stacked), [[2, 3, 3, 4], [0, 1, 3, 4]])
@@ -407,7 +410,7 @@ def test_ledger_does_not_overflow():
     """Oracle: Python's integers: 300 messages of 2³⁰ bits, counted in 32-bit logs."""
     payload, sent = np.full((100, 3), 2**30, np.int32), np.ones((100, 3), bool)
     assert ledger.uplink_bits(payload, sent, header=False)[-1] == 300 * 2**30
-    assert ledger.downlink_bits(payload[:, 0], 3, header=False)[-1] == 300 * 2**30
+    assert ledger.downlink_bits(payload, sent, header=False)[-1] == 300 * 2**30
 
 
 # ---------------------------------------------------------------- constants

@@ -18,7 +18,7 @@ from lapg.types import ControllerState, LearnerLog, LearnerState, RoundLog
 SEEDS, LEARNERS, DIMENSION = [7, 8], 3, 4
 PER_LEARNER = {
     "sent", "uplink_bits", "innovation_norm", "gradient_norm", "noise", "trigger_left", "trigger_right", "staleness",
-    "non_finite", "score_scaled", "score_raw",
+    "non_finite", "score_scaled", "score_raw", "participated", "downlink_bits",
 }  # fmt: skip
 PER_ROUND = {"aggregate_norm", "displacement_norm"}
 
@@ -29,7 +29,7 @@ def make_log(first, until):
     learner = LearnerLog(zero, zero, zero, zero, zero, jnp.int32(0), jnp.bool_(False))
     each = jnp.zeros(LEARNERS)
     scores = {"score_scaled": each, "score_raw": each}
-    like = Log(each > 0, each.astype(int), learner, RoundLog(zero, zero), scores)
+    like = Log(each > 0, each.astype(int), each > 0, each.astype(int), learner, RoundLog(zero, zero), scores)
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
     values = []
     for index, (path, leaf) in enumerate(leaves):
@@ -41,9 +41,7 @@ def make_log(first, until):
 
 def segment(first, until):
     params = np.full((len(SEEDS), DIMENSION), float(until))
-    return record.to_dataset(
-        make_log(first, until), first=first, seeds=SEEDS, params=params, downlink_bits=320, wall=float(until)
-    )
+    return record.to_dataset(make_log(first, until), first=first, seeds=SEEDS, params=params, wall=float(until))
 
 
 def make_state(until):
@@ -75,7 +73,7 @@ def test_labels():
         assert dataset[name].dims == ("seed", "round", "learner"), name
     for name in PER_ROUND:
         assert dataset[name].dims == ("seed", "round"), name
-    assert set(dataset.data_vars) == PER_LEARNER | PER_ROUND | {"downlink_bits", "wall_seconds", "params"}
+    assert set(dataset.data_vars) == PER_LEARNER | PER_ROUND | {"wall_seconds", "params"}
     assert dict(dataset.sizes) == {"seed": 2, "round": 6, "learner": 3, "parameter": 4}
     np.testing.assert_array_equal(dataset["seed"], SEEDS)
     np.testing.assert_array_equal(dataset["round"], range(10, 16))
@@ -83,7 +81,7 @@ def test_labels():
     assert dataset["noise"].sel(at) == log.learner.noise[1, 2, 2]
     assert dataset["score_raw"].sel(at) == log.scores["score_raw"][1, 2, 2]
     assert dataset["aggregate_norm"].sel(seed=8, round=12) == log.controller.aggregate_norm[1, 2]
-    np.testing.assert_array_equal(dataset["downlink_bits"], [320] * 6)
+    assert dataset["downlink_bits"].sel(at) == log.downlink_bits[1, 2, 2] != log.uplink_bits[1, 2, 2]
     np.testing.assert_array_equal(dataset["wall_seconds"], [16.0] * 6)
     assert dataset["sent"].dtype == bool
     assert dataset.attrs["header_bits"] == HEADER_BITS

@@ -66,7 +66,8 @@ def test_a_finished_run(whole):
     assert not again.record["sent"].all()
     np.testing.assert_array_equal(again.record["uplink_bits"], 64 * 4 * again.record["sent"])
     # θ: 4 float64; the lazy trigger's signal: one
-    np.testing.assert_array_equal(again.record["downlink_bits"], [64 * (4 + 1)] * 11)
+    np.testing.assert_array_equal(again.record["downlink_bits"], np.full((2, 11, 3), 64 * (4 + 1)))
+    assert again.record["participated"].all()
     assert (np.diff(again.record["wall_seconds"]) >= 0).all()
     assert_same(again, whole)
     np.testing.assert_array_equal(again.params(5), whole.record["params"].values[1])

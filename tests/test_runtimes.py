@@ -127,7 +127,8 @@ def test_broadcast_costs_its_length(sweep):
     assert len(raw) == 5 * 8
     assert len(wire.frame(raw, round=0, learner=NOBODY)) * 8 == 8 * len(raw) + ledger.HEADER_BITS
     per_round = 3 * (5 * 64 + 128)
-    np.testing.assert_array_equal(ledger.downlink_bits(np.full(3, 8 * len(raw)), 3), per_round * np.array([1, 2, 3]))
+    payload = np.full((3, 3), 8 * len(raw))
+    np.testing.assert_array_equal(ledger.downlink_bits(payload, payload > 0), per_round * np.array([1, 2, 3]))
 
 
 def test_ledger_by_hand():

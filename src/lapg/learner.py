@@ -24,12 +24,8 @@ from lapg.types import (
     Upload,
     select,
     squared_norm,
+    tree_bits,
 )
-
-
-def num_scalar_bits(report: PyTree) -> int:
-    """Length of a report on the wire: its leaves, each at its own precision."""
-    return sum(8 * leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(report))
 
 
 def make_learner(
@@ -90,7 +86,7 @@ def make_learner(
         measured = () if length is None else length(params, batch, memory.share(state.memory, decoded))
         payload = (message, (decision.report, measured))
         message, report = select(sent, payload, jax.tree.map(jnp.zeros_like, payload))
-        bits = compressor.num_bits(message) + num_scalar_bits(report)
+        bits = compressor.num_bits(message) + tree_bits(report)
         upload = Upload(sent, message, report, jnp.where(sent, bits, 0).astype(jnp.int32))
 
         settled = LearnerState(

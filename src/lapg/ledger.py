@@ -17,14 +17,17 @@ def num_uploads(sent: np.ndarray) -> np.ndarray:
 
 def uplink_bits(payload: np.ndarray, sent: np.ndarray, *, header: bool = True) -> np.ndarray:
     """Bits from learners to controller so far, ``[..., K, M] → [..., K]``, in int64."""
-    total = np.asarray(payload, np.int64) + (HEADER_BITS * np.asarray(sent, np.int64) if header else 0)
+    return _running_total(payload, sent, header)
+
+
+def downlink_bits(payload: np.ndarray, participated: np.ndarray, *, header: bool = True) -> np.ndarray:
+    """Bits from controller to learners so far, ``[..., K, M] → [..., K]``, in int64. Whoever takes part hears at least a header, the heartbeat."""
+    return _running_total(payload, participated, header)
+
+
+def _running_total(payload: np.ndarray, messages: np.ndarray, header: bool) -> np.ndarray:
+    total = np.asarray(payload, np.int64) + (HEADER_BITS * np.asarray(messages, np.int64) if header else 0)
     return np.cumsum(np.sum(total, -1), -1)
-
-
-def downlink_bits(payload: np.ndarray, num_learners: int, *, header: bool = True) -> np.ndarray:
-    """Bits from controller to learners so far: the broadcast goes to every learner, ``[..., K] → [..., K]``, in int64."""
-    total = np.asarray(payload, np.int64) + (HEADER_BITS if header else 0)
-    return np.cumsum(total * num_learners, -1)
 
 
 def upload_fraction(sent: np.ndarray) -> np.ndarray:

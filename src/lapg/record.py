@@ -23,7 +23,7 @@ import xarray as xr
 from lapg.ledger import HEADER_BITS
 from lapg.runtimes.protocol import Log, RunState
 
-FORMAT = 1
+FORMAT = 2
 PACKAGES = ("lapg", "jax", "jaxlib", "optax", "equinox", "numpy", "xarray")
 _SEGMENT = re.compile(r"rounds-(\d{6,})-(\d{6,})\.nc$")
 _STATE = re.compile(r"state-(\d{6,})\.eqx$")
@@ -33,19 +33,17 @@ class RunError(ValueError):
     """A run directory that cannot be used, and what to do about it."""
 
 
-def to_dataset(
-    log: Log, *, first: int, seeds: list[int], params: np.ndarray, downlink_bits: int, wall: float
-) -> xr.Dataset:
+def to_dataset(log: Log, *, first: int, seeds: list[int], params: np.ndarray, wall: float) -> xr.Dataset:
     """Labels the log of a stretch of rounds, leading axes (seed, round).
 
     Bits are payload without headers; ``wall_seconds`` is the run's clock at the end of the stretch; ``params`` is θ after it.
     """
     per_learner, per_round = ("seed", "round", "learner"), ("seed", "round")
     rounds = first + np.arange(log.sent.shape[1])
-    fields = {"sent": log.sent, "uplink_bits": log.uplink_bits, **vars(log.learner), **log.scores}
+    messages = {name: getattr(log, name) for name in ("participated", "downlink_bits", "sent", "uplink_bits")}
+    fields = {**messages, **vars(log.learner), **log.scores}
     variables: dict[str, Any] = {name: (per_learner, np.asarray(value)) for name, value in fields.items()}
     variables |= {name: (per_round, np.asarray(value)) for name, value in vars(log.controller).items()}
-    variables["downlink_bits"] = ("round", np.full(rounds.shape, downlink_bits, np.int64))
     variables["wall_seconds"] = ("round", np.full(rounds.shape, wall))
     variables["params"] = (("seed", "parameter"), params)
     coordinates = {"seed": seeds, "round": rounds, "learner": np.arange(log.sent.shape[2])}

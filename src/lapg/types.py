@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 Scalar = int | float | Float[Array, ""]
 
 # Purposes of random numbers: the first entry of every address.
-SAMPLE, REPLY, SIGNAL, INIT, SCORE = range(5)
+SAMPLE, REPLY, SIGNAL, INIT, SCORE, PRESENCE, RELAY = range(7)
 NOBODY = 2**32 - 1
 """The learner of an address that belongs to no learner: the controller, or a shared environment."""
 
@@ -78,6 +78,22 @@ class Arrival(eqx.Module):
     sent: Bool[Array, " M"]
     report: PyTree
     length: PyTree = ()
+
+
+class Relay(eqx.Module):
+    """What a replica of the controller is told of an `Arrival`: all of it, its total compressed. Zero everywhere where nobody sent.
+
+    Attributes:
+      message: the compressor's fixed-shape output for the total.
+      sent, report, length: as they arrived; on the wire a bit for each learner, and the numbers of those that sent.
+      bits: of all this, whole bytes; without header.
+    """
+
+    message: PyTree
+    sent: Bool[Array, " M"]
+    report: PyTree
+    length: PyTree
+    bits: Int[Array, ""]
 
 
 # ---------------------------------------------------------------- what is computed
@@ -353,6 +369,27 @@ class Trigger(NamedTuple):
     signal: Callable[..., Any] = _nothing
 
 
+def _theta_and_signal(state: Any, controller: ControllerState, broadcast: Broadcast, participated: Any) -> Any:
+    return state, jnp.where(participated, tree_bits((broadcast.params, broadcast.signal)), 0).astype(jnp.int32)
+
+
+class Downlink(NamedTuple):
+    """What goes from the controller to its learners; the defaults are those of `lapg.downlink.dense`.
+
+    ``init: ControllerState, M → state`` of the controller's end · ``deliver: state, ControllerState, Broadcast, Bool[M] → state, bits [M]`` of
+    what each learner that takes part hears before it samples, without header · ``compress: key, state, Arrival → state, relay``, between gather and
+    step · ``expand: relay → Arrival``, with which the controller and every replica of it step · ``resync: state, Bool[M] → state``: these learners
+    have lost what they knew · ``compressor`` of the relays' totals, None where learners hold no replica and hear θ^k itself.
+    """
+
+    init: Callable[..., Any] = _nothing
+    deliver: Callable[..., Any] = _theta_and_signal
+    compress: Callable[..., Any] = lambda key, state, arrival: (state, arrival)
+    expand: Callable[..., Arrival] = lambda relay: relay
+    resync: Callable[..., Any] = lambda state, lost: state
+    compressor: Compressor | None = None
+
+
 class StepLimit(NamedTuple):
     """A bound on the controller's steps: the ``limit``, and how a learner measures its share of one, ``length: θ, batch, direction → scalar``."""
 
@@ -390,7 +427,8 @@ class Controller(NamedTuple):
 class Method(NamedTuple):
     """A choice of parts. ``batches``: trajectories per inner step, static; ``(N,)`` for one gradient a round.
 
-    ``local``: learners sample at parameters of their own; θ^k is then scored on episodes that nobody learns from.
+    ``local``: learners sample at parameters of their own; θ^k is then scored on episodes that nobody learns from. ``participation``: the fraction of
+    the learners that takes part in a round, static.
     """
 
     learner: Learner
@@ -398,10 +436,17 @@ class Method(NamedTuple):
     compressor: Compressor
     batches: tuple[int, ...]
     local: bool = False
+    downlink: Downlink = Downlink()
+    participation: float = 1.0
 
 
 Recipe = Callable[[dict[str, Any]], Method]
 """Hyperparameters (scalars, possibly traced) to a Method. Called inside the compiled function."""
+
+
+def tree_bits(tree: PyTree) -> int:
+    """Length of a tree's leaves on the wire, each at its own precision; shapes suffice."""
+    return sum(8 * leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def squared_norm(vector: Float[Array, " d"]) -> Float[Array, ""]:

@@ -18,8 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lapg import record
 from lapg.experiments.build import Built, build
 from lapg.experiments.config import Config, from_dict, to_dict
-from lapg.runtimes import Hosted, Vectorised, runtime_of, use_all_cores, wire
-from lapg.runtimes.protocol import announce
+from lapg.runtimes import Hosted, Vectorised, runtime_of, use_all_cores
 
 
 class Interrupted(Exception):  # noqa: N818  (an outcome, not an error)
@@ -204,9 +203,6 @@ def _play(
         clock = float(record.read(path)["wall_seconds"][-1])
     else:
         state = lanes.start()
-    method = built.recipe({name: float(value) for name, value in built.hyper.items()})
-    broadcast = jax.eval_shape(lambda s: announce(method, jax.random.key(0), s.controller), lanes.lane_shape())
-    downlink_bits = 8 * wire.tree_size((broadcast.params, broadcast.signal))
 
     saved, logs, round = first, [], first
     started = last_save = time.monotonic()
@@ -222,7 +218,6 @@ def _play(
             first=saved,
             seeds=config.seed_list,
             params=params,
-            downlink_bits=downlink_bits,
             wall=clock + time.monotonic() - started,
         )
         record.save(path, segment, state)

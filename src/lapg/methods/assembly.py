@@ -6,8 +6,9 @@ from typing import Literal, NamedTuple
 import optax
 
 from lapg.controller import limit_step, make_controller
+from lapg.downlink import dense
 from lapg.learner import make_learner
-from lapg.types import Compressor, Estimator, Memory, Method, Scalar, StepLimit, Trigger
+from lapg.types import Compressor, Downlink, Estimator, Memory, Method, Scalar, StepLimit, Trigger
 from lapg.uplink import compressors, memories
 from lapg.uplink.variance_reduction import snapshot, storm
 
@@ -21,7 +22,7 @@ class Setting(NamedTuple):
     """What every method of an experiment shares: the estimator, N trajectories a round and learner, M learners.
 
     ``step_limit`` bounds the controller's steps; ``variance_reduction`` is what every gradient goes through before the method's own memory takes it in;
-    ``compressor`` replaces the method's own.
+    ``compressor`` replaces the method's own; ``downlink`` is what learners hear; ``participation`` is the fraction of them that takes part in a round.
     """
 
     estimator: Estimator
@@ -30,6 +31,8 @@ class Setting(NamedTuple):
     step_limit: StepLimit | None = None
     variance_reduction: Literal["storm", "snapshot"] | None = None
     compressor: Compressor | None = None
+    downlink: Downlink = dense()
+    participation: float = 1.0
 
 
 def assemble(
@@ -45,13 +48,17 @@ def assemble(
       compressor: the method's own, where the setting names none; None is `lapg.uplink.compressors.identity`.
     Raises:
       ValueError: the batch is smaller than the estimator can work with; a step limit does not fit the optimiser; what a biased compressor leaves
-        out would be lost for good.
+        out would be lost for good; nobody would take part.
     """
     needed = setting.estimator.minimum_batch
     if setting.batch_size < needed:
         raise ValueError(
             f"batch_size must be >= {needed} for this estimator, got {setting.batch_size}; a leave-one-out baseline needs another "
             "trajectory to average over: raise batch_size, or use baseline 'none'."
+        )
+    if not 0 < setting.participation <= 1:
+        raise ValueError(
+            f"participation must lie in (0, 1], got {setting.participation}; 1 is everybody, and one learner is the least."
         )
     compressor = setting.compressor or compressor or compressors.identity()
     if memory.forgets and not compressor.unbiased:
@@ -70,6 +77,8 @@ def assemble(
         compressor,
         (setting.batch_size,),
         local=memory.behaviour is not None,
+        downlink=setting.downlink,
+        participation=setting.participation,
     )
 
 

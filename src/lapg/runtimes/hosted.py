@@ -158,20 +158,21 @@ class Hosted:
             hyper: dict[str, Any],
             seed: Any,
             state: RunState,
+            learners: LearnerState,
             broadcast: Broadcast,
             params: Any,
             recorded: Recorded,
             scored: Recorded | None,
         ) -> tuple[RunState, Log]:
-            method = recipe(hyper)
+            method, root = recipe(hyper), jax.random.key(seed)
 
             def one(task: Task, state: LearnerState, params: Any, recorded: Recorded, scored: Recorded | None) -> Any:
                 batch = to_batch(policy, task, params, recorded)
                 own = None if scored is None else to_batch(policy, task, broadcast.params, scored)
-                return reply(method, problem, jax.random.key(seed), task, state, broadcast, batch, own)
+                return reply(method, problem, root, task, state, broadcast, batch, own)
 
-            learners, replies = jax.vmap(one)(problem.tasks, state.learners, params, recorded, scored)
-            return conclude(method, state.controller, learners, replies)
+            learners, replies = jax.vmap(one)(problem.tasks, learners, params, recorded, scored)
+            return conclude(method, root, broadcast, state, learners, replies)
 
         self._start, self._hear, self._present = start, hear, present
         self._behave, self._take_in, self._finish = behave, take_in, finish
@@ -212,13 +213,14 @@ class Hosted:
         *inner, last = self._batches
         broadcast = self._hear(hyper, seed, state)
         scored = self._play(*self._present(seed, broadcast), last) if self._local else None
+        learners = state.learners
         for step, num in enumerate(inner):
-            keys, params = self._behave(hyper, seed, state.learners, broadcast, step=step)
+            keys, params = self._behave(hyper, seed, learners, broadcast, step=step)
             recorded = self._play(keys, params, num)
-            learners = self._take_in(hyper, seed, state.learners, broadcast, params, recorded, step=step)
-            state = RunState(state.controller, learners)
-        keys, params = self._behave(hyper, seed, state.learners, broadcast, step=len(inner))
-        return self._finish(hyper, seed, state, broadcast, params, self._play(keys, params, last), scored)
+            learners = self._take_in(hyper, seed, learners, broadcast, params, recorded, step=step)
+        keys, params = self._behave(hyper, seed, learners, broadcast, step=len(inner))
+        recorded = self._play(keys, params, last)
+        return self._finish(hyper, seed, state, learners, broadcast, params, recorded, scored)
 
     def lane(self, state: RunState, index: int) -> RunState:
         """The state of one lane."""

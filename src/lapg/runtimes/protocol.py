@@ -10,6 +10,8 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from lapg.types import (
     INIT,
     NOBODY,
+    PRESENCE,
+    RELAY,
     REPLY,
     SAMPLE,
     SCORE,
@@ -24,19 +26,23 @@ from lapg.types import (
     Task,
     Upload,
     address,
+    select,
 )
 
 
 class RunState(eqx.Module):
-    """Everything that a run must remember between rounds; learners carry a leading axis M."""
+    """Everything that a run must remember between rounds; learners carry a leading axis M. ``downlink`` is the controller's end of it."""
 
     controller: ControllerState
     learners: LearnerState
+    downlink: PyTree = ()
 
 
 class Log(eqx.Module):
     """What one round leaves in the record; per-learner fields carry a leading axis M."""
 
+    participated: Bool[Array, " M"]
+    downlink_bits: Int[Array, " M"]
     sent: Bool[Array, " M"]
     uplink_bits: Int[Array, " M"]
     learner: LearnerLog
@@ -55,7 +61,8 @@ def initialise(
         return method.learner.init(address(root, INIT, index, 0), index, params)
 
     controller = method.controller.init(params, problem.num_learners)
-    return RunState(controller, jax.vmap(learner)(jnp.arange(problem.num_learners, dtype=jnp.int32)))
+    learners = jax.vmap(learner)(jnp.arange(problem.num_learners, dtype=jnp.int32))
+    return RunState(controller, learners, method.downlink.init(controller, problem.num_learners))
 
 
 def sample_batch(
@@ -140,13 +147,54 @@ def announce(method: Method, root: Key[Array, ""], state: ControllerState) -> Br
     return method.controller.broadcast(address(root, SIGNAL, NOBODY, state.round), state)
 
 
+def num_participants(fraction: float, num_learners: int) -> int:
+    """How many of M learners take part in a round: the nearest whole number to fraction · M (of two, the even one), and at least 1."""
+    return max(1, round(fraction * num_learners))
+
+
+def participants(method: Method, root: Key[Array, ""], round: Int[Array, ""], num_learners: int) -> Bool[Array, " M"]:
+    """Who takes part in a round: always equally many, drawn by address, at least one."""
+    if method.participation == 1:
+        return jnp.ones(num_learners, bool)
+    places = jax.random.permutation(address(root, PRESENCE, NOBODY, round), num_learners)
+    return places < num_participants(method.participation, num_learners)
+
+
+def excuse(
+    participated: Bool[Array, ""], before: LearnerState, after: LearnerState, reply: Reply, broadcast: Broadcast
+) -> tuple[LearnerState, Reply]:
+    """One learner's round as it counts: one that was absent has sent nothing, and remembers nothing of it. Its scores stand, for the record."""
+    upload = select(participated, reply.upload, jax.tree.map(jnp.zeros_like, reply.upload))
+    age = (broadcast.round - before.sent_round).astype(jnp.int32)
+    log = eqx.tree_at(lambda log: log.staleness, reply.log, jnp.where(participated, reply.log.staleness, age))
+    return select(participated, after, before), Reply(upload, log, reply.scores)
+
+
+def make_relay(
+    method: Method, root: Key[Array, ""], broadcast: Broadcast, downlink: PyTree, uploads: Upload
+) -> tuple[PyTree, PyTree]:
+    """What controller and replicas are to step with, made of the uploads; the downlink's new state first."""
+    key = address(root, RELAY, NOBODY, broadcast.round)
+    return method.downlink.compress(key, downlink, method.controller.gather(uploads))
+
+
+def take_step(method: Method, state: ControllerState, relayed: PyTree) -> tuple[ControllerState, RoundLog]:
+    """The controller's step, or that of a replica of it."""
+    return method.controller.step(state, method.downlink.expand(relayed))
+
+
 def conclude(
-    method: Method, controller: ControllerState, learners: LearnerState, replies: Reply
+    method: Method, root: Key[Array, ""], broadcast: Broadcast, state: RunState, learners: LearnerState, replies: Reply
 ) -> tuple[RunState, Log]:
-    """The controller's half of a round; learners and replies carry a leading axis M."""
+    """The controller's half of a round; learners (after their round) and replies carry a leading axis M, ``state`` is that before the round."""
+    participated = participants(method, root, broadcast.round, replies.upload.sent.shape[0])
+    learners, replies = jax.vmap(excuse, (0, 0, 0, 0, None))(participated, state.learners, learners, replies, broadcast)
+    downlink, heard = method.downlink.deliver(state.downlink, state.controller, broadcast, participated)
     uploads = replies.upload
-    controller, round_log = method.controller.step(controller, method.controller.gather(uploads))
-    return RunState(controller, learners), Log(uploads.sent, uploads.bits, replies.log, round_log, replies.scores)
+    downlink, relayed = make_relay(method, root, broadcast, downlink, uploads)
+    controller, round_log = take_step(method, state.controller, relayed)
+    log = Log(participated, heard, uploads.sent, uploads.bits, replies.log, round_log, replies.scores)
+    return RunState(controller, learners, downlink), log
 
 
 def play_round(method: Method, problem: Problem, root: Key[Array, ""], state: RunState) -> tuple[RunState, Log]:
@@ -155,4 +203,4 @@ def play_round(method: Method, problem: Problem, root: Key[Array, ""], state: Ru
     learners, replies = jax.vmap(lambda task, learner: play_learner(method, problem, root, task, learner, broadcast))(
         problem.tasks, state.learners
     )
-    return conclude(method, state.controller, learners, replies)
+    return conclude(method, root, broadcast, state, learners, replies)

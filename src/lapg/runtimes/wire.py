@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from lapg.ledger import HEADER_BITS
-from lapg.types import Broadcast, Compressor, Upload
+from lapg.types import Broadcast, Compressor, Relay, Upload, tree_bits
 
 _HEADER = struct.Struct("<IIII")  # round, learner, sequence, payload bytes
 assert 8 * _HEADER.size == HEADER_BITS
@@ -22,7 +22,7 @@ def encode_tree(tree: PyTree) -> bytes:
 
 def tree_size(tree: PyTree) -> int:
     """Length of `encode_tree` in bytes; shapes suffice."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    return tree_bits(tree) // 8
 
 
 def decode_tree(raw: bytes, like: PyTree) -> PyTree:
@@ -88,3 +88,43 @@ def decode_upload(compressor: Compressor, raw: bytes | None, like: Upload) -> Up
     split = len(raw) - tree_size(like.report)
     message: Any = jax.tree.map(jnp.asarray, compressor.decode(raw[:split], like.message))
     return Upload(jnp.bool_(True), message, decode_tree(raw[split:], like.report), jnp.int32(8 * len(raw)))
+
+
+def unframe_all(raw: bytes) -> list[tuple[int, bytes]]:
+    """Round and payload of every frame, one after the other.
+
+    Raises:
+      ValueError: the last frame is not complete.
+    """
+    found = []
+    while raw:
+        end = _HEADER.size + (_HEADER.unpack_from(raw)[3] if len(raw) >= _HEADER.size else 0)
+        round, _, _, payload = unframe(raw[:end])
+        found.append((round, payload))
+        raw = raw[end:]
+    return found
+
+
+def encode_relay(compressor: Compressor, relay: Relay) -> bytes:
+    """Who sent, a bit each; what those learners sent along; the message."""
+    sent = np.asarray(relay.sent)
+    beside = jax.tree.map(lambda leaf: np.asarray(leaf)[sent], (relay.report, relay.length))
+    return np.packbits(sent).tobytes() + encode_tree(beside) + compressor.encode(relay.message)
+
+
+def decode_relay(compressor: Compressor, raw: bytes, like: Relay) -> Relay:
+    """Inverse of `encode_relay`."""
+    num_learners = like.sent.shape[0]
+    begin = -(-num_learners // 8)
+    sent = np.unpackbits(np.frombuffer(raw[:begin], np.uint8), count=num_learners).astype(bool)
+    rows = jax.tree.map(lambda leaf: np.zeros((sent.sum(), *leaf.shape[1:]), leaf.dtype), (like.report, like.length))
+    end = begin + tree_size(rows)
+
+    def spread(rows: Any, leaf: Any) -> Any:
+        full = np.zeros(leaf.shape, leaf.dtype)
+        full[sent] = rows
+        return jnp.asarray(full)
+
+    report, length = jax.tree.map(spread, decode_tree(raw[begin:end], rows), (like.report, like.length))
+    message: Any = jax.tree.map(jnp.asarray, compressor.decode(raw[end:], like.message))
+    return Relay(message, jnp.asarray(sent), report, length, jnp.int32(8 * len(raw)))
