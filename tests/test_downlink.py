@@ -1,13 +1,16 @@
 """The downlink: replicas that follow the controller, what they hear, and what it costs."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lapg import estimators, ledger, methods
+from lapg import Config, EstimatorConfig, MethodConfig, ProblemConfig, estimators, ledger, methods
 from lapg.controller import heavy_ball, make_controller
 from lapg.downlink import dense, replicated
+from lapg.experiments.build import build
 from lapg.problems import quadratic
 from lapg.runtimes import sequential, wire
 from lapg.runtimes.replicas import Outbox, follow
@@ -172,10 +175,34 @@ def test_wrong_lengths_stop_the_run(lone):
         lone(lying)
 
 
+def test_settings_reach_the_downlink(unchecked):
+    """Oracle: by hand: of four entries the half that are largest come out, and one learner of two takes part; what does not fit is refused."""
+    method = MethodConfig("pg", 0.1, downlink="replicated", downlink_compressor="top_k", downlink_fraction=0.5)
+    problem = ProblemConfig("quadratic", num_learners=2, options={"dimension": 4})
+    config = Config(problem, EstimatorConfig("noisy"), method, participation=0.5)
+    made = build(config).recipe({"step_size": 0.1})
+    assert made.participation == 0.5
+    total = jnp.asarray([3.0, -1.0, 2.0, -4.0])
+    state = made.downlink.init(made.controller.init(total, 2), 2)
+    relay = made.downlink.compress(jax.random.key(0), state, Arrival(total, jnp.asarray([True, False]), ()))[1]
+    np.testing.assert_array_equal(made.downlink.expand(relay).total, [3.0, 0.0, 0.0, -4.0])
+    for change, message in (
+        ({"downlink": None}, r"method\.downlink_compressor goes with downlink 'replicated'"),
+        ({"downlink_bits": 99}, r"method\.downlink_compressor: .*bits=\.\.\.\) must lie in 2\.\.16, got 99"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build(dataclasses.replace(config, method=dataclasses.replace(method, **change)))
+    with pytest.raises(ValueError, match=r"participation must lie in \(0, 1\], got 0"):
+        dataclasses.replace(config, participation=0)
+
+
 def test_relays_come_back():
     """Oracle: round trip, of eleven learners three; two bytes say which, and nobody else's numbers travel."""
     sent = np.isin(np.arange(11), [0, 7, 10])
-    report = {"size": jnp.asarray(sent * 2.5, jnp.float32), "pair": jnp.asarray(sent[:, None] * np.arange(22.0).reshape(11, 2))}
+    report = {
+        "size": jnp.asarray(sent * 2.5, jnp.float32),
+        "pair": jnp.asarray(sent[:, None] * np.arange(22.0).reshape(11, 2)),
+    }
     relay = Relay(jnp.arange(3.0), jnp.asarray(sent), report, (), jnp.int32(8 * (2 + 3 * (4 + 16) + 24)))
     raw = wire.encode_relay(identity(), relay)
     assert 8 * len(raw) == int(relay.bits)
