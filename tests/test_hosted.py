@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lapg import Config, Interrupted, MethodConfig, ProblemConfig, cli, estimators, evaluate, load, methods
+from lapg import Config, Interrupted, MethodConfig, ProblemConfig, cli, compressors, estimators, evaluate, load, methods
+from lapg.downlink import replicated
 from lapg.experiments.evaluate import render
 from lapg.experiments.run import resume, train
 from lapg.policies import softmax_mlp
@@ -51,13 +52,17 @@ def walk_on_host():
 
 @pytest.mark.parametrize("shared", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_hosted_is_vectorised(shared):
-    """Oracle: the vectorised runtime on the same walk. An inner step and a reply a round, a memory that averages, two lanes with their own θ⁰."""
+    """Oracle: the vectorised runtime on the same walk. An inner step and a reply a round, a memory that averages, two lanes with their own θ⁰.
+
+    One learner of the two takes part in a round, and hears compressed totals.
+    """
     policy = softmax_mlp(1, (3,), 3, "tanh")
     common = {"tasks": make_tasks(*TASKS), "num_steps": STEPS, "discount": DISCOUNT, "shared": shared}
     inside = from_environment(walk_in_jax(), policy, **common)
     outside = from_hosts("walk", walk_on_host, policy, **common)
     assert (runtime_of(inside), runtime_of(outside)) == (Vectorised, Hosted)
-    setting = methods.Setting(estimators.gpomdp(policy, DISCOUNT), 3, 2)
+    downlink = replicated(compressors.top_k(0.3))
+    setting = methods.Setting(estimators.gpomdp(policy, DISCOUNT), 3, 2, downlink=downlink, participation=0.5)
 
     def recipe(hyper):
         return methods.lapg(setting, xi=0.1, average_weight=0.5, **hyper)._replace(batches=(2, 3))
@@ -73,7 +78,8 @@ def test_hosted_is_vectorised(shared):
         ends.append(state)
         logs.append(jax.tree.map(lambda *parts: np.concatenate(parts, 1), first, second))
     assert logs[1].sent.shape == (2, 7, 2)
-    assert not logs[1].sent.all()
+    assert (logs[1].participated & ~logs[1].sent).any()
+    np.testing.assert_array_equal(logs[1].participated.sum(2), 1)
     np.testing.assert_array_equal(logs[1].sent, logs[0].sent)
     jax.tree.map(lambda found, expected: np.testing.assert_allclose(found, expected, 1e-9, 1e-12), logs[1], logs[0])
     jax.tree.map(lambda found, expected: np.testing.assert_allclose(found, expected, 1e-9, 1e-12), ends[1], ends[0])
@@ -98,7 +104,15 @@ class Valley(gym.Env):
 
 VALLEY = Config(
     problem=ProblemConfig("gymnasium", env="test_hosted:Valley", num_learners=2, hidden=(3,), num_steps=5),
-    method=MethodConfig("lapg", 0.02, xi=(0.1,), noise_weight=0.3),
+    method=MethodConfig(
+        "lapg",
+        0.02,
+        xi=(0.1,),
+        noise_weight=0.3,
+        downlink="replicated",
+        downlink_compressor="top_k",
+        downlink_fraction=0.3,
+    ),
     batch_size=3,
     rounds=5,  # the last chunk is short
     seeds=2,

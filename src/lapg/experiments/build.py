@@ -12,10 +12,11 @@ import optax
 
 from lapg import estimators, problems, theory
 from lapg.controller import heavy_ball, inverse_time
+from lapg.downlink import dense, replicated
 from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, ProblemConfig
 from lapg.methods import METHODS, Setting, make_compressor
 from lapg.problems.smoothed import smoothed
-from lapg.types import Compressor, Problem, Recipe, StepLimit
+from lapg.types import Compressor, Downlink, Problem, Recipe, StepLimit
 
 PROBLEMS: dict[str, Callable[..., Problem]] = {name: getattr(problems, name) for name in problems.__all__}
 ESTIMATORS: dict[str, Callable[..., Any]] = {
@@ -29,6 +30,10 @@ SHARED = (
     "compressor_fraction",
     "compressor_bits",
     "compressor_block",
+    "downlink",
+    "downlink_compressor",
+    "downlink_fraction",
+    "downlink_bits",
 )
 """Fields of a method that are not its own arguments, but go into every method's `Setting`."""
 Part = TypeVar("Part")
@@ -52,7 +57,13 @@ def build(config: Config) -> Built:
     estimator = _estimator(config.estimator, problem, config.batch_size)
     method = config.method
     setting = Setting(
-        estimator, config.batch_size, problem.num_learners, _step_limit(method, problem), method.variance_reduction
+        estimator,
+        config.batch_size,
+        problem.num_learners,
+        _step_limit(method, problem),
+        method.variance_reduction,
+        downlink=_downlink(method),
+        participation=config.participation,
     )
     if method.noise_bound == "printed":
         method = dataclasses.replace(method, noise_bound=printed_noise_bound(problem, config))
@@ -105,6 +116,23 @@ def _compressor(config: MethodConfig, fraction: Any) -> Compressor | None:
     return make_compressor(
         config.compressor, fraction=fraction, bits=config.compressor_bits, block=config.compressor_block
     )
+
+
+def _downlink(config: MethodConfig) -> Downlink:
+    if config.downlink in (None, "dense"):
+        for name in ("downlink_compressor", "downlink_fraction", "downlink_bits"):
+            if getattr(config, name) is not None:
+                raise ValueError(
+                    f"method.{name} goes with downlink 'replicated'; set method.downlink, or leave it out."
+                )
+        return dense()
+    try:
+        compressor = make_compressor(
+            config.downlink_compressor or "none", fraction=config.downlink_fraction, bits=config.downlink_bits
+        )
+    except ValueError as error:
+        raise ValueError(f"method.downlink_compressor: {error}") from error
+    return replicated(compressor)
 
 
 def _step_limit(config: MethodConfig, problem: Problem) -> StepLimit | None:

@@ -128,6 +128,14 @@ class MethodConfig:
     """quantise, qsgd: bits of an entry (4), before codes are shortened; top_k: of an entry that travels (its own precision)."""
     compressor_block: int | None = None
     """quantise, qsgd, sign: entries that share a scale (all)."""
+    downlink: Literal["dense", "replicated"] | None = None
+    """What learners hear: θ every round (dense, the default), or what they need to follow the controller's steps themselves."""
+    downlink_compressor: Literal["none", "top_k", "quantise", "sign"] | None = None
+    """replicated: what is left of the total that is sent down; the rest is sent later."""
+    downlink_fraction: float | None = None
+    """replicated with top_k: fraction of the entries that travel (.05)."""
+    downlink_bits: int | None = None
+    """replicated with quantise: bits of an entry (4); with top_k: of an entry that travels (its own precision)."""
     max_age: int | None = None
     """lapg, scout, awapg: rounds after which a learner uploads in any case."""
     options: Options = field(default_factory=dict)
@@ -143,6 +151,8 @@ class Config:
     method: MethodConfig = MethodConfig()
     batch_size: int = 10
     """N, trajectories per round and learner."""
+    participation: float = 1.0
+    """Fraction of the learners that takes part in a round, drawn anew in each; at least one does."""
     rounds: int = 1000
     """K."""
     seeds: int = 10
@@ -156,6 +166,8 @@ class Config:
         for name in ("batch_size", "rounds", "seeds", "chunk_rounds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}.")
+        if not 0 < self.participation <= 1:
+            raise ValueError(f"participation must lie in (0, 1], got {self.participation}; 1 is everybody.")
         if not 0 <= self.first_seed <= 2**32 - 1 - self.seeds:
             raise ValueError(
                 f"first_seed must be >= 0 and leave room for {self.seeds} seeds below 2^32, got {self.first_seed}."

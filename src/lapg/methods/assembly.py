@@ -48,7 +48,7 @@ def assemble(
       compressor: the method's own, where the setting names none; None is `lapg.uplink.compressors.identity`.
     Raises:
       ValueError: the batch is smaller than the estimator can work with; a step limit does not fit the optimiser; what a biased compressor leaves
-        out would be lost for good; no participation.
+        out would be lost for good; nobody would take part.
     """
     needed = setting.estimator.minimum_batch
     if setting.batch_size < needed:
