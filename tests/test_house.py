@@ -21,8 +21,9 @@ BELOW = {  # what each room may import directly, itself and everything further b
     "theory": ("problems", "estimators", "uplink"),
     "methods": ("learner", "controller", "downlink"),
     "runtimes": ("methods",),
+    "network": (),
     "record": ("runtimes", "theory"),
-    "experiments": ("record",),
+    "experiments": ("record", "network"),
     "cli": ("experiments",),
 }
 GUESTS = {  # engines and environments from outside → the rooms in which one file may know them

@@ -13,17 +13,8 @@ from scipy import stats
 
 from lapg import ledger, theory
 from lapg.experiments import figures, plots, report, tune
-from lapg.experiments.compare import (
-    Comparison,
-    Cost,
-    Curve,
-    Interval,
-    Row,
-    compare,
-    late_improvement,
-    to_curve,
-    trailing_mean,
-)
+from lapg.experiments.compare import Comparison, Cost, Interval, Row, compare, late_improvement
+from lapg.experiments.curves import Curve, to_curve, trailing_mean
 from lapg.problems import garnet, quadratic
 
 ROUNDS = 200
@@ -33,7 +24,13 @@ def curve(score, per_round=2, bits=64):
     """Uploads and bits grow at a constant rate."""
     score = np.atleast_2d(np.asarray(score, float))
     uploads = np.broadcast_to(per_round * (np.arange(score.shape[1]) + 1), score.shape)
-    return Curve(score, 2 * score, uploads, bits * uploads, np.array([0.5, 0.25]), np.full(score.shape[1], 0.1))
+    costs = {
+        "uploads": uploads,
+        "uplink_bits": bits * uploads,
+        "downlink_bits": 3 * uploads,
+        "bits": (bits + 3) * uploads,
+    }
+    return Curve(score, 2 * score, costs, np.array([0.5, 0.25]), np.full(score.shape[1], 0.1))
 
 
 def triple(*numbers):
@@ -72,20 +69,25 @@ def test_costs_by_hand():
     assert pg.costs[0.90].rounds == exactly(145)
     assert pg.costs[0.95].rounds == exactly(148)
     assert pg.costs[0.90].uploads == exactly(290)
-    assert pg.costs[0.90].uplink_bits == exactly(290 * 64)
+    assert pg.costs[0.90].spent["uplink_bits"] == exactly(290 * 64)
     assert pg.final == exactly(1)
-    assert (pg.raw_final, pg.total_uploads) == (2.0, 400.0)
+    assert (pg.raw_final, pg.totals["uploads"], pg.totals["bits"]) == (2.0, 400.0, 400 * 67.0)
+    assert pg.seed_finals == (1.0, 1.0)
     assert slow.costs[0.90].rounds == exactly(165)
     assert slow.costs[0.95].rounds == exactly(168)
     assert slow.costs[0.90].uploads == exactly(165)
-    assert slow.costs[0.90].uplink_bits == exactly(165 * 32)
+    assert slow.costs[0.90].spent["uplink_bits"] == exactly(165 * 32)
     assert slow.costs[0.90].rounds_ratio == exactly(165 / 145)
     assert slow.costs[0.90].uploads_saving == exactly(290 / 165)
     assert slow.costs[0.90].seed_rounds == (165.0, 165.0)
+    assert slow.costs[0.90].seed_spent["bits"] == (165 * 35.0, 165 * 35.0)
+    assert slow.costs[0.90].spent["downlink_bits"] == exactly(165 * 3)
+    assert slow.costs[0.90].savings["uplink_bits"] == exactly(290 * 64 / (165 * 32))
     assert slow.difference == exactly(0)
     assert slow.not_inferior
     assert found.saving("slow", "PG") == exactly(290 / 165)
     assert found.saving("PG", "slow", 0.95) == exactly(168 / 296)
+    assert found.saving("slow", "PG", cost="bits") == exactly(290 * 67 / (165 * 35))
 
 
 def test_start_and_end_of_the_reference():
@@ -155,6 +157,35 @@ def test_differences_are_paired():
     row = compare({"PG": curve(levels), "better": curve(levels + np.stack(step(100, 100, 100, 100, height=0.1)))}).rows
     np.testing.assert_allclose(dataclasses.astuple(row["better"].difference), 0.1, atol=1e-12)
     assert row["better"].final.high - row["better"].final.low > 1
+
+
+def test_probability_of_improvement():
+    """Oracle: by hand, and rliable's definition.
+
+    Finals 1, 2, 3, 4 against 2, 2, 0, 5: of 16 pairs the first wins 1 + 1 + 3 + 3 and ties in 2. By uploads, two of the first's seeds miss the target
+    and three of the other's, which tie with each other and lose against those that hit.
+    """
+    heights, others = np.array([1.0, 2.0, 3.0, 4.0]), np.array([2.0, 2.0, 0.0, 5.0])
+    pairs = [(x > y) + 0.5 * (x == y) for x in heights for y in others]
+    first = curve(np.stack(step(*[100] * 4)) * heights[:, None])
+    found = compare({"PG": first, "other": curve(np.stack(step(*[120] * 4)) * others[:, None])})
+    chance = found.improvement("PG", "other")
+    assert chance.value == np.mean(pairs) == 9 / 16
+    assert 0 <= chance.low < chance.value < chance.high <= 1
+    assert found.improvement("other", "PG").value == 1 - chance.value
+    # the target is 2.25: seeds 2 and 3 of the first reach it, the last of the other, later
+    assert found.rows["PG"].costs[0.90].seed_spent["uploads"][:2] == (math.inf, math.inf)
+    by_uploads = [[0.5, 0.5, 0.5, 0.0]] * 2 + [[1.0, 1.0, 1.0, 1.0]] * 2
+    assert found.improvement("PG", "other", "uploads").value == np.mean(by_uploads)
+
+
+def test_probability_with_a_run_that_diverged():
+    """Oracle: by hand. Half of the rival's runs end in NaN, which is worse than anything."""
+    rival = np.stack(step(100, 100))
+    rival[1, 150:] = np.nan
+    found = compare({"PG": curve(step(100, 100, height=0.5)), "wild": curve(rival)})
+    assert found.improvement("PG", "wild").value == 0.5
+    assert found.improvement("wild", "PG").value == 0.5
 
 
 def test_a_reference_that_gains_nothing():
@@ -227,9 +258,13 @@ def make_record():
     sent = np.zeros(shape, bool)
     sent[0] = True
     sent[10:, 1] = True
+    heard = np.ones(shape, bool)
+    heard[:30, 0] = False
     fields = {
         "sent": sent,
         "uplink_bits": 256 * sent,
+        "participated": heard,
+        "downlink_bits": 72 * heard,
         "noise": np.full(shape, 2.0),
         "gradient_norm": np.full(shape, 6.0**0.5),
         "score_scaled": np.zeros(shape) + np.array([1.0, 3.0])[:, None] + np.array([0.0, 10.0]),
@@ -239,13 +274,20 @@ def make_record():
 
 
 def test_to_curve():
-    """Oracle: by hand. Both upload in round 0, learner 1 from round 10 on; 256 bits and a header of 128 each. ‖g‖² = 6 is 4 signal and 2 noise."""
+    """Oracle: by hand.
+
+    Both upload in round 0, learner 1 from round 10 on; 256 bits and a header of 128 each. Learner 0 hears nothing in the first 30 rounds, the other
+    always; 72 bits and a header. ‖g‖² = 6 is 4 signal and 2 noise.
+    """
     found = to_curve(make_record())
     np.testing.assert_array_equal(found.score, [[2.0] * 60, [12.0] * 60])
     np.testing.assert_array_equal(found.raw_score, np.ones((2, 60)))
     uploads = np.array([2] * 10 + list(range(3, 53)))
     np.testing.assert_array_equal(found.uploads, [uploads, uploads])
-    np.testing.assert_array_equal(found.uplink_bits, 384 * found.uploads)
+    np.testing.assert_array_equal(found.costs["uplink_bits"], 384 * found.uploads)
+    np.testing.assert_array_equal(found.costs["downlink_bits"][:, [0, 29, 59]], [[200, 200 * 30, 200 * 90]] * 2)
+    np.testing.assert_array_equal(found.costs["bits"], found.costs["uplink_bits"] + found.costs["downlink_bits"])
+    assert list(found.costs) == ["uploads", "uplink_bits", "downlink_bits", "bits"]
     np.testing.assert_allclose(found.upload_rates, [1 / 60, 51 / 60])
     np.testing.assert_allclose(found.noise_to_signal, 0.5, 1e-12)
     assert 0 < len(found.noise_to_signal) <= 60
@@ -272,12 +314,13 @@ def judged(ratio=(1.0, 1.0, 1.0), saving=(2.0, 2.0, 2.0), difference=(0.0, 0.0, 
     flat = triple(100, 90, 110)
 
     def row(label, ratio, saving, difference):
-        cost = Cost(flat, flat, flat, triple(*ratio), triple(*saving), (100.0, math.inf))
-        return Row(label, triple(1, 0.9, 1.1), 1.0, 200.0, triple(*difference), {0.90: cost, 0.95: cost})
+        uploads, saved = {"uploads": flat}, {"uploads": triple(*saving)}
+        cost = Cost(flat, triple(*ratio), uploads, saved, (100.0, math.inf), {"uploads": (200.0, math.inf)})
+        finals = (0.9, 1.1)
+        return Row(label, triple(1, 0.9, 1.1), 1.0, {}, finals, triple(*difference), {0.90: cost, 0.95: cost})
 
     rows = {"PG": row("PG", (1, 1, 1), (1, 1, 1), (0, 0, 0)), "new": row("new", ratio, saving, difference)}
-    uploads = {(label, level): np.full(5, 100.0) for label in rows for level in (0.90, 0.95)}
-    return Comparison(rows, uploads)
+    return Comparison(rows, {}, np.full((1, 2), 0.5))
 
 
 @pytest.mark.parametrize(
@@ -337,12 +380,14 @@ def test_reports_name_everything(tmp_path):
     assert text.startswith("# A title\n")
     assert "2 seeds, 200 rounds. PG gains 0.0% " in text
     for label in curves:
-        assert text.count(f"\n| {label} | ") == 3  # final scores, and two targets
+        assert text.count(f"\n| {label} | ") == 6  # final scores, uploads and bits to two targets each, probabilities
     assert "- half: 145, >200" in text
     assert "- periodic: 165, 165" in text
-    assert "| half | 90% | missed | missed | missed | missed [1, missed] | 0 [0, 1] | 0 [0, 0.569] |" in text
+    assert "| half | 90% | missed | missed [290, missed] | missed [1, missed] | 0 [0, 1] | 0 [0, 0.569] |" in text
+    assert "| periodic | 90% | 0.0106 [0.0106, 0.0106] | 0.000495 [0.000495, 0.000495] | 0.0111 [" in text
     for verdict in found:
         assert f"| {verdict.claim} | half | {verdict.measured} | {verdict.outcome} |" in text
+    assert "seconds" not in text
     report.write_json(tmp_path / "report.json", comparison, found)
     content = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
     assert content["rows"].keys() == curves.keys()

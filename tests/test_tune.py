@@ -12,8 +12,8 @@ from rich.console import Console
 from lapg import Config, EstimatorConfig, MethodConfig, ProblemConfig, RunError, train
 from lapg.experiments import figures, tune
 from lapg.experiments.build import build
-from lapg.experiments.compare import Curve, to_curve
 from lapg.experiments.config import from_dict
+from lapg.experiments.curves import Curve, to_curve
 from lapg.experiments.grids import KNOWN, NUM_POINTS, Contender, check_budgets, contender
 
 QUIET = Console(quiet=True)
@@ -55,7 +55,7 @@ def test_grids_are_numbers_of_one_compilation(name):
     """Oracle: `build`, which tells numbers that may vary between lanes from what is fixed; own numbers differ between fast and slow problems."""
     figure = figures.FIGURES[name]
     for one in figures.contenders(figure, [*KNOWN, "never"])[0]:
-        for point in (one.points[0], one.points[-1]):
+        for point in one.points[-1:]:
             built = build(dataclasses.replace(figures.setting(figure), method=tune.at(one.method, point, 0.1)))
             expected = {name: value for name, value in point.items() if name != "step"}
             assert {name: float(built.hyper[name]) for name in expected} == expected
@@ -114,8 +114,11 @@ def test_a_point_is_a_run(tuned, tmp_path):
     alone = to_curve(
         train(dataclasses.replace(SETTING, method=trial.method), tmp_path / "run", show_progress=False).record
     )
-    for name in ("score", "raw_score", "uploads", "uplink_bits", "upload_rates"):
+    for name in ("score", "raw_score", "upload_rates"):
         np.testing.assert_allclose(getattr(trial.curve, name), getattr(alone, name), 1e-9)
+    assert trial.curve.costs.keys() == alone.costs.keys()
+    for name, total in alone.costs.items():
+        np.testing.assert_array_equal(trial.curve.costs[name], total)
     assert trial.curve.score.shape == (2, 70)
 
 
@@ -130,7 +133,7 @@ def test_every_point_once(tuned):
         assert from_dict(plain["chosen"], MethodConfig()) == found[label].best.method
         (chosen,) = [trial for trial in plain["trials"] if trial["chosen"]]
         assert chosen["values"] == found[label].best.values
-        assert chosen["to_90"]["final"] == pytest.approx(found[label].best.curve.score[:, -4:].mean())
+        assert chosen["final"] == pytest.approx(found[label].best.curve.score[:, -4:].mean())
 
 
 def test_tuning_goes_on(tuned, tmp_path, monkeypatch):
@@ -154,7 +157,7 @@ def rising(at, height=1.0, per_round=2.0):
     """Two seeds that jump to ``height`` in a round of 200, with steady uploads."""
     score = np.where(np.arange(200) >= at, height, 0.0) * np.ones((2, 1))
     spent = np.broadcast_to(per_round * (np.arange(200) + 1.0), score.shape)
-    return Curve(score, score, spent, spent, np.ones(1), np.zeros(200))
+    return Curve(score, score, {"uploads": spent}, np.ones(1), np.zeros(200))
 
 
 def test_pg_is_neither_slow_nor_weak(tmp_path, monkeypatch):

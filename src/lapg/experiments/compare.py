@@ -10,28 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import xarray as xr
 
-from lapg import ledger
+from lapg.experiments.curves import FINAL_FRACTION, START_ROUNDS, WINDOW, Curve, final, trailing_mean
 
 LEVELS = (0.90, 0.95)
-WINDOW = 50
-START_ROUNDS = 10
-FINAL_FRACTION = 0.05
 MARGIN = 0.05
 RESAMPLES = 2000
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One method: score and cost so far, [seeds, K] each; upload rates, [M]; noise-to-signal, [up to K], nan where noise hides the signal."""
-
-    score: np.ndarray
-    raw_score: np.ndarray
-    uploads: np.ndarray
-    uplink_bits: np.ndarray
-    upload_rates: np.ndarray
-    noise_to_signal: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -48,14 +32,30 @@ UNKNOWN = Interval(np.nan, np.nan, np.nan)
 
 @dataclass(frozen=True)
 class Cost:
-    """What it took a method to reach one target; ratios are to PG (rounds: smaller is better; savings: larger is better)."""
+    """What it took a method to reach one target.
+
+    Attributes:
+      rounds, rounds_ratio: and over PG's; smaller is better.
+      spent, savings: by name of the cost (`lapg.experiments.curves.COSTS`), and PG's over it; larger is better.
+      seed_rounds, seed_spent: of every seed by itself, inf where it missed the target.
+    """
 
     rounds: Interval
-    uploads: Interval
-    uplink_bits: Interval
     rounds_ratio: Interval
-    uploads_saving: Interval
+    spent: dict[str, Interval]
+    savings: dict[str, Interval]
     seed_rounds: tuple[float, ...]
+    seed_spent: dict[str, tuple[float, ...]]
+
+    @property
+    def uploads(self) -> Interval:
+        """Uploads to the target."""
+        return self.spent["uploads"]
+
+    @property
+    def uploads_saving(self) -> Interval:
+        """PG's uploads to the target over the method's."""
+        return self.savings["uploads"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,9 @@ class Row:
     label: str
     final: Interval
     raw_final: float
-    total_uploads: float
+    totals: dict[str, float]
+    """What all rounds together cost, mean over seeds."""
+    seed_finals: tuple[float, ...]
     difference: Interval
     """Final score minus PG's, in units of PG's improvement."""
     costs: dict[float, Cost]
@@ -74,37 +76,6 @@ class Row:
     def not_inferior(self) -> bool:
         """Whether the paired lower bound lies above −5 % of PG's improvement."""
         return self.difference.low > -MARGIN
-
-
-def trailing_mean(values: np.ndarray, window: int = WINDOW) -> np.ndarray:
-    """Mean of the last ``window`` entries along the last axis, starting where there are so many: [..., K] → [..., K − window + 1]."""
-    window = min(window, values.shape[-1])
-    sums = np.cumsum(np.concatenate([np.zeros((*values.shape[:-1], 1)), values], -1), -1)
-    return (sums[..., window:] - sums[..., :-window]) / window
-
-
-def to_curve(record: xr.Dataset) -> Curve:
-    """What the protocol needs of a record."""
-    sent = record["sent"].transpose("seed", "round", "learner").values
-    bits = record["uplink_bits"].transpose("seed", "round", "learner").values
-    noise = record["noise"].mean(("seed", "learner")).values if "noise" in record else np.zeros(sent.shape[1])
-    squares = (record["gradient_norm"] ** 2).mean(("seed", "learner")).values
-    window = max(WINDOW, sent.shape[1] // 10)  # the signal is a small difference of large numbers
-    smooth_noise = trailing_mean(noise.astype(float), window)
-    signal = trailing_mean(squares.astype(float), window) - smooth_noise
-    return Curve(
-        score=record["score_scaled"].mean("learner").transpose("seed", "round").values.astype(float),
-        raw_score=record["score_raw"].mean("learner").transpose("seed", "round").values.astype(float),
-        uploads=ledger.num_uploads(sent),
-        uplink_bits=ledger.uplink_bits(bits, sent),
-        upload_rates=ledger.upload_fraction(sent).mean(0),
-        noise_to_signal=np.divide(smooth_noise, signal, out=np.full_like(signal, np.nan), where=signal > 0),
-    )
-
-
-def final(score: np.ndarray) -> np.ndarray:
-    """J_F of every seed: [..., K] → [...]."""
-    return score[..., -max(1, round(FINAL_FRACTION * score.shape[-1])) :].mean(-1)
 
 
 def _hits(smooth: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -134,19 +105,39 @@ class Comparison:
     """Rows by label, and the resamples behind them."""
 
     rows: dict[str, Row]
-    uploads: dict[tuple[str, float], np.ndarray]
-    """Uploads to target by label and level: the point estimate first, then the resamples."""
+    spent: dict[tuple[str, float, str], np.ndarray]
+    """Spent to target by label, level and cost: the point estimate first, then the resamples."""
+    weights: np.ndarray
+    """Of the seeds in each resample, [1 + resamples, seeds]."""
 
-    def saving(self, label: str, rival: str, level: float = 0.90) -> Interval:
-        """Uploads to target of ``rival`` divided by those of ``label``, paired over seeds; above 1 favours ``label``."""
-        return _interval(_saving(self.uploads[rival, level], self.uploads[label, level]))
+    def saving(self, label: str, rival: str, level: float = 0.90, cost: str = "uploads") -> Interval:
+        """What ``rival`` spent to the target over what ``label`` spent, paired over seeds; above 1 favours ``label``."""
+        return _interval(_saving(self.spent[rival, level, cost], self.spent[label, level, cost]))
+
+    def improvement(self, label: str, rival: str, cost: str | None = None, level: float = 0.90) -> Interval:
+        """Probability that a run of ``label`` is better than one of ``rival``; ties, two misses included, count half.
+
+        Better is a higher final score, or less of a cost to the target. Runs are paired with all of the rival's, as if seeds had nothing in common,
+        and resampled independently.
+
+        Source: Agarwal et al., arXiv 2108.13264, section 4.3.
+        """
+        own, others = (self._measured(name, cost, level) for name in (label, rival))
+        wins = (own[:, None] > others) + 0.5 * (own[:, None] == others)
+        shuffled = np.concatenate([self.weights[:1], np.roll(self.weights[1:], 1, 0)])
+        return _interval(np.einsum("bi,ij,bj->b", self.weights, wins, shuffled))
+
+    def _measured(self, label: str, cost: str | None, level: float) -> np.ndarray:
+        row = self.rows[label]
+        values = np.array(row.seed_finals) if cost is None else -np.array(row.costs[level].seed_spent[cost])
+        return np.where(np.isnan(values), -np.inf, values)  # a run that diverged is worse than any other
 
 
 def compare(curves: Mapping[str, Curve], reference: str = "PG", seed: int = 0) -> Comparison:
     """Every method against the reference, by the protocol.
 
     Args:
-      curves: by label; same seeds and rounds for all.
+      curves: by label; same seeds, rounds and costs for all.
       reference: the label of PG.
       seed: of the bootstrap.
     Raises:
@@ -165,13 +156,12 @@ def compare(curves: Mapping[str, Curve], reference: str = "PG", seed: int = 0) -
     base = curves[reference].score
     start, end = weights @ base[:, :START_ROUNDS].mean(1), weights @ final(base)
     improvement = end - start
-    learns = bool(
-        improvement[0] > 0
-    )  # a reference that does not improve sets no target, and there is nothing to compare
+    # a reference that does not improve sets no target, and there is nothing to compare
+    learns = bool(improvement[0] > 0)
     targets = {level: np.where(improvement > 0, start + level * improvement, np.inf) for level in LEVELS}
 
     rounds: dict[tuple[str, float], np.ndarray] = {}
-    uploads: dict[tuple[str, float], np.ndarray] = {}
+    spent: dict[tuple[str, float, str], np.ndarray] = {}
     rows = {}
     for label in [reference, *(label for label in curves if label != reference)]:
         curve, costs = curves[label], {}
@@ -179,31 +169,39 @@ def compare(curves: Mapping[str, Curve], reference: str = "PG", seed: int = 0) -
         for level, target in targets.items():
             hits = _hits(weights @ smooth, target)
             missed, at = hits < 0, np.maximum(hits, 0) + offset - 1
-            spent, bits = (
-                np.where(missed, np.inf, (weights * total[:, at].T).sum(1))
-                for total in (curve.uploads, curve.uplink_bits)
-            )
-            key = label, level
-            rounds[key], uploads[key] = np.where(missed, np.inf, at + 1), spent
+            rounds[label, level] = np.where(missed, np.inf, at + 1)
+            for name, total in curve.costs.items():
+                spent[label, level, name] = np.where(missed, np.inf, (weights * total[:, at].T).sum(1))
             own = _hits(smooth, np.full(num_seeds, target[0]))
+            own_at = np.maximum(own, 0) + offset - 1
             costs[level] = Cost(
-                rounds=_interval(rounds[key]),
-                uploads=_interval(spent),
-                uplink_bits=_interval(bits),
-                rounds_ratio=_interval(_ratio(rounds[key], rounds[reference, level])) if learns else UNKNOWN,
-                uploads_saving=_interval(_saving(uploads[reference, level], spent)) if learns else UNKNOWN,
-                seed_rounds=tuple(np.where(own < 0, np.inf, own + offset).tolist()),
+                rounds=_interval(rounds[label, level]),
+                rounds_ratio=_interval(_ratio(rounds[label, level], rounds[reference, level])) if learns else UNKNOWN,
+                spent={name: _interval(spent[label, level, name]) for name in curve.costs},
+                savings={
+                    name: _interval(_saving(spent[reference, level, name], spent[label, level, name]))
+                    if learns
+                    else UNKNOWN
+                    for name in curve.costs
+                },
+                seed_rounds=tuple(np.where(own < 0, np.inf, own_at + 1).tolist()),
+                seed_spent={
+                    name: tuple(np.where(own < 0, np.inf, total[np.arange(num_seeds), own_at]).tolist())
+                    for name, total in curve.costs.items()
+                },
             )
-        last = weights @ final(curve.score)
+        finals = final(curve.score)
+        last = weights @ finals
         rows[label] = Row(
             label=label,
             final=_interval(last),
             raw_final=float(final(curve.raw_score).mean()),
-            total_uploads=float(curve.uploads[:, -1].mean()),
+            totals={name: float(total[:, -1].mean()) for name, total in curve.costs.items()},
+            seed_finals=tuple(finals.tolist()),
             difference=_interval((last - end) / np.where(improvement > 0, improvement, np.nan)),
             costs=costs,
         )
-    return Comparison({label: rows[label] for label in curves}, uploads)
+    return Comparison({label: rows[label] for label in curves}, spent, weights)
 
 
 def late_improvement(curve: Curve) -> float:

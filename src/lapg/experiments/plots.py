@@ -8,7 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from lapg.experiments.compare import WINDOW, Curve, trailing_mean
+from lapg.experiments.curves import WINDOW, Curve, trailing_mean
 
 STYLE: dict[Any, Any] = {
     "font.size": 10,

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,7 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from lapg.experiments.compare import LEVELS, MARGIN, Comparison, Curve, Interval, late_improvement
+from lapg.experiments.compare import LEVELS, MARGIN, Comparison, Interval, late_improvement
+from lapg.experiments.curves import COSTS, Curve
 from lapg.record import write_text
 
 ROUNDS_TOLERANCE = 1.1
@@ -94,27 +95,88 @@ def momentum_verdict(plain: Interval, momentum: Interval, label: str) -> Verdict
     )
 
 
-def _finals(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+Rows = tuple[list[str], list[list[str]]]
+
+
+def _finals(comparison: Comparison) -> Rows:
     header = ["method", "final score [95 %]", "raw", "minus PG's, of its improvement [95 %]", "uploads in all"]
     body = [
-        [label, interval(row.final), number(row.raw_final), interval(row.difference), number(row.total_uploads)]
+        [
+            label,
+            interval(row.final),
+            number(row.raw_final),
+            interval(row.difference),
+            number(row.totals["uploads"]),
+        ]
         for label, row in comparison.rows.items()
     ]
     return header, body
 
 
-def _costs(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    rival = next((label for label in comparison.rows if label.startswith("periodic")), None)
-    header = ["method", "to", "rounds", "uploads", "Mbit up", "rounds / PG [95 %]", "fewer uploads than PG [95 %]"]
-    header += ["than periodic [95 %]"] if rival else []
+def _rival(comparison: Comparison) -> str | None:
+    return next((label for label in comparison.rows if label.startswith("periodic")), None)
+
+
+def _uploads(comparison: Comparison) -> Rows:
+    rival = _rival(comparison)
+    header = ["method", "to", "rounds", "uploads [95 %]", "rounds / PG [95 %]", "fewer uploads than PG [95 %]"]
+    header += [f"than {rival} [95 %]"] if rival else []
     body = []
     for label, row in comparison.rows.items():
         for level in LEVELS:
             cost = row.costs[level]
-            spent = [number(cost.rounds.value, 4), number(cost.uploads.value, 4), number(cost.uplink_bits.value / 1e6)]
-            cells = [label, f"{level:.0%}", *spent, interval(cost.rounds_ratio), interval(cost.uploads_saving)]
+            cells = [label, f"{level:.0%}", number(cost.rounds.value, 4), interval(cost.uploads, 4)]
+            cells += [interval(cost.rounds_ratio), interval(cost.uploads_saving)]
             body.append([*cells, interval(comparison.saving(label, rival, level))] if rival else cells)
     return header, body
+
+
+def _spent(comparison: Comparison, names: Sequence[str]) -> Rows:
+    """What was spent to the targets, and how much less than PG."""
+    header = ["method", "to"]
+    header += [f"{COSTS[name]} [95 %]" for name in names] + [f"PG's {COSTS[name]} over it [95 %]" for name in names]
+    body = []
+    for label, row in comparison.rows.items():
+        for level in LEVELS:
+            cost = row.costs[level]
+            spent = [interval(scaled(cost.spent[name], name)) for name in names]
+            body.append([label, f"{level:.0%}", *spent, *(interval(cost.savings[name]) for name in names)])
+    return header, body
+
+
+def scaled(value: Interval, name: str) -> Interval:
+    """A cost in the unit that `lapg.experiments.curves.COSTS` names."""
+    unit = 1e6 if COSTS[name].startswith("Mbit") else 1
+    return Interval(value.value / unit, value.low / unit, value.high / unit)
+
+
+def _chances(comparison: Comparison, reference: str) -> Rows:
+    rivals = [rival for rival in (reference, _rival(comparison)) if rival]
+    header = [
+        "method",
+        *(f"P({what}, than {rival}) [95 %]" for rival in rivals for what in ("ends higher", "fewer uploads to 90 %")),
+    ]
+    body = [
+        [
+            label,
+            *(interval(comparison.improvement(label, rival, cost)) for rival in rivals for cost in (None, "uploads")),
+        ]
+        for label in comparison.rows
+    ]
+    return header, body
+
+
+def _tables(comparison: Comparison, reference: str) -> dict[str, Rows]:
+    """All tables of a comparison by title."""
+    first = next(iter(comparison.rows.values())).costs[LEVELS[0]].spent
+    tables = {
+        "Final scores": _finals(comparison),
+        "Rounds and uploads to the targets": _uploads(comparison),
+        "Bits to the targets, headers included": _spent(comparison, ("uplink_bits", "downlink_bits", "bits")),
+    }
+    if "seconds" in first:
+        tables["Time and energy to the targets"] = _spent(comparison, ("seconds", "joules"))
+    return tables | {"Probability that one run is better than another": _chances(comparison, reference)}
 
 
 def _learning(curve: Curve, label: str) -> str:
@@ -141,11 +203,12 @@ def markdown(
         "",
         f"{num_seeds} seeds, {num_rounds} rounds. {_learning(curves[reference], reference)} Brackets are 95 % bootstrap intervals over seeds, paired.",
         "",
-        *_markdown_table(*_finals(comparison)),
-        *_markdown_table(*_costs(comparison)),
-        "## Claims",
-        "",
-        *_markdown_table(*_claims(found)),
+        *(
+            line
+            for name, table in _tables(comparison, reference).items()
+            for line in [f"## {name}", "", *_markdown_table(*table)]
+        ),
+        *(["## Claims", "", *_markdown_table(*_claims(found))] if found else []),
         "## Rounds to 90 %, seed by seed",
         "",
         *_per_seed(comparison, num_rounds),
@@ -158,7 +221,7 @@ def _markdown_table(header: list[str], body: list[list[str]]) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *body]] + [""]
 
 
-def _claims(found: list[Verdict]) -> tuple[list[str], list[list[str]]]:
+def _claims(found: list[Verdict]) -> Rows:
     return ["claim", "method", "measured [95 %]", "verdict"], [[v.claim, v.label, v.measured, v.outcome] for v in found]
 
 
@@ -169,11 +232,13 @@ def _show_table(header: list[str], body: list[list[str]], console: Console, titl
     console.print(table)
 
 
-def show(title: str, comparison: Comparison, found: list[Verdict], console: Console) -> None:
+def show(title: str, comparison: Comparison, found: list[Verdict], console: Console, reference: str = "PG") -> None:
     """The report on a terminal."""
-    _show_table(*_finals(comparison), console, title)
-    _show_table(*_costs(comparison), console)
-    show_verdicts(found, console)
+    console.rule(title)
+    for name, table in _tables(comparison, reference).items():
+        _show_table(*table, console, name)
+    if found:
+        show_verdicts(found, console)
 
 
 def show_verdicts(found: list[Verdict], console: Console) -> None:

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from lapg import record
 from lapg.experiments import plots, report
-from lapg.experiments.compare import Comparison, compare, to_curve
+from lapg.experiments.compare import Comparison, compare
+from lapg.experiments.curves import to_curve
 from lapg.experiments.figures import FIGURES, Entry, Preset, lineup
 from lapg.experiments.grids import slug
 from lapg.experiments.run import Run, load, read_config, resume, train

@@ -18,10 +18,12 @@ from rich.table import Table
 from lapg import ledger, record
 from lapg.experiments import figures
 from lapg.experiments.build import build
-from lapg.experiments.compare import MARGIN, Comparison, Curve, compare, final
+from lapg.experiments.compare import MARGIN, Comparison, compare
 from lapg.experiments.config import Config, MethodConfig, to_dict
+from lapg.experiments.curves import COSTS, Curve, final, running_costs
 from lapg.experiments.grids import Contender, check_budgets, slug
 from lapg.experiments.report import ROUNDS_TOLERANCE, interval, number
+from lapg.network import Traffic
 from lapg.runtimes import runtime_of
 
 FIRST_SEED = 1000
@@ -67,17 +69,13 @@ def sweep(config: Config, methods: Sequence[MethodConfig], *, console: Console, 
     state, logs = lanes.start(), []
     for first in track(range(0, config.rounds, config.chunk_rounds), f"{label}: {num_points} points", console=console):
         state, log = lanes.advance(state, first, config.rounds)
-        logs.append((log.scores["score_scaled"].mean(-1), log.scores["score_raw"].mean(-1), log.sent, log.uplink_bits))
-    score, raw, sent, bits = (np.concatenate(parts, 1) for parts in zip(*logs, strict=True))
-    fields = {
-        "score": score,
-        "raw_score": raw,
-        "uploads": ledger.num_uploads(sent),
-        "uplink_bits": ledger.uplink_bits(bits, sent),
-    }
+        scores = (log.scores["score_scaled"].mean(-1), log.scores["score_raw"].mean(-1))
+        logs.append((*scores, log.uplink_bits, log.sent, log.downlink_bits, log.participated))
+    score, raw_score, *messages = (np.concatenate(parts, 1) for parts in zip(*logs, strict=True))
+    fields = {"score": score, "raw_score": raw_score} | running_costs(Traffic(*messages))
     dims, shape = ("point", "seed", "round"), (num_points, len(seeds))
     variables: dict[str, Any] = {name: (dims, value.reshape(*shape, -1)) for name, value in fields.items()}
-    rates = ledger.upload_fraction(sent)
+    rates = ledger.upload_fraction(messages[1])
     variables["upload_rate"] = ("point", "seed", "learner"), rates.reshape(*shape, -1)
     return xr.Dataset(variables, {"seed": seeds})
 
@@ -86,8 +84,7 @@ def _curve(point: xr.Dataset) -> Curve:
     return Curve(
         score=point["score"].values.astype(float),
         raw_score=point["raw_score"].values.astype(float),
-        uploads=point["uploads"].values,
-        uplink_bits=point["uplink_bits"].values,
+        costs={str(name): point[name].values for name in point if name in COSTS},
         upload_rates=point["upload_rate"].values.mean(0),
         noise_to_signal=np.full(point.sizes["round"], np.nan),
     )
@@ -137,7 +134,11 @@ def choose(comparison: Comparison, labels: Sequence[str]) -> str:
     if admitted:
         fewest = min(rows[label].costs[0.90].uploads.value for label in admitted)
         labels = [label for label in admitted if rows[label].costs[0.90].uploads.value <= TIE * fewest]
-    return max(labels, key=lambda label: rows[label].final.value)
+    return max(labels, key=lambda label: _worth(rows[label].final.value))
+
+
+def _worth(final_score: float) -> float:
+    return final_score if math.isfinite(final_score) else -math.inf
 
 
 def tune(
@@ -176,7 +177,7 @@ def tune(
         if found:
             base, own = reference, {reference: found[reference].best.curve}
         else:
-            base, own = max(curves, key=lambda name: final(curves[name].score).mean()), {}
+            base, own = max(curves, key=lambda name: _worth(final(curves[name].score).mean())), {}
         comparison = compare(own | curves, base)
         found[contender.label] = Tuned(trials, choose(comparison, names), comparison)
     record.write_text(out / RESULT, json.dumps({label: _plain(tuned) for label, tuned in found.items()}, indent=2))
@@ -185,20 +186,25 @@ def tune(
 
 def _plain(tuned: Tuned) -> dict[str, Any]:
     """All trials of a method and the chosen one as plain data; misses are null."""
+
+    def finite(values: Mapping[str, float]) -> dict[str, float | None]:
+        return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
     trials = []
     for name, trial in tuned.trials.items():
         row = tuned.comparison.rows[name]
         cost = row.costs[0.90]
-        measured = {
-            "final": row.final.value,
-            "difference": row.difference.value,
-            "rounds": cost.rounds.value,
-            "rounds_ratio": cost.rounds_ratio.value,
-            "uploads": cost.uploads.value,
-            "uplink_bits": cost.uplink_bits.value,
-        }
-        plain = {key: value if math.isfinite(value) else None for key, value in measured.items()}
-        trials.append({"values": trial.values, "chosen": name == tuned.chosen, "to_90": plain})
+        to_90 = {"rounds": cost.rounds.value, "rounds_ratio": cost.rounds_ratio.value}
+        to_90 |= {what: interval.value for what, interval in cost.spent.items()}
+        trials.append(
+            {
+                "values": trial.values,
+                "chosen": name == tuned.chosen,
+                **finite({"final": row.final.value, "difference": row.difference.value}),
+                "totals": row.totals,
+                "to_90": finite(to_90),
+            }
+        )
     return {"chosen": dataclasses.asdict(tuned.best.method), "trials": trials}
 
 
