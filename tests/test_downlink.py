@@ -53,7 +53,7 @@ def arrivals(num, learners=LEARNERS):
 @pytest.fixture(scope="module")
 def controller():
     """Momentum, decaying steps, a running aggregate and a scale made of reports: θ and signal move in silent rounds too."""
-    trigger = triggers.age_weighted(1.0)
+    trigger = triggers.age_weighted(1.0, num_learners=LEARNERS)
     return make_controller(identity(), trigger, heavy_ball(0.1, 0.6, 0.01), reuses=True)
 
 
