@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -15,6 +14,7 @@ from lapg.controller import heavy_ball, inverse_time
 from lapg.downlink import dense, replicated
 from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, ProblemConfig
 from lapg.methods import METHODS, Setting, make_compressor
+from lapg.problems.adapters import imported
 from lapg.problems.smoothed import smoothed
 from lapg.types import Compressor, Downlink, Problem, Recipe, StepLimit
 
@@ -188,11 +188,7 @@ def resolve(kind: str, name: str, known: Mapping[str, Part]) -> Part:
             near = ", ".join(sorted(known)) if len(known) < 30 else "those of optax"
             raise ValueError(f"{kind} must be one of {near}, or your own as MODULE:NAME, got {name!r}.")
         return known[name]
-    module, _, attribute = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{kind}={name} cannot be imported: {error}; is the module on PYTHONPATH?") from error
+    return imported(name, f"{kind}={name}")
 
 
 def arguments(kind: str, factory: Callable[..., Any], config: Any) -> dict[str, Any]:

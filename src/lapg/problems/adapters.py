@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import importlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -72,6 +73,19 @@ def one_of(owner: str, env: str, names: Iterable[str]) -> None:
     if env not in names:
         near = difflib.get_close_matches(env, names, 4, 0.4) or names[:4]
         raise ValueError(f"{owner}(env=...) must be one of {', '.join(near)}, ... ({len(names)} in all), got {env!r}.")
+
+
+def imported(name: str, subject: str) -> Any:
+    """A user's own part by MODULE:NAME; the message begins with ``subject``.
+
+    Raises:
+      ValueError: there is no such module, or nothing of that name in it.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{subject} cannot be imported: {error}; is the module on PYTHONPATH?") from error
 
 
 @contextlib.contextmanager

@@ -1,12 +1,13 @@
 """Environments of Gymnasium: parallel RL, every learner with episodes of its own under one common policy."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from lapg.problems.adapters import needs, policy_for
-from lapg.problems.hosting import Host, from_hosts, named_factory
+from lapg.problems.adapters import imported, needs, policy_for
+from lapg.problems.hosting import Host, from_hosts
 from lapg.problems.protocol import at_least, make_tasks, unit_interval
 from lapg.types import Policy, Problem
 
@@ -56,9 +57,10 @@ def gymnasium(
 
     def host() -> Host:
         inner = make()
+        advance = inner.step
 
         def step(action: Any) -> tuple[Any, Any, bool, bool]:
-            observation, reward, terminated, truncated, _ = inner.step(decode(action))
+            observation, reward, terminated, truncated, _ = advance(decode(action))
             return encode(observation), -reward, terminated, truncated
 
         return Host(lambda seed: encode(inner.reset(seed=seed)[0]), step)
@@ -68,7 +70,7 @@ def gymnasium(
 
 def _maker(env: str, options: Mapping[str, Any]) -> Callable[[], Any]:
     if ":" in env:
-        return named_factory("gymnasium", env, options)
+        return partial(imported(env, f"gymnasium(env={env!r})"), **options)
     outside = _package()
 
     def make() -> Any:
@@ -118,7 +120,8 @@ def actor(owner: str, space: Any, num_inputs: int, **network: Any) -> tuple[Poli
     spaces = _package().spaces
     if isinstance(space, spaces.Discrete):
         start = int(space.start)
-        return policy_for(owner, space, num_inputs, **network), lambda action: start + int(action)
+        decode = (lambda action: start + int(action)) if start else int
+        return policy_for(owner, space, num_inputs, **network), decode
     if not (isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)):
         raise ValueError(
             f"{owner} must have Discrete or real Box actions, got {space}; name a factory that wraps it as MODULE:FACTORY."

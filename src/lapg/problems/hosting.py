@@ -1,7 +1,7 @@
 """Episodes of environments outside JAX, played side by side on the host."""
 
-import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -43,7 +43,7 @@ def from_hosts(
       shared: whether all learners see the same N episodes, or N of their own each.
     """
     num_learners = tasks.index.shape[0]
-    observation = jax.tree.map(lambda leaf: leaf[0], _stack([make().reset(0)]))
+    observation = _each(lambda leaf: np.asarray(leaf, real()), make().reset(0))
     return Problem(
         sample=None,
         score=score(discount),
@@ -70,40 +70,48 @@ def collector(
     pool: list[Host] = []
 
     def collect(act: Act, seeds: np.ndarray, num: int) -> Recorded:
-        count = groups * num
+        count, dtype = groups * num, real()
         pool.extend(make() for _ in range(count - len(pool)))
         starts = np.concatenate([np.random.SeedSequence(int(seed)).generate_state(num) for seed in seeds[:groups]])
-        current = [host.reset(int(seed)) for host, seed in zip(pool, starts, strict=False)]
-
-        losses = np.zeros((num_steps, count, num_losses), real())
-        mask = np.zeros((num_steps, count), bool)
-        terminated = np.zeros(count, bool)
-        seen, acted = [_stack(current)], []
+        seen = [_stack([host.reset(int(seed)) for host, seed in zip(pool, starts, strict=False)], dtype)]
         _check(name, "an observation", 0, seen[0])
-        alive = list(range(count))
+        steps = [host.step for host in pool[:count]]
+        lengths, terminated = np.full(count, num_steps), np.zeros(count, bool)
+        alive, acted, charged = list(range(count)), [], []
         for t in range(num_steps):
-            recorded, executed = act(jax.tree.map(for_learners, seen[t]), t)
-            acted.append(jax.tree.map(for_hosts, recorded))
-            actions = _unstack(jax.tree.map(for_hosts, executed))
-            mask[t, alive] = True
-            fresh, charged, over, cut = zip(*[pool[i].step(actions[i]) for i in alive], strict=True)
-            for i, observation in zip(alive, fresh, strict=True):
-                current[i] = observation
-            losses[t, alive] = np.reshape(charged, (-1, num_losses))
-            terminated[alive] = over
-            alive = [i for i, *ends in zip(alive, over, cut, strict=True) if not any(ends)]
-            seen.append(_stack(current))
-            _check(name, "an observation", t + 1, seen[-1])
+            recorded, executed = act(_each(for_learners, seen[t]), t)
+            acted.append(recorded)
+            actions = _unstack(_each(for_hosts, executed))
+            after, losses, over, cut = zip(*[steps[i](actions[i]) for i in alive], strict=True)
+            charged += losses
+            fresh = _stack(after, dtype)
+            _check(name, "an observation", t + 1, fresh)
+            seen.append(fresh if len(alive) == count else _each(partial(_renewed, where=alive), seen[t], fresh))
+            if any(over) or any(cut):
+                for i, own, outer in zip(alive, over, cut, strict=True):
+                    if own or outer:
+                        lengths[i], terminated[i] = t + 1, own
+                alive = [i for i in alive if lengths[i] > t + 1]
             if not alive:
                 break
 
+        mask = np.arange(num_steps)[:, None] < lengths
+        losses = np.zeros((num_steps, count, num_losses), dtype)
+        losses[mask] = np.reshape(charged, (-1, num_losses))
         for t in np.argwhere(~np.isfinite(losses))[:1, 0].tolist():
             _check(name, "a reward", t + 1, losses[t])
-        observations, actions = (jax.tree.map(over_time, *steps) for steps in (seen[:num_steps], acted))
-        final, ended = jax.tree.map(for_learners, seen[-1]), for_learners(terminated)
+        observations = _each(over_time, *seen[:num_steps])
+        actions = _each(over_time, *(_each(for_hosts, step) for step in acted))
         own = np.arange(num_learners)
-        each = np.broadcast_to(for_learners(losses.swapaxes(0, 1)), (num_learners, num, num_steps, num_learners))
-        return Recorded(observations, actions, each[own, :, :, own], for_learners(mask.T), ended, final)
+        everyones = np.broadcast_to(for_learners(losses.swapaxes(0, 1)), (num_learners, num, num_steps, num_learners))
+        return Recorded(
+            observations,
+            actions,
+            everyones[own, :, :, own],
+            for_learners(mask.T),
+            for_learners(terminated),
+            _each(for_learners, seen[-1]),
+        )
 
     def for_learners(leaf: np.ndarray) -> np.ndarray:
         """[hosts, ...] → [M, N, ...]; where episodes are shared, all learners get the same."""
@@ -128,10 +136,15 @@ def real() -> np.dtype:
     return np.dtype(jax.dtypes.canonicalize_dtype(float))
 
 
-def _stack(items: list[Any]) -> Any:
+def _each(function: Callable[..., Any], *trees: Any) -> Any:
+    """``function`` of one array, or of every agent's; at every step, so that ``jax.tree.map`` would be felt."""
+    return tuple(map(function, *trees)) if isinstance(trees[0], tuple) else function(*trees)
+
+
+def _stack(items: Sequence[Any], dtype: np.dtype) -> Any:
     if isinstance(items[0], tuple):
-        return tuple(np.asarray(column, real()) for column in zip(*items, strict=True))
-    return np.asarray(items, real())
+        return tuple(np.asarray(column, dtype) for column in zip(*items, strict=True))
+    return np.asarray(items, dtype)
 
 
 def _unstack(tree: Any) -> Any:
@@ -140,22 +153,12 @@ def _unstack(tree: Any) -> Any:
     return tree.tolist() if tree.ndim == 1 else tree  # numbers are quicker than arrays of one
 
 
+def _renewed(old: np.ndarray, fresh: np.ndarray, where: list[int]) -> np.ndarray:
+    new = old.copy()
+    new[where] = fresh
+    return new
+
+
 def _check(name: str, what: str, step: int, tree: Any) -> None:
-    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)):
+    if not all(np.isfinite(leaf).all() for leaf in (tree if isinstance(tree, tuple) else (tree,))):
         raise ValueError(f"{name} must be finite, got {what} with NaN or infinity after step {step}; mend it there.")
-
-
-def named_factory(owner: str, name: str, options: Mapping[str, Any]) -> Callable[[], Any]:
-    """A user's own environment from MODULE:FACTORY.
-
-    Raises:
-      ValueError: there is no such factory.
-    """
-    module, _, attribute = name.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"{owner}(env={name!r}) cannot be imported: {error}; is the module on PYTHONPATH, and its extra installed?"
-        ) from error
-    return lambda: factory(**options)

@@ -2,13 +2,15 @@
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
 from lapg.policies import product, replicated
+from lapg.problems.adapters import imported
 from lapg.problems.gymnasium import actor, flattener
-from lapg.problems.hosting import Host, from_hosts, named_factory
+from lapg.problems.hosting import Host, from_hosts
 from lapg.problems.protocol import at_least, make_tasks, unit_interval
 from lapg.types import Policy, Problem
 
@@ -128,7 +130,7 @@ def pettingzoo(
 
 def _maker(env: str, options: Mapping[str, Any]) -> Callable[[], Any]:
     if ":" in env:
-        return named_factory("pettingzoo", env, options)
+        return partial(imported(env, f"pettingzoo(env={env!r})"), **options)
     try:
         module = importlib.import_module(env)
     except ImportError as error:

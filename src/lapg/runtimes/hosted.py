@@ -54,18 +54,20 @@ def sampler(problem: Problem, policy: Policy) -> Callable[..., Recorded]:
     def act(noise: Any, params: Float[Array, "M d"], observations: Any, t: Any) -> Any:
         def one(noise: Any, params: Float[Array, " d"], observation: Any) -> Any:
             action, _ = policy.sample(noise, params, observation)
-            return action, policy.actuate(action)
+            executed = policy.actuate(action)
+            return action, None if executed is action else executed  # what stays as it is comes out once
 
         now = jax.tree.map(lambda leaf: leaf[t], noise)
         return jax.vmap(jax.vmap(one, (0, None, 0)))(now, params, observations)
 
     def play(keys: Key[Array, " M"], params: Float[Array, "M d"], num: int) -> Recorded:
         seeds, noise = draw(keys, num=num)
-        return collect(
-            lambda observations, t: jax.tree.map(np.asarray, act(noise, params, observations, t)),
-            np.asarray(seeds),
-            num,
-        )
+
+        def ask(observations: Any, t: int) -> tuple[Any, Any]:
+            recorded, executed = jax.tree.map(np.asarray, act(noise, params, observations, t))
+            return recorded, recorded if executed is None else executed
+
+        return collect(ask, np.asarray(seeds), num)
 
     return play
 

@@ -24,11 +24,15 @@ CACHE_BYTES = 4_000_000
 def use_all_cores(num_cores: int | None = None) -> int:
     """Makes JAX see one CPU device per core, which is what spreads lanes over cores. Call it before anything else touches JAX.
 
+    Computations then also run in the thread that asks for them. Handing them to another one, as JAX does otherwise, costs more than what a policy
+    computes for one step of an environment outside JAX; chunks are waited for in any case.
+
     Returns:
       The number of devices that JAX sees; 1 if JAX was already running.
     """
     with contextlib.suppress(RuntimeError):  # JAX is running already; the user's own set-up stands
         jax.config.update("jax_num_cpu_devices", num_cores or len(os.sched_getaffinity(0)))
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
     return jax.local_device_count()
 
 
