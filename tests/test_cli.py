@@ -9,12 +9,13 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tyro
 from PIL import Image
 
 from lapg import RunError, cli, load, record
 from lapg.cli import parts
 from lapg.experiments import figures, reproduce
-from lapg.experiments.config import MethodConfig
+from lapg.experiments.config import Config, MethodConfig, read_toml
 from lapg.ledger import upload_fraction
 
 TINY = [
@@ -99,6 +100,38 @@ def test_train(place):
     action = runs["pg"].policy(jnp.zeros(12))
     assert action.shape == (2,)
     assert action.dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [([], None), (["{}"], True), (["{}", "True"], True), (["{}", "false"], False), (["{}", "--seeds", "3"], True)],
+)
+def test_switches(words, expected):
+    """Oracle: the words; alone, a flag means True, also in front of another one."""
+    words = [word.format("--problem.shared-trajectories") for word in words]
+    settings = tyro.cli(Config, args=words)
+    assert settings.problem.shared_trajectories is expected
+    assert settings.seeds == (3 if "--seeds" in words else 10)
+
+
+def test_switches_take_no_other_word(fails):
+    """Oracle: the message."""
+    code, errors = fails("train", "--problem.learned-std", "maybe")
+    assert code == 2
+    assert "must be True or False" in errors
+
+
+def test_no_oldest_age(tmp_path):
+    """Oracle: awapg's own cap of 200 rounds, which alone makes learners upload where nobody reaches the threshold; with none there is no cap."""
+    (tmp_path / "old.toml").write_text('[method]\nmax_age = "none"\n')
+    assert read_toml(tmp_path / "old.toml").method == MethodConfig(max_age="none")
+    sizes = ("--rounds", "205", "--seeds", "1", "--chunk-rounds", "205", "--problem.num-learners", "2")
+    late = []
+    for words in ((), ("--method.max-age", "none")):
+        parts = ("--problem.name", "quadratic", "--estimator.name", "noisy", "--method.threshold", "1e9")
+        cli.main(["train", *words, *parts, *sizes, "--out", str(tmp_path / str(len(words)))])
+        late.append(int(load(tmp_path / str(len(words))).record["sent"][:, 1:].sum()))
+    assert late == [2, 0]
 
 
 def test_train_says_what_it_did(place, lapg):

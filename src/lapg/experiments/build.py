@@ -70,6 +70,8 @@ def build(config: Config) -> Built:
     factory = resolve("method", method.name, METHODS)
     given = arguments("method", factory, dataclasses.replace(method, **dict.fromkeys(SHARED)))
     given["optimiser"] = _optimiser(method)
+    if method.max_age == "none":
+        given["max_age"] = None
     shared = {name: getattr(method, name) for name in ("compressor_fraction", "kl_limit")}
     given |= {name: float(value) for name, value in shared.items() if value is not None}
     floats = {name: np.asarray(value, float) for name, value in given.items() if isinstance(value, float)}

@@ -14,6 +14,27 @@ import tyro
 Options = Annotated[dict[str, Any], tyro.conf.Suppress]
 
 
+def _switched(words: list[str]) -> bool | None:
+    known = {"": True, "True": True, "False": False, "None": None}
+    word = " ".join(words).capitalize()
+    if word not in known:
+        raise ValueError(f"must be True or False, or nothing for True, got {word}.")
+    return known[word]
+
+
+Switch = Annotated[
+    bool | None,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[True|False]",
+        instance_from_str=_switched,
+        is_instance=lambda value: value is None or isinstance(value, bool),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
+"""A flag that may stand alone and then says True; left out, the part's own default holds."""
+
+
 @dataclass(frozen=True)
 class ProblemConfig:
     """What is learned. Options left out take the problem's own defaults."""
@@ -26,7 +47,7 @@ class ProblemConfig:
     """What each agent's policy sees: the global state, its own observation, or those of all agents."""
     std: float | None = None
     """Continuous actions: standard deviation, in units of the network's output."""
-    learned_std: bool | None = None
+    learned_std: Switch = None
     """Continuous actions: whether it is learned."""
     num_agents: int | None = None
     """M of a multi-agent problem."""
@@ -42,7 +63,7 @@ class ProblemConfig:
     """Activation of the network."""
     integrator: Literal["explicit", "semi_implicit"] | None = None
     """Physics of cooperative navigation: today's (explicit) or the 2018 code's."""
-    shared_trajectories: bool | None = None
+    shared_trajectories: Switch = None
     """Whether all learners see the same episodes."""
     num_steps: int | None = None
     """T, steps an episode."""
@@ -62,13 +83,15 @@ class EstimatorConfig:
     """gpomdp, reinforce, actor_critic, deterministic, reuse, exact (where the model is known), noisy (quadratics), or MODULE:NAME."""
     baseline: Literal["none", "leave_one_out"] | None = None
     """leave_one_out cuts the noise and stays unbiased; none is the paper's."""
-    time_average: bool | None = None
+    time_average: Switch = None
     """Divide the sum over time steps by T."""
     trace_decay: float | None = None
     """actor_critic, deterministic: λ."""
     critic_step_size: float | None = None
     """actor_critic, deterministic: step size of the critic's own Adam."""
-    finite_horizon: bool | None = None
+    critic_steps: int | None = None
+    """actor_critic, deterministic: how many steps the critic makes a batch."""
+    finite_horizon: Switch = None
     """actor_critic: nothing counts after T (default), or an episode cut off at T has a future that the critic knows."""
     num_batches: int | None = None
     """reuse: how many batches, this round's included."""
@@ -102,7 +125,7 @@ class MethodConfig:
     """lapg: constants σ²_m instead of the sample variance; 'printed' computes (15) from 1,000 initial trajectories."""
     average_weight: float | None = None
     """lapg, and periodic or random with memory average: η, innovations of a running average of the gradients."""
-    strict: bool | None = None
+    strict: Switch = None
     """lapg: '>' (default) or the paper's '>='."""
     threshold: float | None = None
     """scout, awapg: κ; larger uploads less."""
@@ -136,8 +159,8 @@ class MethodConfig:
     """replicated with top_k: fraction of the entries that travel (.05)."""
     downlink_bits: int | None = None
     """replicated with quantise: bits of an entry (4); with top_k: of an entry that travels (its own precision)."""
-    max_age: int | None = None
-    """lapg, scout, awapg: rounds after which a learner uploads in any case."""
+    max_age: int | Literal["none"] | None = None
+    """lapg, scout, awapg: rounds after which a learner uploads in any case; none: never for its age alone."""
     options: Options = field(default_factory=dict)
     """Any further arguments of the recipe; from a TOML table [method.options]."""
 

@@ -120,8 +120,7 @@ def actor(owner: str, space: Any, num_inputs: int, **network: Any) -> tuple[Poli
     spaces = _package().spaces
     if isinstance(space, spaces.Discrete):
         start = int(space.start)
-        decode = (lambda action: start + int(action)) if start else int
-        return policy_for(owner, space, num_inputs, **network), decode
+        return policy_for(owner, space, num_inputs, **network), (lambda action: start + int(action)) if start else int
     if not (isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)):
         raise ValueError(
             f"{owner} must have Discrete or real Box actions, got {space}; name a factory that wraps it as MODULE:FACTORY."
