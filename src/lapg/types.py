@@ -320,7 +320,8 @@ class Memory(NamedTuple):
     ``init: θ → state`` · ``update: state, broadcast, θ, gradient_at → state`` · ``innovation: state, age → value, its noise`` ·
     ``settle: state, decoded → state`` (only when sent) · ``behaviour: state, broadcast → θ`` to sample with, where that is not θ^k itself. ``reuses`` says what the controller
     does with an upload: add it to a running aggregate (True) or apply it once (False) · ``share: state, decoded → what its next step then holds of
-    this learner`` · ``forgets``: whether what a message does not carry is gone.
+    this learner`` · ``forgets``: whether what a message does not carry is gone, so
+    that messages must be unbiased.
     """
 
     init: Callable[..., Any]
@@ -337,8 +338,8 @@ class Compressor(NamedTuple):
     """What a message looks like; stateless.
 
     ``compress: key, innovation → message`` · ``decompress: message → vector`` · ``num_bits: message → whole bytes``
-    · on the host ``encode: message → bytes`` and ``decode: bytes, like → message``, with num_bits == 8·len(encode) · ``unbiased``: whether the
-    vector's mean is the innovation.
+    · on the host ``encode: message → bytes`` and ``decode: bytes, like → message``, with num_bits == 8·len(encode) · ``variance: d → ω``
+    of an unbiased one, E‖C(x) − x‖² <= ω‖x‖²; None if the mean is not x.
     """
 
     compress: Callable[..., Any]
@@ -346,7 +347,7 @@ class Compressor(NamedTuple):
     num_bits: Callable[..., Any]
     encode: Callable[..., bytes]
     decode: Callable[..., Any]
-    unbiased: bool = False
+    variance: Callable[[int], float] | None = None
 
 
 def _nothing(*_: Any) -> tuple[()]:

@@ -1,9 +1,11 @@
 """What all recipes share: the setting, the one way to a Method, memories by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
+import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
 
 from lapg.controller import inverse_time, limit_step, make_controller
 from lapg.downlink import dense
@@ -14,6 +16,7 @@ from lapg.uplink.variance_reduction import snapshot, storm
 
 Optimiser = Callable[..., optax.GradientTransformation]
 MemoryName = Literal["fresh", "lagged", "average", "accumulate"]
+Weights = Scalar | Sequence[float] | Float[Array, " D"]
 CompressorName = Literal["none", "top_k", "quantise", "qsgd", "sign"]
 REDUCTIONS = {"storm": storm, "snapshot": snapshot}
 
@@ -61,7 +64,9 @@ def assemble(
             f"participation must lie in (0, 1], got {setting.participation}; 1 is everybody, and one learner is the least."
         )
     compressor = setting.compressor or compressor or compressors.identity()
-    if memory.forgets and not compressor.unbiased:
+    if not memory.forgets:
+        compressor = compressors.contractive(compressor)
+    elif compressor.variance is None:
         raise ValueError(
             "this compressor needs a memory that keeps what it leaves out, and this method's keeps nothing; use qsgd, or a method that accumulates "
             "or reuses gradients (periodic, lapg, scout, ...)."
@@ -87,6 +92,22 @@ def local_steps(
 ) -> Callable[[Any], Any] | None:
     """Step sizes of the learners' own steps, in units b of what the controller makes of an upload in the end, α_k/(1−β); None: no such steps."""
     return None if look_ahead is None else inverse_time(look_ahead * step_size / (1 - momentum), decay)
+
+
+def past_weights(xi: Weights, window: int) -> Float[Array, " D"]:
+    """ξ_1..ξ_D of the last D displacements, newest first, from one number for all or D numbers.
+
+    Raises:
+      ValueError: window < 1, or xi has neither 1 nor D entries.
+    """
+    if window < 1:
+        raise ValueError(f"window must be >= 1, got {window}.")
+    weights = jnp.atleast_1d(jnp.asarray(xi))
+    if weights.shape not in ((1,), (window,)):
+        raise ValueError(
+            f"xi must have 1 or window={window} entries, got {weights.size}; give one weight for all, or change the window."
+        )
+    return jnp.broadcast_to(weights, (window,))
 
 
 def make_memory(

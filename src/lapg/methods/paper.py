@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from lapg.controller import heavy_ball
-from lapg.methods.assembly import Optimiser, Setting, assemble
+from lapg.methods.assembly import Optimiser, Setting, Weights, assemble, past_weights
 from lapg.types import Method, Scalar
 from lapg.uplink import memories, triggers
 
@@ -29,7 +28,7 @@ def lapg(
     step_size: Scalar,
     momentum: Scalar = 0.0,
     decay: Scalar = 0.0,
-    xi: Scalar | Sequence[float] | Float[Array, " D"] = 0.03,
+    xi: Weights = 0.03,
     window: int = 10,
     noise_weight: Scalar = 6.0,
     noise_bound: Sequence[float] | None = None,
@@ -55,15 +54,8 @@ def lapg(
             f"batch_size must be >= 2 for lapg, got {setting.batch_size}; the noise of one trajectory cannot be estimated: raise batch_size, "
             "or give noise_bound."
         )
-    if window < 1:
-        raise ValueError(f"window must be >= 1, got {window}.")
-    weights = jnp.atleast_1d(jnp.asarray(xi))
-    if weights.shape not in ((1,), (window,)):
-        raise ValueError(
-            f"xi must have 1 or window={window} entries, got {weights.size}; give one weight for all, or change the window."
-        )
     trigger = triggers.lazy(
-        jnp.broadcast_to(weights, (window,)),
+        past_weights(xi, window),
         step_size=step_size if trigger_step_size is None else trigger_step_size,
         num_learners=setting.num_learners,
         noise_weight=noise_weight,

@@ -120,3 +120,46 @@ def running_average(weight: Scalar) -> Memory:
     if isinstance(weight, float | int) and not 0 < weight <= 1:
         raise ValueError(f"running_average(weight=...) must lie in (0, 1], got {weight}; 0.1 is a good start.")
     return _tracked(weight, lambda noise, age: 2 * noise * (1 - (1 - weight) ** age))
+
+
+class Shifted(eqx.Module):
+    """The gradient h, the one at the last upload, what has been uploaded, and the noise of h."""
+
+    value: Float[Array, " d"]
+    held: Float[Array, " d"]
+    uploaded: Float[Array, " d"]
+    noise: Float[Array, ""]
+
+
+def dasha(weight: Callable[[int], Scalar]) -> Memory:
+    """Differences of gradients for unbiased messages: h − h_last − a (uploaded − h_last), with h_last the gradient at the last upload.
+
+    What a message adds by chance is taken back at the rate a, and no dense upload is ever needed. With nothing lost on the way it is `lagged`.
+
+    Args:
+      weight: d → a; 1/(2ω + 1) for a compressor with variance ω (`lapg.types.Compressor`).
+    Source: Tyurin and Richtárik, arXiv 2202.01268, Algorithm 1; there the first upload is exact, here uploaded and h_last start at 0. On
+      `lapg.uplink.variance_reduction.storm` it is DASHA-MVR.
+    """
+
+    def update(state: Shifted, broadcast: Broadcast, params: Float[Array, " d"], gradient_at: GradientAt) -> Shifted:
+        estimate = gradient_at(params)
+        return Shifted(estimate.gradient, state.held, state.uploaded, estimate.noise)
+
+    def innovation(state: Shifted, age: Int[Array, ""]) -> Any:
+        rate = jnp.asarray(weight(state.value.size), state.value.dtype)
+        return state.value - state.held - rate * (state.uploaded - state.held), state.noise
+
+    def init(params: Float[Array, " d"]) -> Shifted:
+        zeros = jnp.zeros_like(params)
+        return Shifted(zeros, zeros, zeros, jnp.zeros((), params.dtype))
+
+    return Memory(
+        init=init,
+        update=update,
+        innovation=innovation,
+        settle=lambda state, decoded: Shifted(state.value, state.value, state.uploaded + decoded, state.noise),
+        reuses=True,
+        share=lambda state, decoded: state.uploaded + decoded,
+        forgets=True,
+    )

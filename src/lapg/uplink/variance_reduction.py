@@ -114,3 +114,54 @@ def snapshot(period: int = 10, num_batches: int = 5, memory: Memory | None = Non
         return Anchored(anchor, mean, noise, count), Estimate(value, noise, here.effective_samples)
 
     return _reduced(memory, step)
+
+
+class Travelling(eqx.Module):
+    """Local steps: their sum E and its noise; θ^k, and the controller's parameters before those."""
+
+    value: Float[Array, " d"]
+    noise: Float[Array, ""]
+    params: Float[Array, " d"]
+    before: Float[Array, " d"]
+
+
+def federated_momentum(weight: Scalar, local_step: Scalar, controller_step: Scalar) -> Memory:
+    """Local steps along v = g(θ_m) + (1 − β)(u − g(θ_before)), with both gradients from this batch and u the mean direction of the last aggregation.
+
+    θ_m = θ − step · E is where the learner samples and E ← E + v what it uploads; θ_before are the controller's parameters before its last step, and
+    u = (θ_before − θ)/controller_step, so that nobody has to send it. That u is everybody's and g(θ_before) the learner's own takes the drift out of
+    the local steps. Before the controller's first step v = g.
+
+    Args:
+      weight: β in (0, 1]; 1 is the plain local step of FedAvg.
+      local_step: step of the learner's own.
+      controller_step: what turns the mean direction into a step of the controller's: α M H for plain steps α, M learners and H local steps each.
+    Raises:
+      ValueError: weight outside (0, 1].
+    Source: Wang et al., arXiv 2405.19499, Algorithm 1 (FedSVRPG-M).
+    """
+    if known(weight) and not 0 < float(weight) <= 1:
+        raise ValueError(f"federated_momentum(weight=...) must lie in (0, 1], got {float(weight)}; 1 is FedAvg.")
+
+    def update(
+        state: Travelling, broadcast: Broadcast, params: Float[Array, " d"], gradient_at: GradientAt
+    ) -> Travelling:
+        moved = jnp.any(broadcast.params != state.params)
+        before = jnp.where(moved, state.params, state.before)
+        mean = ((before - broadcast.params) / controller_step).astype(params.dtype)
+        here, there = gradient_at(params), gradient_at(before)
+        blend = jnp.where(jnp.any(before != broadcast.params), weight, 1.0).astype(params.dtype)
+        value = here.gradient + (1 - blend) * (mean - there.gradient)
+        return Travelling(state.value + value, state.noise + blend**2 * here.noise, broadcast.params, before)
+
+    def settle(state: Travelling, decoded: Float[Array, " d"]) -> Travelling:
+        return Travelling(state.value - decoded, jnp.zeros_like(state.noise), state.params, state.before)
+
+    return Memory(
+        init=lambda params: Travelling(jnp.zeros_like(params), jnp.zeros((), params.dtype), params, params),
+        update=update,
+        innovation=lambda state, age: (state.value, state.noise),
+        settle=settle,
+        reuses=False,
+        behaviour=lambda state, broadcast: broadcast.params - jnp.asarray(local_step, state.value.dtype) * state.value,
+    )

@@ -102,7 +102,11 @@ def qsgd(levels: int = 1, *, block: int | None = None, scale_bits: ScaleBits = N
     def random(key: Key[Array, ""], parts: Float[Array, "blocks n"]) -> Any:
         return jnp.sign(parts) * jnp.floor(jnp.abs(parts) + jax.random.uniform(key, parts.shape, parts.dtype))
 
-    return _rounded("qsgd", levels, size, random, block, scale_bits, even=False)
+    def variance(length: int) -> float:
+        n = min(block or length, length)
+        return min(n / levels**2, n**0.5 / levels)
+
+    return _rounded("qsgd", levels, size, random, block, scale_bits, even=False)._replace(variance=variance)
 
 
 def _rounded(
@@ -193,5 +197,4 @@ def _rounded(
         num_bits=lambda message: 8 * scale_size(message) + whole_bytes(jnp.min(lengths(message))),
         encode=encode,
         decode=decode,
-        unbiased=owner == "qsgd",
     )

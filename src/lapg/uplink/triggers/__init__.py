@@ -1,0 +1,21 @@
+"""When to upload. Where shares are reused, a learner that has never uploaded does so in any case; that is round 0, and it is counted."""
+
+from lapg.uplink.triggers import measures
+from lapg.uplink.triggers.age_weighted import Scale, Window, age_weighted
+from lapg.uplink.triggers.common import known
+from lapg.uplink.triggers.lazy import changed, lazy
+from lapg.uplink.triggers.schedules import always, never, periodic, random
+
+__all__ = [
+    "Scale",
+    "Window",
+    "age_weighted",
+    "always",
+    "changed",
+    "known",
+    "lazy",
+    "measures",
+    "never",
+    "periodic",
+    "random",
+]

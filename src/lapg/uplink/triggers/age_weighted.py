@@ -1,0 +1,98 @@
+"""Uploads of what has become large and old."""
+
+from typing import Any, Literal
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from lapg.types import Arrival, Candidate, Decision, GradientAt, Scalar, Trigger, squared_norm
+from lapg.uplink.triggers.common import check_max_age, known, overdue
+
+Scale = Literal["report", "step"]
+
+
+class Window(eqx.Module):
+    """Since the last upload: Σ‖g‖ and the number of gradients; and whether there has been one."""
+
+    total: Float[Array, ""]
+    count: Int[Array, ""]
+    sent: Bool[Array, ""]
+
+
+def age_weighted(
+    threshold: Scalar,
+    *,
+    num_learners: int,
+    scale: Scale = "report",
+    step_size: Scalar = 1.0,
+    max_age: int | None = 200,
+    decay: float = 0.95,
+    age_power: Scalar = 1.0,
+) -> Trigger:
+    """Uploads when what has come together is large *and* old: age · ‖innovation‖ >= κ · scale.
+
+    For an accumulated innovation, age · ‖E‖ grows like age² under steady drift and like age^{3/2} under noise, so a learner's rate follows the size of
+    its own gradients. The scale is in units of one round's gradient and honest: it is made of what has arrived. Until its first upload a learner takes
+    the others for equals, and waits for M times its own mean ‖g‖ where the scale is smaller.
+
+    Args:
+      threshold: κ; larger is lazier. Dimensionless.
+      num_learners: M.
+      scale: ``report``: every upload carries the mean ‖g‖ of its window, and the controller broadcasts the sum of the last reports. ``step``: the
+        running mean of the controller's own ‖Δθ‖/α; nothing is reported.
+      step_size: α, for ``step``.
+      max_age: rounds after which a learner uploads in any case.
+      decay: weight of the past in the running mean of ``step``.
+      age_power: p of age^p · ‖innovation‖; 0 looks at the size alone.
+    Raises:
+      ValueError: threshold or step_size not positive, an unknown scale, max_age < 1, decay outside [0, 1).
+    """
+    if known(threshold) and float(threshold) <= 0:
+        raise ValueError(
+            f"age_weighted(threshold=...) must be > 0, got {float(threshold)}; triggers.always() uploads every round."
+        )
+    if known(step_size) and float(step_size) <= 0:
+        raise ValueError(f"age_weighted(step_size=...) must be > 0, got {float(step_size)}.")
+    if scale not in ("report", "step"):
+        raise ValueError(f"age_weighted(scale=...) must be 'report' or 'step', got {scale!r}.")
+    if not 0 <= decay < 1:
+        raise ValueError(f"age_weighted(decay=...) must lie in [0, 1), got {decay}.")
+    check_max_age("age_weighted", max_age)
+    reports = scale == "report"
+
+    def update(
+        key: Key[Array, ""], state: Window, candidate: Candidate, gradient_at: GradientAt
+    ) -> tuple[Window, Decision]:
+        norm = jnp.sqrt(squared_norm(gradient_at(candidate.params).gradient))
+        window = Window(state.total + norm, state.count + 1, state.sent)
+        mean = window.total / window.count
+        scale = jnp.where(window.sent, candidate.signal, jnp.maximum(candidate.signal, num_learners * mean))
+        size = jnp.sqrt(squared_norm(candidate.innovation))
+        left = (candidate.age.astype(size.dtype) ** age_power * size).astype(size.dtype)
+        right = (threshold * scale).astype(left.dtype)
+        report = mean if reports else ()
+        return window, Decision((left >= right) | overdue(candidate.age, max_age), left, right, report)
+
+    def empty(dtype: Any, sent: bool) -> Window:
+        return Window(jnp.zeros((), dtype), jnp.int32(0), jnp.bool_(sent))
+
+    def controller_init(params: Float[Array, " d"], num_learners: int) -> Float[Array, "..."]:
+        return jnp.zeros((num_learners,) if reports else (), params.dtype)
+
+    def controller_update(
+        state: Float[Array, "..."], displacement: Float[Array, " d"], arrival: Arrival
+    ) -> Float[Array, "..."]:
+        if reports:
+            return jnp.where(arrival.sent, arrival.report, state)
+        size = jnp.sqrt(squared_norm(displacement)) / step_size
+        return jnp.where(state == 0, size, decay * state + (1 - decay) * size).astype(state.dtype)
+
+    return Trigger(
+        update=update,
+        init=lambda params: empty(params.dtype, False),
+        settle=lambda state, candidate: empty(state.total.dtype, True),
+        controller_init=controller_init,
+        controller_update=controller_update,
+        signal=lambda key, state: jnp.sum(state),
+    )

@@ -1,0 +1,23 @@
+"""What triggers share."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Int
+
+
+def known(value: Any) -> bool:
+    """Whether a hyperparameter is a concrete number, so that a constructor can check it; tracers are not."""
+    return not isinstance(value, Tracer)
+
+
+def check_max_age(owner: str, max_age: int | None) -> None:
+    """Raises a ValueError unless it is None or at least 1."""
+    if max_age is not None and max_age < 1:
+        raise ValueError(f"{owner}(max_age=...) must be >= 1 or none, got {max_age}; 1 uploads every round.")
+
+
+def overdue(age: Int[Array, ""], max_age: int | None) -> Bool[Array, ""]:
+    """Whether the learner has been silent for so long that it uploads in any case."""
+    return jnp.bool_(False) if max_age is None else age >= max_age

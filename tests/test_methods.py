@@ -1,0 +1,315 @@
+"""The family of upload rules: every method against its authors' rule in NumPy, on a noisy quadratic; and in words' limits."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lapg import estimators, methods
+from lapg.problems import garnet, quadratic
+from lapg.runtimes import sequential
+from lapg.types import Candidate, Estimate
+from lapg.uplink import compressors, triggers
+from lapg.uplink.triggers import measures
+from oracles import family
+from support import player, quadratic_gradients
+
+ROUNDS, LEARNERS, BATCH, STEP = 30, 3, 2, 0.05
+# Sums of at most 3 · 30 terms below 100, relative error 90 · 2.2e-16 each.
+TOLERANCE = 2e-12
+XI = np.array([0.3, 0.1, 0.05])
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return quadratic(num_learners=LEARNERS, dimension=6, scales=(1.0, 0.5, 0.2), noise=0.3)
+
+
+@pytest.fixture(scope="module")
+def setting(problem):
+    return methods.Setting(estimators.noisy(problem.gradient), BATCH, LEARNERS)
+
+
+@pytest.fixture(scope="module")
+def slope(problem):
+    tasks = jax.tree.map(np.asarray, problem.tasks)
+    return lambda theta: tasks.scale[:, None] * tasks.extra["curvature"] * (theta - tasks.extra["centre"])
+
+
+@pytest.fixture(scope="module")
+def noise(problem, slope):
+    """[K, M, d]: the draws are the same whatever θ is."""
+    start = np.zeros((ROUNDS, 6))
+    return quadratic_gradients(problem, start, BATCH) - slope(start[0])
+
+
+def play(problem, setting, name, **options):
+    return player(lambda hyper: methods.METHODS[name](setting, step_size=STEP, **options), problem, ROUNDS)({})
+
+
+def follows(change, *, xi=XI, error=lambda own: 0.0):
+    """‖change‖² > drift + error, the rule of LAG and its relatives."""
+
+    def make(thetas, slope):
+        def fires(own):
+            return change(own, thetas, slope) > family.drift(thetas, own.k, xi, STEP, LEARNERS) + error(own)
+
+        return fires
+
+    return make
+
+
+def correction(own, thetas, slope, period=7):
+    """CADA1's δ̃: the snapshot is that of the last multiple of the period, and the noise cancels."""
+    own.correction = (slope(thetas[own.k]) - slope(thetas[own.k - own.k % period]))[own.index]
+    last = getattr(own, "sent_correction", None)
+    return family.squared(own.correction - (0 if last is None else last))
+
+
+def moved(own, thetas, slope):
+    """The change of the noise-free gradient since the last upload: what two gradients of one batch differ by."""
+    return family.squared((slope(thetas[own.k]) - slope(own.theta))[own.index])
+
+
+LAZY = {
+    "lag_wk": (
+        {"xi": tuple(XI), "window": 3},
+        follows(lambda own, thetas, slope: family.squared(own.innovation)),
+        {},
+    ),
+    "lag_ps": (
+        {"xi": tuple(XI), "window": 3, "smoothness": (0.8, 0.4, 0.1)},
+        follows(lambda own, thetas, slope: (0.8, 0.4, 0.1)[own.index] ** 2 * family.squared(thetas[own.k] - own.theta)),
+        {},
+    ),
+    "laq": (
+        {"xi": tuple(XI), "window": 3, "max_age": 6},
+        follows(lambda own, thetas, slope: family.squared(own.decoded), error=lambda own: 3 * (own.lost + own.error)),
+        {"compress": family.laq_grid(4), "cap": 6},
+    ),
+    "lasg_wk1": (
+        {"xi": tuple(XI), "window": 3, "snapshot_period": 7, "max_age": 9},
+        follows(correction),
+        {"cap": 9},
+    ),
+    "lasg_wk2": ({"xi": tuple(XI), "window": 3, "max_age": 9}, follows(moved), {"cap": 9}),
+    "clag": (
+        {"threshold": 1.5},
+        lambda thetas, slope: (
+            lambda own: (
+                own.last is None or family.squared(own.innovation) > 1.5 * family.squared(own.gradient - own.last)
+            )
+        ),
+        {"compress": family.largest(0.05)},
+    ),
+    "ef21": ({}, lambda thetas, slope: lambda own: True, {"compress": family.largest(0.05)}),
+    "ef21_sgdm": (
+        {"average_weight": 0.3},
+        lambda thetas, slope: lambda own: True,
+        {"compress": family.largest(0.05), "average_weight": 0.3},
+    ),
+}
+
+
+def check(states, logs, sent, aggregate, every_round=False):
+    np.testing.assert_array_equal(logs.sent, sent)
+    np.testing.assert_allclose(states.controller.aggregate[1:], aggregate, atol=TOLERANCE)
+    params = states.controller.params
+    np.testing.assert_allclose(params[1:], params[:-1] - STEP * aggregate, atol=TOLERANCE)
+    if every_round:
+        assert sent.all()
+    else:  # both answers were seen
+        assert sent[1:].any()
+        assert not sent[1:].all()
+
+
+@pytest.mark.parametrize("name", LAZY)
+def test_lazy_methods_are_their_authors(problem, setting, slope, noise, name):
+    """Oracle: the rule in NumPy, round by round, on recomputed gradients: decisions, aggregate == Σ uploaded, and the step."""
+    options, make, rest = LAZY[name]
+    states, logs = play(problem, setting, name, **options)
+    thetas = states.controller.params
+    sent, aggregate = family.lazy(thetas, slope, noise, make(thetas, slope), **rest)
+    check(states, logs, sent, aggregate, every_round=name.startswith("ef21"))
+    np.testing.assert_allclose(states.controller.aggregate, states.learners.memory.uploaded.sum(1), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "fires", "compress"),
+    [
+        ("ef14", {}, lambda size, age, scale: True, family.largest(0.05)),
+        ("ef_sign", {}, lambda size, age, scale: True, family.signs),
+        ("lena", {"threshold": 3.0}, lambda size, age, scale: size >= 3.0 * scale, family.exact),
+        ("awapg", {"threshold": 8.0}, lambda size, age, scale: age * size >= 8.0 * scale, family.exact),
+    ],
+)
+def test_accumulating_methods_are_their_authors(problem, setting, slope, noise, name, options, fires, compress):
+    """Oracle: error feedback in NumPy, round by round; Σ applied + Σ residuals == Σ gradients."""
+    states, logs = play(problem, setting, name, **options)
+    thetas = states.controller.params
+    sent, applied = family.accumulated(thetas, slope, noise, fires, compress)
+    check(states, logs, sent, applied, every_round=name.startswith("ef"))
+    gradients = np.stack([slope(theta) for theta in thetas[:-1]]) + noise
+    held = states.learners.memory.value[1:].sum(1)
+    np.testing.assert_allclose(np.cumsum(applied, 0) + held, np.cumsum(gradients.sum(1), 0), atol=50 * TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("storm_pg", {"average_weight": 0.3}, functools.partial(family.storm, weight=0.3)),
+        (
+            "svrpg",
+            {"snapshot_period": 7, "num_batches": 3},
+            functools.partial(family.snapshots, period=7, num_batches=3),
+        ),
+    ],
+)
+def test_variance_reduction_is_its_authors(problem, setting, slope, noise, name, options, expected):
+    """Oracle: the recursion in NumPy; the noise of a batch is the same at every θ."""
+    states, logs = play(problem, setting, name, **options)
+    check(states, logs, *expected(states.controller.params, slope, noise), every_round=True)
+
+
+@pytest.mark.parametrize(("name", "options"), [("fedavg", {}), ("fedsvrpg_m", {"average_weight": 0.4})])
+def test_federated_methods_average_models(problem, setting, slope, noise, name, options):
+    """Oracle: M models in NumPy, stepped by M α along their own gradients and averaged every 4 rounds."""
+    states, logs = play(problem, setting, name, period=4.0, **options)
+    start = states.controller.params[0]
+    expected = family.federated(start, slope, noise, STEP, 4, options.get("average_weight", 1.0))
+    np.testing.assert_allclose(states.controller.params, expected, atol=TOLERANCE)
+    np.testing.assert_array_equal(logs.sent, (np.arange(ROUNDS) % 4 == 3)[:, None].repeat(LEARNERS, 1))
+
+
+def test_qsgd_rounds_fresh_gradients(problem, setting, slope, noise):
+    """Oracle: with one learner, what is applied is ‖g‖/7 times whole numbers, next to the gradient; and not the gradient itself."""
+    alone = setting._replace(num_learners=1)
+    tasks = jax.tree.map(lambda leaf: leaf[:1], problem.tasks)
+    states, logs = play(problem._replace(tasks=tasks, num_learners=1), alone, "qsgd")
+    gradients = np.stack([slope(theta)[0] for theta in states.controller.params[:-1]]) + noise[:, 0]
+    levels = 7 * states.controller.aggregate[1:] / np.linalg.norm(gradients, axis=1)[:, None]
+    np.testing.assert_allclose(levels, np.round(levels), atol=1e-9)
+    exact = 7 * gradients / np.linalg.norm(gradients, axis=1)[:, None]
+    assert (np.abs(levels - exact) < 1).all()
+    assert np.abs(levels - exact).max() > 0.5
+    assert logs.sent.all()
+
+
+def test_dasha_uploads_rounded_differences(problem, setting):
+    """Oracle: uploads are whole multiples of ‖δ‖/7 with δ = h − h_last − a (u − h_last), a = 1/(2 · 6/49 + 1), recomputed; aggregate == Σ u."""
+    states, _ = play(problem, setting, "dasha")
+    memory = states.learners.memory
+    value, before, uploaded = memory.value[1:], memory.value[:-1], memory.uploaded
+    delta = value - before - (uploaded[:-1] - before) / (2 * 6 / 49 + 1)
+    levels = 7 * np.diff(uploaded, axis=0) / np.linalg.norm(delta, axis=-1, keepdims=True)
+    np.testing.assert_allclose(levels, np.round(levels), atol=1e-8)
+    assert (np.abs(levels - 7 * delta / np.linalg.norm(delta, axis=-1, keepdims=True)) < 1).all()
+    np.testing.assert_allclose(states.controller.aggregate, uploaded.sum(1), atol=TOLERANCE)
+
+
+def test_without_loss_compressed_methods_are_pg(problem, setting):
+    """Oracle: PG, for what remains of DASHA and EF21 when nothing is compressed."""
+    exact = setting._replace(compressor=compressors.identity())
+    reference = play(problem, setting, "pg")[0].controller.params
+    for name in ("dasha", "ef21"):
+        np.testing.assert_allclose(play(problem, exact, name)[0].controller.params, reference, atol=TOLERANCE)
+
+
+def test_error_feedback_shrinks_what_is_unbiased(problem, setting):
+    """Oracle: QSGD with 1 level has ω = √6 here; shrunk by 1/(1 + ω) accumulated gradients stay bounded, and every entry applied is 0 or ± one value."""
+    rough = setting._replace(compressor=compressors.qsgd(1))
+    states, _ = play(problem, rough, "ef14")
+    held = np.concatenate([np.zeros((1, LEARNERS, 6)), states.learners.memory.value[1:]])
+    assert np.linalg.norm(held[-1]) < 20 * np.linalg.norm(held[1])
+    gradients = quadratic_gradients(problem, states.controller.params[:-1], BATCH)
+    before = held[:-1] + gradients
+    ratio = (before - held[1:]) / np.linalg.norm(before, axis=-1, keepdims=True)
+    found = np.abs(ratio[np.abs(ratio) > 1e-9])
+    np.testing.assert_allclose(found, 1 / (1 + 6**0.5), rtol=1e-9)
+
+
+# ---------------------------------------------------------------- the same batch at two parameters
+
+
+def decide(trigger, state, *, there, here=(3.0, 4.0), effective=10.0, noise=2.0, signal=0.0):
+    """A decision of a learner whose gradient at θ = (1, 1) is ``here`` and everywhere else ``there``."""
+    params = jnp.ones(2)
+    candidate = Candidate(
+        jnp.asarray([6.0, 8.0]), jnp.asarray(noise), jnp.asarray([6.0, 8.0]), params, jnp.int32(1), jnp.int32(0), jnp.asarray(signal)
+    )  # fmt: skip
+
+    def gradient_at(at):
+        own = at is params
+        return Estimate(jnp.asarray(here if own else there), jnp.ones(()), jnp.asarray(10.0 if own else effective))
+
+    return trigger.update(jax.random.key(0), state, candidate, gradient_at)[1]
+
+
+def test_few_effective_samples_fall_back_to_the_noise_rule():
+    """Oracle: by hand ‖(3, 4) − (0, 4)‖² = 9 against the drift; with 2 of 10 effective samples ‖δ‖² = 100 against drift + 5 · 2."""
+    trigger = triggers.lazy(
+        jnp.ones(1), step_size=0.1, num_learners=2, noise_weight=5.0, measure=measures.same_samples(0.25)
+    )
+    state = trigger.init(jnp.zeros(2))
+    trusted = decide(trigger, state, there=(0.0, 4.0), effective=2.6, signal=8.5)
+    assert (float(trusted.left), float(trusted.right), bool(trusted.fires)) == (9.0, 8.5, True)
+    fallen = decide(trigger, state, there=(0.0, 4.0), effective=2.4, signal=95.0)
+    assert (float(fallen.left), float(fallen.right), bool(fallen.fires)) == (100.0, 105.0, False)
+
+
+def test_no_weight_makes_infinite_noise_count():
+    """Oracle: one trajectory has infinite noise; with weight 0 the right side is the drift."""
+    trigger = triggers.lazy(jnp.ones(1), step_size=0.1, num_learners=2, noise_weight=0.0)
+    assert float(decide(trigger, (), there=(0.0, 0.0), noise=np.inf, signal=7.0).right) == 7.0
+
+
+def test_importance_weights_take_the_noise_out():
+    """Oracle: on a small MDP a lagged difference is mostly noise, 2 tr Cov; of the same episodes' difference most cancels: below a tenth of it."""
+    mdp = garnet(num_learners=2, num_states=3, num_actions=2, branching=2, num_steps=4)
+    given = methods.Setting(estimators.gpomdp(mdp.policy, mdp.discount), 10, 2)
+    run = player(lambda hyper: methods.lasg_wk2(given, step_size=0.05, max_age=4), mdp, 40)
+    states, logs = run({})
+    changes, innovations = logs.learner.trigger_left[1:], logs.learner.innovation_norm[1:] ** 2
+    assert 0 < np.median(changes) < 0.1 * np.median(innovations)
+    assert logs.sent[1:].any()
+    assert not logs.sent[1:].all()
+    np.testing.assert_allclose(states.controller.aggregate, states.learners.memory.uploaded.sum(1), atol=TOLERANCE)
+
+
+# ---------------------------------------------------------------- everywhere the same
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_every_method_is_the_same_behind_a_wire(problem, setting, name):
+    """Oracle: the plain loop over encoded messages: decisions and bits equal, θ up to the order of summation."""
+    recipe = functools.partial(methods.METHODS[name], setting, step_size=STEP)
+    state, log = sequential(lambda hyper: recipe(), problem, {}, 0, ROUNDS)
+    states, logs = player(lambda hyper: recipe(), problem, ROUNDS)({})
+    np.testing.assert_array_equal(logs.sent, log.sent)
+    np.testing.assert_array_equal(logs.uplink_bits, log.uplink_bits)
+    np.testing.assert_allclose(states.controller.params[-1], state.controller.params, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda s: methods.fedsvrpg_m(s, step_size=0.1, optimiser=lambda *_: None), "needs optimiser heavy_ball"),
+        (lambda s: methods.fedsvrpg_m(s, step_size=0.1, average_weight=0.0), r"weight=...\) must lie in \(0, 1\], got 0.0"),
+        (lambda s: methods.clag(s, step_size=0.1, threshold=-1.0), r"changed\(weight=...\) must be >= 0, got -1.0"),
+        (lambda s: methods.lag_ps(s, step_size=0.1, smoothness=-1.0), r"staleness\(smoothness=...\) must be >= 0"),
+        (lambda s: methods.lasg_wk2(s, step_size=0.1, min_effective=2.0), r"min_effective=...\) must lie in \[0, 1\]"),
+        (lambda s: methods.lasg_wk1(s, step_size=0.1, snapshot_period=0), r"against_snapshot\(period=...\) must be >= 1"),
+        (lambda s: methods.laq(s, step_size=0.1, xi=(0.1, 0.2)), r"xi must have 1 or window=10 entries, got 2"),
+        (
+            lambda s: methods.dasha(s._replace(compressor=compressors.sign()), step_size=0.1),
+            "needs a memory that keeps what it leaves out",
+        ),
+    ],
+)  # fmt: skip
+def test_wrong_options_are_refused(setting, build, message, unchecked):
+    """Oracle: the docstrings."""
+    with pytest.raises(ValueError, match=message):
+        build(setting)
