@@ -239,13 +239,13 @@ def make_record():
 
 
 def test_to_curve():
-    """Oracle: by hand. Both upload in round 0, learner 1 from round 10 on; 256 bits and a header of 128 each. ‖g‖² = 6 is 4 signal and 2 noise."""
+    """Oracle: by hand. Both upload in round 0, learner 1 from round 10 on; 256 bits and a header of 160 each. ‖g‖² = 6 is 4 signal and 2 noise."""
     found = to_curve(make_record())
     np.testing.assert_array_equal(found.score, [[2.0] * 60, [12.0] * 60])
     np.testing.assert_array_equal(found.raw_score, np.ones((2, 60)))
     uploads = np.array([2] * 10 + list(range(3, 53)))
     np.testing.assert_array_equal(found.uploads, [uploads, uploads])
-    np.testing.assert_array_equal(found.uplink_bits, 384 * found.uploads)
+    np.testing.assert_array_equal(found.uplink_bits, 416 * found.uploads)
     np.testing.assert_allclose(found.upload_rates, [1 / 60, 51 / 60])
     np.testing.assert_allclose(found.noise_to_signal, 0.5, 1e-12)
     assert 0 < len(found.noise_to_signal) <= 60
@@ -387,17 +387,17 @@ def test_tuning_chooses_by_the_protocol():
 
 
 def test_ledger_counts():
-    """Oracle: by hand: running totals over rounds, all learners together, headers of 128 bits on what travels and on nothing else."""
+    """Oracle: by hand: running totals over rounds, all learners together, headers of 160 bits on what travels and on nothing else."""
     sent = np.array([[True, True], [False, True], [False, False], [True, False]])
     payload = np.array([[64, 32], [0, 32], [0, 0], [64, 0]])
     np.testing.assert_array_equal(ledger.num_uploads(sent), [2, 3, 3, 4])
     np.testing.assert_array_equal(ledger.uplink_bits(payload, sent, header=False), [96, 128, 128, 192])
     np.testing.assert_array_equal(
-        ledger.uplink_bits(payload, sent), [96 + 2 * 128, 128 + 3 * 128, 128 + 3 * 128, 192 + 4 * 128]
+        ledger.uplink_bits(payload, sent), [96 + 2 * 160, 128 + 3 * 160, 128 + 3 * 160, 192 + 4 * 160]
     )
     heard = np.array([[True, True], [True, False], [False, False], [True, True]])
     np.testing.assert_array_equal(
-        ledger.downlink_bits(payload, heard), [96 + 2 * 128, 128 + 3 * 128, 128 + 3 * 128, 192 + 5 * 128]
+        ledger.downlink_bits(payload, heard), [96 + 2 * 160, 128 + 3 * 160, 128 + 3 * 160, 192 + 5 * 160]
     )
     np.testing.assert_array_equal(ledger.downlink_bits(payload, heard, header=False), [96, 128, 128, 192])
     np.testing.assert_array_equal(ledger.upload_fraction(sent), [0.5, 0.5])
