@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from lapg.runtimes import wire
-from lapg.runtimes.hosts import ControllerHost, LearnerHost, new_roster
+from lapg.runtimes.hosts import ControllerHost, Deployed, LearnerHost, new_roster
 
 
 class Network:
@@ -23,7 +23,8 @@ class Network:
         self.compiled, self.hyper, self.seed, self.rates = compiled, hyper, seed, rates
         self.random = np.random.default_rng(seed)
         state = jax.tree.map(np.asarray, compiled.start(hyper, np.uint32(seed), None))
-        self.controller = ControllerHost(compiled, hyper, seed, state.controller, new_roster(compiled), **limits)
+        start = Deployed(state.controller, state.learners, new_roster(compiled))
+        self.controller = ControllerHost(compiled, hyper, seed, start, **limits)
         self.learners = [self.newborn(m) for m in range(compiled.num_learners)]
         self.hung = np.zeros(compiled.num_learners, int)
         self.down: list[tuple[int, int, bytes]] = []  # due, learner, message
@@ -85,7 +86,7 @@ class Network:
             if self.trouble("hung"):
                 self.hung[m] = now + int(self.random.integers(2, 8))
         heads, payload = self.controller.open()
-        for m, head in enumerate(heads):
+        for m, head in heads.items():
             self.post(self.down, m, head + payload, now)
         for _, m, raw in self.due(self.down, now):
             if self.hung[m] > now:

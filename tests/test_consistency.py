@@ -189,9 +189,11 @@ def test_a_perfect_network_is_the_plain_loop(compiled, problem, recipes):
     )
     state, log = plain.advance(plain.start(), 0, 20)
     assert 0 < log.sent[0, 1:].mean() < 1
-    controller, learners, roster = network.controller.snapshot([learner.save(1, 20) for learner in network.learners])
-    jax.tree.map(np.testing.assert_array_equal, (controller, learners), tuple(vars(plain.lane(state, 0)).values()))
-    np.testing.assert_array_equal(roster.accepted, 20)
+    found = network.controller.snapshot([learner.save(1, 20) for learner in network.learners])
+    expected = plain.lane(state, 0)
+    jax.tree.map(np.testing.assert_array_equal, found.controller, expected.controller)
+    jax.tree.map(np.testing.assert_array_equal, found.learners, expected.learners)
+    np.testing.assert_array_equal(found.roster.accepted, 20)
     for index, entry in enumerate(logs):
         assert not any(np.any(count) for count in entry.faults.values())
         expected = jax.tree.map(lambda leaf, i=index: leaf[0, i], log)
@@ -207,19 +209,22 @@ def test_going_on_from_a_snapshot(compiled):
         if now < 6:
             network.play(now)
     saved = [network.learners[m].save(1, 6) for m in range(M)]
-    controller, _, roster = network.controller.snapshot(saved)
+    middle = network.controller.snapshot(saved)
     again = Network(compiled["reuse"], hyper, 0, {})
-    again.controller = ControllerHost(compiled["reuse"], hyper, 0, controller, roster)
-    for m, raw in enumerate(saved):
-        again.learners[m].load(raw, int(roster.generation[m]), int(roster.accepted[m]))
+    again.controller = ControllerHost(compiled["reuse"], hyper, 0, middle)
+    for m, state in middle.saved(range(M)).items():
+        again.learners[m].load(*state)
     for now in range(6, 12):
         again.play(now)
     jax.tree.map(np.testing.assert_array_equal, again.controller.state, whole.controller.state)
 
-    controller, learners, roster = network.controller.snapshot([None, *saved[1:]])
-    np.testing.assert_array_equal(roster.generation, [2, 1, 1, 1])
-    np.testing.assert_array_equal(roster.accepted, [0, 6, 6, 6])
-    np.testing.assert_allclose(controller.aggregate, np.sum(learners.memory.uploaded[1:], 0), atol=1e-14)
+    partial = network.controller.snapshot([None, *saved[1:]])
+    np.testing.assert_array_equal(partial.roster.generation, [2, 1, 1, 1])
+    np.testing.assert_array_equal(partial.roster.accepted, [0, 6, 6, 6])
+    np.testing.assert_allclose(
+        partial.controller.aggregate, np.sum(partial.learners.memory.uploaded[1:], 0), atol=1e-14
+    )
+    assert sorted(partial.saved(range(M))) == [1, 2, 3]
     assert network.learners[0].save(2, 0) is None
 
 

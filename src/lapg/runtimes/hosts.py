@@ -5,6 +5,7 @@ reorder anything (see `lapg.runtimes.consistency`). The engine alone knows proce
 round is closed counts as one that skipped.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -106,6 +107,20 @@ class Roster(eqx.Module):
     shares: Float[Array, "M d"]
 
 
+class Deployed(eqx.Module):
+    """What a `lapg.runtimes.protocol.RunState` is where learners live elsewhere: everything to go on from, between rounds."""
+
+    controller: ControllerState
+    learners: LearnerState
+    roster: Roster
+
+    def saved(self, learners: Sequence[int]) -> dict[int, tuple[bytes, int, int]]:
+        """What those learners go on from, for `LearnerHost.load`: state, generation, sequence number. Who has nothing accepted yet starts by itself."""
+        known = [m for m in learners if self.roster.accepted[m]]
+        states = {m: wire.encode_tree(jax.tree.map(lambda leaf, m=m: leaf[m], self.learners)) for m in known}
+        return {m: (states[m], int(self.roster.generation[m]), int(self.roster.accepted[m])) for m in known}
+
+
 def new_roster(compiled: Compiled) -> Roster:
     """Everybody in the first life, nothing accepted yet."""
     nothing = np.zeros(compiled.num_learners, np.int32)
@@ -117,6 +132,7 @@ class ControllerHost:
 
     Args:
       compiled, hyper, seed: as at the learners.
+      lane: where to go on from.
       patience: rounds without a reply after which a learner counts as lost; None never gives up.
       limit_bytes: longest message that is looked at; None is twice the size of a message's arrays.
     """
@@ -126,8 +142,7 @@ class ControllerHost:
         compiled: Compiled,
         hyper: dict[str, Any],
         seed: int,
-        state: ControllerState,
-        roster: Roster,
+        lane: Deployed,
         *,
         patience: int | None = 100,
         limit_bytes: int | None = None,
@@ -135,7 +150,9 @@ class ControllerHost:
         if patience is not None and patience < 1:
             raise ValueError(f"patience must be >= 1 or none, got {patience}; 1 gives up after one silent round.")
         self._compiled, self._hyper, self._seed = compiled, hyper, np.uint32(seed)
-        self.state, self.roster, self._patience = state, roster, patience
+        self.state, self._patience = lane.controller, patience
+        counts = (lane.roster.generation, lane.roster.accepted, lane.roster.silent)
+        self.roster = Roster(*(np.array(count) for count in counts), jnp.asarray(lane.roster.shares))
         upload = compiled.upload
         self._limit = 64 + 2 * wire.tree_size((upload.message, upload.report)) if limit_bytes is None else limit_bytes
         self._blank = jax.tree.map(_unknown, compiled.record)
@@ -148,10 +165,11 @@ class ControllerHost:
         self._gone = np.zeros(self._compiled.num_learners, bool)
         self._faults = {name: np.zeros(self._compiled.num_learners, np.int32) for name in FAULTS}
 
-    def open(self) -> tuple[list[bytes], bytes]:
-        """The round's broadcast: a header for every learner, and the payload that follows each of them."""
+    def open(self) -> tuple[dict[int, bytes], bytes]:
+        """The round's broadcast: a header for every learner that takes part, and the payload that follows each of them."""
         self._payload = wire.encode_broadcast(self._compiled.announce(self._hyper, self._seed, self.state))
-        return [self.head(m) for m in range(self._compiled.num_learners)], self._payload
+        self._present = np.asarray(self._compiled.present(self._hyper, self._seed, self.state.round))
+        return {int(m): self.head(int(m)) for m in np.flatnonzero(self._present)}, self._payload
 
     def head(self, learner: int) -> bytes:
         """The header of the open round's broadcast to one learner, as things are now."""
@@ -217,27 +235,33 @@ class ControllerHost:
         """Learners whose replies were taken in this round."""
         return set(self._taken)
 
+    @property
+    def awaited(self) -> set[int]:
+        """Learners that take part in this round and whose replies were not taken yet."""
+        return set(np.flatnonzero(self._present).tolist()) - set(self._taken)
+
     def close(self) -> Log:
         """Steps with what was taken, and goes on to the next round."""
         learners = range(self._compiled.num_learners)
-        silent = np.where([m in self._taken for m in learners], 0, self.roster.silent + 1)
+        silent = np.where([m in self._taken for m in learners], 0, self.roster.silent + self._present)
         if self._patience is not None:
             for m in np.flatnonzero(silent >= self._patience):
                 self.lose(int(m))
         nothing = zeros(self._compiled.upload)
         uploads = stack([self._taken.get(m, (None, b""))[0] or nothing for m in learners])
         self.state, shares, round_log, unsound = self._compiled.conclude(
-            self._hyper, self.state, self.roster.shares, uploads, self._gone
+            self._hyper, self._seed, self.state, self.roster.shares, uploads, self._gone
         )
         for m in np.flatnonzero(unsound):
             self._faults["unsound"][m] += 1
             self.lose(int(m))
         taken = np.array([m in self._taken for m in learners])
-        self._faults["missing"] += ~taken
+        self._faults["missing"] += self._present & ~taken
         self._accepted[taken] = sequence_of(self._round)
         learner_log, scores = stack([self._record(self._taken[m][1] if m in self._taken else b"") for m in learners])
         sent = uploads.sent & taken
-        log = Log(sent, np.where(sent, uploads.bits, 0), learner_log, round_log, scores, self._faults)
+        down, up = np.where(self._present, 8 * len(self._payload), 0), np.where(sent, uploads.bits, 0)
+        log = Log(self._present, down, sent, up, learner_log, round_log, scores, self._faults)
         silent = np.where(self._gone, 0, silent).astype(np.int32)
         self.roster = Roster(self._generation, self._accepted, silent, shares)
         self._prepare()
@@ -249,8 +273,8 @@ class ControllerHost:
         except ValueError:
             return self._blank
 
-    def snapshot(self, states: list[bytes | None]) -> tuple[ControllerState, LearnerState, Roster]:
-        """Everything to go on from, between rounds, given what each learner saved; one that could not be asked starts anew from there."""
+    def snapshot(self, states: list[bytes | None]) -> Deployed:
+        """Where to go on from, given what each learner saved; one that could not be asked starts anew from there, and its share is not in it."""
         controller, roster = self.state, self.roster
         unknown = np.array([raw is None for raw in states])
         if unknown.any():
@@ -261,7 +285,7 @@ class ControllerHost:
                 controller = eqx.tree_at(lambda c: c.aggregate, controller, shares.sum(0))
         nobody = zeros(self._compiled.learner)
         learners = [nobody if raw is None else wire.decode_tree(raw, self._compiled.learner) for raw in states]
-        return controller, stack(learners), roster
+        return Deployed(controller, stack(learners), roster)
 
 
 def _unknown(leaf: Any) -> np.ndarray:
