@@ -7,7 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from lapg.runtimes.protocol import Reply, RunState, announce, initialise, make_relay, participants, play_learner, take_step
+from lapg.runtimes.protocol import (
+    Reply,
+    RunState,
+    announce,
+    initialise,
+    make_relay,
+    participants,
+    play_learner,
+    take_step,
+)
 from lapg.types import (
     INIT,
     Broadcast,
@@ -42,7 +51,9 @@ class Compiled:
                 "downlink must be dense on a runtime that is distributed, got a replicated one; use runtime vectorised or sequential for that."
             )
         if problem.sample is None:
-            raise ValueError("runtime must be vectorised for a problem outside JAX, whose episodes are played on the host.")
+            raise ValueError(
+                "runtime must be vectorised for a problem outside JAX, whose episodes are played on the host."
+            )
         self.compressor, self.reuses, self.num_learners = method.compressor, method.reuses, problem.num_learners
 
         @jax.jit

@@ -114,7 +114,9 @@ class Sequential(InTurn):
             if participated[m]:
                 raw = wire.encode_broadcast(broadcast) if ends is None else ends.outbox.take(m, state.controller)
                 _check_length(f"the controller, to learner {m},", int(due[m]), raw)
-                heard = self._listen(index, m, wire.frame(raw, round=round, learner=NOBODY), broadcast, state.controller)
+                heard = self._listen(
+                    index, m, wire.frame(raw, round=round, learner=NOBODY), broadcast, state.controller
+                )
             learner, answer = self._learn(hyper, seed, task, _pick(state.learners, m), heard, participated[m])
             raw = wire.encode_upload(self._compressor, answer.upload)
             if raw is not None:
