@@ -276,7 +276,7 @@ def make_record():
 def test_to_curve():
     """Oracle: by hand.
 
-    Both upload in round 0, learner 1 from round 10 on; 256 bits and a header of 128 each. Learner 0 hears nothing in the first 30 rounds, the other
+    Both upload in round 0, learner 1 from round 10 on; 256 bits and a header of 160 each. Learner 0 hears nothing in the first 30 rounds, the other
     always; 72 bits and a header. ‖g‖² = 6 is 4 signal and 2 noise.
     """
     found = to_curve(make_record())
@@ -284,8 +284,8 @@ def test_to_curve():
     np.testing.assert_array_equal(found.raw_score, np.ones((2, 60)))
     uploads = np.array([2] * 10 + list(range(3, 53)))
     np.testing.assert_array_equal(found.uploads, [uploads, uploads])
-    np.testing.assert_array_equal(found.costs["uplink_bits"], 384 * found.uploads)
-    np.testing.assert_array_equal(found.costs["downlink_bits"][:, [0, 29, 59]], [[200, 200 * 30, 200 * 90]] * 2)
+    np.testing.assert_array_equal(found.costs["uplink_bits"], 416 * found.uploads)
+    np.testing.assert_array_equal(found.costs["downlink_bits"][:, [0, 29, 59]], [[232, 232 * 30, 232 * 90]] * 2)
     np.testing.assert_array_equal(found.costs["bits"], found.costs["uplink_bits"] + found.costs["downlink_bits"])
     assert list(found.costs) == ["uploads", "uplink_bits", "downlink_bits", "bits"]
     np.testing.assert_allclose(found.upload_rates, [1 / 60, 51 / 60])
@@ -432,17 +432,17 @@ def test_tuning_chooses_by_the_protocol():
 
 
 def test_ledger_counts():
-    """Oracle: by hand: running totals over rounds, all learners together, headers of 128 bits on what travels and on nothing else."""
+    """Oracle: by hand: running totals over rounds, all learners together, headers of 160 bits on what travels and on nothing else."""
     sent = np.array([[True, True], [False, True], [False, False], [True, False]])
     payload = np.array([[64, 32], [0, 32], [0, 0], [64, 0]])
     np.testing.assert_array_equal(ledger.num_uploads(sent), [2, 3, 3, 4])
     np.testing.assert_array_equal(ledger.uplink_bits(payload, sent, header=False), [96, 128, 128, 192])
     np.testing.assert_array_equal(
-        ledger.uplink_bits(payload, sent), [96 + 2 * 128, 128 + 3 * 128, 128 + 3 * 128, 192 + 4 * 128]
+        ledger.uplink_bits(payload, sent), [96 + 2 * 160, 128 + 3 * 160, 128 + 3 * 160, 192 + 4 * 160]
     )
     heard = np.array([[True, True], [True, False], [False, False], [True, True]])
     np.testing.assert_array_equal(
-        ledger.downlink_bits(payload, heard), [96 + 2 * 128, 128 + 3 * 128, 128 + 3 * 128, 192 + 5 * 128]
+        ledger.downlink_bits(payload, heard), [96 + 2 * 160, 128 + 3 * 160, 128 + 3 * 160, 192 + 5 * 160]
     )
     np.testing.assert_array_equal(ledger.downlink_bits(payload, heard, header=False), [96, 128, 128, 192])
     np.testing.assert_array_equal(ledger.upload_fraction(sent), [0.5, 0.5])

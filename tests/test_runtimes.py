@@ -126,7 +126,7 @@ def test_broadcast_costs_its_length(sweep):
     raw = wire.encode_broadcast(broadcast)
     assert len(raw) == 5 * 8
     assert len(wire.frame(raw, round=0, learner=NOBODY)) * 8 == 8 * len(raw) + ledger.HEADER_BITS
-    per_round = 3 * (5 * 64 + 128)
+    per_round = 3 * (5 * 64 + ledger.HEADER_BITS)
     payload = np.full((3, 3), 8 * len(raw))
     np.testing.assert_array_equal(ledger.downlink_bits(payload, payload > 0), per_round * np.array([1, 2, 3]))
 
@@ -137,7 +137,7 @@ def test_ledger_by_hand():
     payload = np.int32(2**30) * sent
     np.testing.assert_array_equal(ledger.num_uploads(sent), [2, 3, 3])
     np.testing.assert_array_equal(ledger.uplink_bits(payload, sent, header=False), 2**30 * np.array([2, 3, 3]))
-    np.testing.assert_array_equal(ledger.uplink_bits(payload, sent), (2**30 + 128) * np.array([2, 3, 3]))
+    np.testing.assert_array_equal(ledger.uplink_bits(payload, sent), (2**30 + ledger.HEADER_BITS) * np.array([2, 3, 3]))
     np.testing.assert_allclose(ledger.upload_fraction(sent), [1 / 3, 2 / 3])
 
 
@@ -174,16 +174,16 @@ def test_who_sees_what(shared):
 
 
 def test_frames_come_back():
-    """Oracle: round trip; the header's four numbers little-endian by hand."""
-    raw = wire.frame(b"abc", round=7, learner=NOBODY, sequence=2)
-    assert raw == bytes([7, 0, 0, 0]) + b"\xff" * 4 + bytes([2, 0, 0, 0, 3, 0, 0, 0]) + b"abc"
-    assert wire.unframe(raw) == (7, NOBODY, 2, b"abc")
+    """Oracle: round trip; the header's five numbers little-endian by hand."""
+    raw = wire.frame(b"abc", round=7, learner=NOBODY, generation=2, base=5)
+    assert raw == bytes([7, 0, 0, 0]) + b"\xff" * 4 + bytes([2, 0, 0, 0, 5, 0, 0, 0, 3, 0, 0, 0]) + b"abc"
+    assert wire.unframe(raw) == (wire.Header(7, NOBODY, 2, 5, 3), b"abc")
 
 
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (b"short", r"at least 16 bytes, got 5"),
+        (b"short", r"at least 20 bytes, got 5"),
         (wire.frame(b"abc", round=0, learner=0)[:-1], r"announces 3 bytes of payload, got 2"),
         (wire.frame(b"abc", round=0, learner=0) + b"d", r"announces 3 bytes of payload, got 4"),
     ],

@@ -6,8 +6,8 @@ skips sends nothing at all.
 
 import numpy as np
 
-HEADER_BITS = 128
-"""Round, learner, sequence and payload length, 32 bits each (`lapg.runtimes.wire`)."""
+HEADER_BITS = 160
+"""Round, learner, generation, base and payload length, 32 bits each (`lapg.runtimes.wire`)."""
 
 
 def num_uploads(sent: np.ndarray) -> np.ndarray:

@@ -42,6 +42,7 @@ def to_dataset(log: Log, *, first: int, seeds: list[int], params: np.ndarray, wa
     rounds = first + np.arange(log.sent.shape[1])
     messages = {name: getattr(log, name) for name in ("participated", "downlink_bits", "sent", "uplink_bits")}
     fields = {**messages, **vars(log.learner), **log.scores}
+    fields |= {f"fault_{name}": value for name, value in log.faults.items()}
     variables: dict[str, Any] = {name: (per_learner, np.asarray(value)) for name, value in fields.items()}
     variables |= {name: (per_round, np.asarray(value)) for name, value in vars(log.controller).items()}
     variables["wall_seconds"] = ("round", np.full(rounds.shape, wall))

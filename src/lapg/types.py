@@ -429,7 +429,8 @@ class Method(NamedTuple):
     """A choice of parts. ``batches``: trajectories per inner step, static; ``(N,)`` for one gradient a round.
 
     ``local``: learners sample at parameters of their own; θ^k is then scored on episodes that nobody learns from. ``participation``: the fraction of
-    the learners that takes part in a round, static.
+    the learners that takes part in a round, static. ``reuses``: the controller keeps the sum of what everybody has uploaded (`Memory`), of which every
+    learner has a share.
     """
 
     learner: Learner
@@ -439,6 +440,7 @@ class Method(NamedTuple):
     local: bool = False
     downlink: Downlink = Downlink()
     participation: float = 1.0
+    reuses: bool = False
 
 
 Recipe = Callable[[dict[str, Any]], Method]

@@ -90,6 +90,12 @@ def build(config: Config) -> Built:
     return Built(problem, recipe, floats)
 
 
+def parts(config: Config) -> tuple[Recipe, Problem]:
+    """The recipe and the problem, for processes that are given the configuration."""
+    built = build(config)
+    return built.recipe, built.problem
+
+
 def printed_noise_bound(problem: Problem, config: Config, failure_probability: float = 0.05) -> tuple[float, ...]:
     """σ²_m of (15) with the printed V_m of (31); G and ℓ̄_m are estimates, the maxima over 1,000 initial trajectories."""
     score_bound, loss_bound = theory.estimate_constants(problem)

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from lapg.runtimes import DISTRIBUTED, RuntimeName
+
 Options = Annotated[dict[str, Any], tyro.conf.Suppress]
 
 
@@ -166,6 +168,26 @@ class MethodConfig:
 
 
 @dataclass(frozen=True)
+class ClusterConfig:
+    """Where learners live and how long the controller waits for them; for runtime ray."""
+
+    address: str | None = None
+    """Of a running cluster, as ray.init takes it (auto, HOST:PORT); left out: processes on this machine, for this run alone."""
+    processes: int | None = None
+    """Among how many processes the learners are dealt out; left out: one for each, but at most one for each core."""
+    deadline: float | None = None
+    """Seconds after which a round does not wait any longer; left out: it waits for everybody."""
+    quorum: int = 1
+    """How many learners must have answered nevertheless."""
+    patience: int = 100
+    """Rounds without an answer after which a learner is given up and started again."""
+    timeout: float = 600.0
+    """Seconds after which a round that has no quorum, or no end, stops the run."""
+    insecure: bool = False
+    """Join a cluster on other machines that has neither token nor TLS."""
+
+
+@dataclass(frozen=True)
 class Config:
     """One experiment: a method on a problem, over several seeds."""
 
@@ -184,6 +206,9 @@ class Config:
     """Runs use seeds first_seed, first_seed + 1, ..."""
     chunk_rounds: int = 25
     """Rounds between two looks at progress bar, checkpoints and Ctrl-C."""
+    runtime: RuntimeName = "vectorised"
+    """vectorised (compiled, default), sequential (plain loop over messages) or ray (learners in other processes, here or on a cluster)."""
+    cluster: ClusterConfig = ClusterConfig()
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "rounds", "seeds", "chunk_rounds"):
@@ -194,6 +219,11 @@ class Config:
         if not 0 <= self.first_seed <= 2**32 - 1 - self.seeds:
             raise ValueError(
                 f"first_seed must be >= 0 and leave room for {self.seeds} seeds below 2^32, got {self.first_seed}."
+            )
+
+        if self.runtime not in DISTRIBUTED and self.cluster != ClusterConfig():
+            raise ValueError(
+                f"cluster settings go with a runtime of {', '.join(DISTRIBUTED)}, got runtime {self.runtime!r}; leave them out or choose another."
             )
 
     @property

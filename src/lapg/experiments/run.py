@@ -1,11 +1,13 @@
 """Running an experiment: chunks, progress, checkpoints, interruption, resume; and the finished run as an object."""
 
+import contextlib
+import dataclasses
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,9 +18,9 @@ import xarray as xr
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lapg import record
-from lapg.experiments.build import Built, build
+from lapg.experiments.build import Built, build, parts
 from lapg.experiments.config import Config, from_dict, to_dict
-from lapg.runtimes import Hosted, Vectorised, runtime_of, use_all_cores
+from lapg.runtimes import DISTRIBUTED, RuntimeName, distributed, runtime_of, use_all_cores
 
 
 class Interrupted(Exception):  # noqa: N818  (an outcome, not an error)
@@ -119,6 +121,7 @@ def train(
     config: Config,
     out: str | Path | None = None,
     *,
+    runtime: RuntimeName | None = None,
     init_from: Run | None = None,
     show_progress: bool = True,
     checkpoint_seconds: float = 20.0,
@@ -128,6 +131,7 @@ def train(
 
     Args:
       out: the directory; None is runs/METHOD-DATE-TIME. An existing one is never touched.
+      runtime: in place of the configuration's.
       init_from: start from the final parameters of another run instead of the problem's own θ⁰; seeds are matched in order, and around.
       checkpoint_seconds: at most so much work is lost when the process is killed.
       watchers: called after every saved stretch of rounds.
@@ -136,6 +140,7 @@ def train(
       RunError: ``out`` is taken.
       Interrupted: by Ctrl-C or SIGTERM, with everything saved.
     """
+    config = config if runtime is None else dataclasses.replace(config, runtime=runtime)
     use_all_cores()
     built = build(config)
     initial = None if init_from is None else _initial_params(init_from, built, config)
@@ -165,15 +170,23 @@ def resume(
     return _play(path, config, build(config), record.read_initial(path), show_progress, checkpoint_seconds, watchers)
 
 
-def make_lanes(config: Config, built: Built, initial: np.ndarray | None = None) -> Vectorised | Hosted:
-    """One lane per seed, all with the same hyperparameters."""
+def make_lanes(config: Config, built: Built, initial: np.ndarray | None = None) -> Any:
+    """One lane per seed, all with the same hyperparameters, on the configuration's runtime.
+
+    Raises:
+      ValueError: the runtime is not installed, or cannot play the problem.
+    """
     hypers = {
         name: np.full(config.seeds, value, np.asarray(jnp.zeros(())).dtype) for name, value in built.hyper.items()
     }
-    runtime = runtime_of(built.problem)
-    return runtime(
-        built.recipe, built.problem, hypers, config.seed_list, chunk_rounds=config.chunk_rounds, initial_params=initial
-    )
+    common = {"chunk_rounds": config.chunk_rounds, "initial_params": initial}
+    if config.runtime in DISTRIBUTED:
+        shared = {name: to_dict(config)[name] for name in ("problem", "estimator", "method", "batch_size", "rounds")}
+        runtime = distributed(config.runtime)
+        return runtime(
+            partial(parts, config), hypers, config.seed_list, settings=shared, **common, **vars(config.cluster)
+        )
+    return runtime_of(built.problem, config.runtime)(built.recipe, built.problem, hypers, config.seed_list, **common)
 
 
 def _initial_params(source: Run, built: Built, config: Config) -> np.ndarray:
@@ -195,7 +208,19 @@ def _play(
     checkpoint_seconds: float,
     watchers: tuple[Watcher, ...],
 ) -> Run:
-    lanes = make_lanes(config, built, initial)
+    with contextlib.closing(make_lanes(config, built, initial)) as lanes:
+        return _advance(path, config, built, lanes, show_progress, checkpoint_seconds, watchers)
+
+
+def _advance(
+    path: Path,
+    config: Config,
+    built: Built,
+    lanes: Any,
+    show_progress: bool,
+    checkpoint_seconds: float,
+    watchers: tuple[Watcher, ...],
+) -> Run:
     first = record.progress(path)
     clock = 0.0
     if first:
@@ -278,7 +303,7 @@ def _bar(config: Config, first: int, show: bool) -> Iterator[Callable[[Any, int]
 
         def report(log: Any, round: int) -> None:
             sent[:] += log.sent.sum(), log.sent.size
-            status = f"score {log.scores['score_scaled'].mean():.3f}  uploads {sent[0] / sent[1]:.1%}"
+            status = f"score {np.nanmean(log.scores['score_scaled']):.3f}  uploads {sent[0] / sent[1]:.1%}"
             bar.update(task, completed=round, status=status)
 
         yield report

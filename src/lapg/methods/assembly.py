@@ -84,6 +84,7 @@ def assemble(
         local=memory.behaviour is not None,
         downlink=setting.downlink,
         participation=setting.participation,
+        reuses=memory.reuses,
     )
 
 

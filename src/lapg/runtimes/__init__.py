@@ -1,13 +1,55 @@
 """Runtimes move messages and loop over rounds; they never compute. All of them run the same learner and controller functions."""
 
+import importlib
+from collections.abc import Callable
+from typing import Any, Literal
+
 from lapg.runtimes.hosted import Hosted
-from lapg.runtimes.sequential import sequential
+from lapg.runtimes.sequential import Sequential, sequential
 from lapg.runtimes.vectorised import Vectorised, use_all_cores
 from lapg.types import Problem
 
-__all__ = ["Hosted", "Vectorised", "runtime_of", "sequential", "use_all_cores"]
+__all__ = [
+    "DISTRIBUTED",
+    "Hosted",
+    "RuntimeName",
+    "Sequential",
+    "Vectorised",
+    "distributed",
+    "runtime_of",
+    "sequential",
+    "use_all_cores",
+]
+
+RuntimeName = Literal["vectorised", "sequential", "ray"]
+DISTRIBUTED = {"ray": "Ray"}
+"""Runtimes whose learners live in other processes: module under `lapg.runtimes`, which is also the extra that it needs, and class."""
 
 
-def runtime_of(problem: Problem) -> type[Vectorised] | type[Hosted]:
-    """The runtime that plays a problem: `Vectorised`, or `Hosted` where its environment is outside JAX."""
+def runtime_of(
+    problem: Problem, name: RuntimeName = "vectorised"
+) -> type[Vectorised] | type[Hosted] | type[Sequential]:
+    """The runtime within this process that plays a problem: for ``vectorised`` `Hosted` where the problem's environment is outside JAX.
+
+    Raises:
+      ValueError: it cannot play this problem.
+    """
+    if name == "sequential":
+        if problem.collect is not None:
+            raise ValueError(
+                "runtime must be vectorised for a problem outside JAX, whose learners are then played one by one; got 'sequential'."
+            )
+        return Sequential
     return Vectorised if problem.collect is None else Hosted
+
+
+def distributed(name: str) -> Callable[..., Any]:
+    """A runtime of `DISTRIBUTED`.
+
+    Raises:
+      ValueError: its engine is not installed.
+    """
+    try:
+        return getattr(importlib.import_module(f"lapg.runtimes.{name}"), DISTRIBUTED[name])
+    except ImportError as error:
+        raise ValueError(f"runtime {name!r} needs the package {error.name}; pip install 'lapg[{name}]'.") from error

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from lapg.runtimes.in_turn import InTurn
 from lapg.runtimes.protocol import Log, RunState, absorb, announce, conclude, initialise, reply
 from lapg.types import (
     NOBODY,
@@ -86,7 +87,7 @@ def to_batch(policy: Policy, task: Task, params: Float[Array, " d"], recorded: R
     )
 
 
-class Hosted:
+class Hosted(InTurn):
     """Plays a method on a host problem for L lanes, one after the other; used like `lapg.runtimes.Vectorised`, whose arguments it takes."""
 
     def __init__(
@@ -102,10 +103,7 @@ class Hosted:
         policy = problem.policy
         if policy is None:
             raise ValueError("Hosted(problem=...) needs a problem with a policy.")
-        self.num_lanes, self.chunk_rounds = len(seeds), chunk_rounds
-        self._hypers = [jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], hypers) for i in range(self.num_lanes)]
-        self._seeds = np.asarray(seeds, np.uint32)
-        self._initial = [None if initial_params is None else initial_params[i] for i in range(self.num_lanes)]
+        super().__init__(hypers, seeds, chunk_rounds, initial_params)
         method = recipe(self._hypers[0])
         self._batches, self._local = method.batches, method.local
         self._play = sampler(problem, policy)
@@ -179,39 +177,11 @@ class Hosted:
         self._start, self._hear, self._present = start, hear, present
         self._behave, self._take_in, self._finish = behave, take_in, finish
 
-    def start(self) -> RunState:
-        """The state of all lanes before round 0."""
-        return _stack([self._start(*lane) for lane in zip(self._hypers, self._seeds, self._initial, strict=True)])
+    def _initialise(self, index: int) -> RunState:
+        return self._start(self._hypers[index], self._seeds[index], self._initial[index])
 
-    def state_shape(self) -> RunState:
-        """Shapes and dtypes of the state, without computing it."""
-        return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct((self.num_lanes, *leaf.shape), leaf.dtype), self.lane_shape()
-        )
-
-    def lane_shape(self) -> RunState:
-        """Shapes and dtypes of one lane's state."""
-        return jax.eval_shape(self._start, self._hypers[0], self._seeds[0], self._initial[0])
-
-    def advance(self, state: RunState, first: int, until: int) -> tuple[RunState, Log]:
-        """Plays the rounds first, ..., min(first + chunk_rounds, until) − 1.
-
-        Returns:
-          The new state, and the log on the host with leading axes (lane, round).
-        Raises:
-          ValueError: an environment returns what is not finite.
-        """
-        lanes, logs = [], []
-        for index in range(self.num_lanes):
-            lane, log = self.lane(state, index), []
-            for _ in range(first, min(first + self.chunk_rounds, until)):
-                lane, entry = self._play_round(self._hypers[index], self._seeds[index], lane)
-                log.append(entry)
-            lanes.append(lane)
-            logs.append(_stack(log))
-        return _stack(lanes), jax.tree.map(np.asarray, _stack(logs))
-
-    def _play_round(self, hyper: dict[str, Any], seed: Any, state: RunState) -> tuple[RunState, Log]:
+    def _play_round(self, index: int, state: RunState) -> tuple[RunState, Log]:
+        hyper, seed = self._hypers[index], self._seeds[index]
         *inner, last = self._batches
         broadcast = self._hear(hyper, seed, state)
         scored = self._play(*self._present(seed, broadcast), last) if self._local else None
@@ -223,11 +193,3 @@ class Hosted:
         keys, params = self._behave(hyper, seed, learners, broadcast, step=len(inner))
         recorded = self._play(keys, params, last)
         return self._finish(hyper, seed, state, learners, broadcast, params, recorded, scored)
-
-    def lane(self, state: RunState, index: int) -> RunState:
-        """The state of one lane."""
-        return jax.tree.map(lambda leaf: leaf[index], state)
-
-
-def _stack(trees: list[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)

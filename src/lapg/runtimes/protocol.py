@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from lapg.types import (
@@ -39,15 +40,16 @@ class RunState(eqx.Module):
 
 
 class Log(eqx.Module):
-    """What one round leaves in the record; per-learner fields carry a leading axis M."""
+    """What one round leaves in the record; per-learner fields carry a leading axis M. ``faults`` is empty where nothing can go wrong on the way."""
 
-    participated: Bool[Array, " M"]
-    downlink_bits: Int[Array, " M"]
-    sent: Bool[Array, " M"]
-    uplink_bits: Int[Array, " M"]
+    participated: Bool[Array | np.ndarray, " M"]
+    downlink_bits: Int[Array | np.ndarray, " M"]
+    sent: Bool[Array | np.ndarray, " M"]
+    uplink_bits: Int[Array | np.ndarray, " M"]
     learner: LearnerLog
     controller: RoundLog
-    scores: dict[str, Float[Array, " M"]]
+    scores: dict[str, Float[Array | np.ndarray, " M"]]
+    faults: dict[str, Int[Array | np.ndarray, " M"]] = eqx.field(default_factory=dict)
 
 
 def initialise(

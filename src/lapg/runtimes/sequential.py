@@ -1,6 +1,7 @@
-"""The reference runtime: a plain loop over rounds and learners in which every message really becomes bytes."""
+"""The reference runtime: a plain loop over rounds and learners in which every message really becomes bytes, and none gets lost."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lapg.runtimes import wire
+from lapg.runtimes.in_turn import InTurn, stack
 from lapg.runtimes.protocol import (
     Log,
     RunState,
@@ -20,7 +22,135 @@ from lapg.runtimes.protocol import (
     take_step,
 )
 from lapg.runtimes.replicas import Outbox, follow
-from lapg.types import NOBODY, Broadcast, Problem, Recipe
+from lapg.types import NOBODY, Broadcast, ControllerState, Problem, Recipe
+
+
+@dataclass
+class _Ends:
+    """Both ends of one lane's replicated downlink, which live beside its state; ``relayed`` is what was relayed last."""
+
+    outbox: Outbox
+    replicas: list[Any]
+    relayed: Any = None
+
+
+class Sequential(InTurn):
+    """Plays L lanes one after the other; used like `lapg.runtimes.Vectorised`, whose arguments it takes.
+
+    A state that `advance` did not return itself, such as one from a checkpoint, begins with learners whose hosts hold no replica of the controller: with
+    a replicated downlink their next message is the controller's whole state. Nothing but its length depends on that.
+
+    Args:
+      restarts: round → learners whose hosts have lost their replica of the controller before it; matters to a replicated downlink.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        problem: Problem,
+        hypers: dict[str, Any],
+        seeds: Sequence[int],
+        *,
+        chunk_rounds: int = 25,
+        initial_params: np.ndarray | None = None,
+        restarts: Mapping[int, Collection[int]] | None = None,
+    ) -> None:
+        super().__init__(hypers, seeds, chunk_rounds, initial_params)
+        method, key = recipe(self._hypers[0]), jax.random.key
+        self._num_learners, self._restarts = problem.num_learners, restarts or {}
+        self._compressor, self._codec = method.compressor, method.downlink
+        self._tasks = [_pick(problem.tasks, m) for m in range(problem.num_learners)]
+        self._ends: list[_Ends | None] = [None] * self.num_lanes
+
+        @jax.jit
+        def learn(hyper: Any, seed: Any, task: Any, state: Any, heard: Any, participated: Any) -> Any:
+            after, answer = play_learner(recipe(hyper), problem, key(seed), task, state, heard)
+            return excuse(participated, state, after, answer, heard)
+
+        self._learn = learn
+        self._begin = jax.jit(lambda hyper, seed, params: initialise(recipe(hyper), problem, key(seed), params))
+        self._announce = jax.jit(lambda hyper, seed, state: announce(recipe(hyper), key(seed), state))
+        self._relay = jax.jit(lambda hyper, seed, *given: make_relay(recipe(hyper), key(seed), *given))
+        self._step = jax.jit(lambda hyper, state, relayed: take_step(recipe(hyper), state, relayed))
+        self._present = jax.jit(
+            lambda hyper, seed, round: participants(recipe(hyper), key(seed), round, problem.num_learners)
+        )
+
+    def _initialise(self, index: int) -> RunState:
+        return self._begin(self._hypers[index], self._seeds[index], self._initial[index])
+
+    def _enter(self, state: RunState) -> RunState:
+        if self._codec.compressor is None:
+            return state
+        self._ends = [self._new_ends(self.lane(state, index).controller) for index in range(self.num_lanes)]
+        everybody = jnp.ones(self._num_learners, bool)
+        downlinks = [self._codec.resync(self.lane(state, i).downlink, everybody) for i in range(self.num_lanes)]
+        return RunState(state.controller, state.learners, stack(downlinks))
+
+    def _new_ends(self, controller: Any) -> _Ends:
+        assert self._codec.compressor is not None
+        nothing = jax.tree.map(jnp.zeros_like, controller)
+        return _Ends(Outbox(self._codec.compressor, self._num_learners), [nothing] * self._num_learners)
+
+    def _play_round(self, index: int, state: RunState) -> tuple[RunState, Log]:
+        """A round of one lane.
+
+        Raises:
+          RuntimeError: an encoded message is not as long as was announced, or a replica is not where the controller is.
+        """
+        hyper, seed, ends = self._hypers[index], self._seeds[index], self._ends[index]
+        broadcast = self._announce(hyper, seed, state.controller)
+        round = int(broadcast.round)
+        participated = self._present(hyper, seed, broadcast.round)
+        lost = np.isin(range(self._num_learners), list(self._restarts.get(round, ())))
+        downlink = self._codec.resync(state.downlink, jnp.asarray(lost))
+        downlink, due = self._codec.deliver(downlink, state.controller, broadcast, participated)
+        learners, uploads, rest = [], [], []
+        for m, task in enumerate(self._tasks):
+            if lost[m] and ends is not None:
+                ends.outbox.resync(m)
+                ends.replicas[m] = jax.tree.map(jnp.zeros_like, state.controller)
+            heard = broadcast  # of a learner that is absent only the scores count
+            if participated[m]:
+                raw = wire.encode_broadcast(broadcast) if ends is None else ends.outbox.take(m, state.controller)
+                _check_length(f"the controller, to learner {m},", int(due[m]), raw)
+                heard = self._listen(
+                    index, m, wire.frame(raw, round=round, learner=NOBODY), broadcast, state.controller
+                )
+            learner, answer = self._learn(hyper, seed, task, _pick(state.learners, m), heard, participated[m])
+            raw = wire.encode_upload(self._compressor, answer.upload)
+            if raw is not None:
+                _check_length(f"learner {m}", int(answer.upload.bits), raw)
+            learners.append(learner)
+            uploads.append(wire.decode_upload(self._compressor, raw, answer.upload))
+            rest.append((answer.log, answer.scores))
+        arrived = jax.tree.map(jnp.asarray, stack(uploads))
+        downlink, relayed = self._relay(hyper, seed, broadcast, downlink, arrived)
+        if ends is not None:
+            ends.outbox.add(round, relayed)
+            ends.relayed = relayed
+        controller, round_log = self._step(hyper, state.controller, relayed)
+        learner_log, scores = stack(rest)
+        log = Log(participated, due, arrived.sent, arrived.bits, learner_log, round_log, scores)
+        return RunState(controller, stack(learners), downlink), jax.tree.map(np.asarray, log)
+
+    def _listen(self, index: int, m: int, raw: bytes, broadcast: Broadcast, controller: ControllerState) -> Broadcast:
+        """What learner m makes of a frame. A replica makes the broadcast itself; ``controller`` is where it has to be for that."""
+        hyper, seed, ends = self._hypers[index], self._seeds[index], self._ends[index]
+        header, payload = wire.unframe(raw)
+        if ends is None or self._codec.compressor is None:
+            return wire.decode_broadcast(payload, header.round, broadcast)
+        ends.replicas[m] = follow(
+            ends.replicas[m],
+            payload,
+            header.round,
+            self._codec.compressor,
+            lambda *given: self._step(hyper, *given)[0],
+            like=ends.relayed,
+        )
+        if wire.encode_tree(ends.replicas[m]) != wire.encode_tree(controller):
+            raise RuntimeError(f"learner {m}'s replica is not where the controller is before round {header.round}.")
+        return self._announce(hyper, seed, ends.replicas[m])
 
 
 def sequential(
@@ -32,79 +162,17 @@ def sequential(
     *,
     restarts: Mapping[int, Collection[int]] | None = None,
 ) -> tuple[RunState, Log]:
-    """Plays ``num_rounds`` rounds of one lane.
+    """Plays ``num_rounds`` rounds of one lane of `Sequential`.
 
-    Args:
-      restarts: round → learners whose hosts have lost their replica of the controller before it; matters to a replicated downlink.
     Returns:
       The final state, and the log with leading axis (round).
     Raises:
       RuntimeError: an encoded message is not as long as was announced, or a replica is not where the controller is.
     """
-    method, root = recipe(hyper), jax.random.key(seed)
-    compressor, codec = method.compressor, method.downlink
-    each = range(problem.num_learners)
-
-    @jax.jit
-    def play(hyper: Any, task: Any, state: Any, heard: Any, participated: Any) -> Any:
-        after, answer = play_learner(recipe(hyper), problem, root, task, state, heard)
-        return excuse(participated, state, after, answer, heard)
-
-    speak = jax.jit(lambda hyper, state: announce(recipe(hyper), root, state))
-    relay = jax.jit(lambda hyper, *given: make_relay(recipe(hyper), root, *given))
-    step = jax.jit(lambda hyper, state, relayed: take_step(recipe(hyper), state, relayed))
-
-    start = jax.jit(lambda hyper: initialise(recipe(hyper), problem, root))(hyper)
-    controller, downlink = start.controller, start.downlink
-    learners = [_pick(start.learners, m) for m in each]
-    tasks = [_pick(problem.tasks, m) for m in each]
-    outbox = None if codec.compressor is None else Outbox(codec.compressor, problem.num_learners)
-    nothing = jax.tree.map(jnp.zeros_like, controller)
-    replicas, relayed = [nothing for _ in each], None
-
-    def listen(m: int, raw: bytes, like: Broadcast) -> Broadcast:
-        round, _, _, payload = wire.unframe(raw)
-        if codec.compressor is None:
-            return wire.decode_broadcast(payload, round, like)
-        replicas[m] = follow(
-            replicas[m], payload, round, codec.compressor, lambda *given: step(hyper, *given)[0], like=relayed
-        )
-        if wire.encode_tree(replicas[m]) != wire.encode_tree(controller):
-            raise RuntimeError(f"learner {m}'s replica is not where the controller is before round {round}.")
-        return speak(hyper, replicas[m])
-
-    logs = []
-    for round in range(num_rounds):
-        broadcast = speak(hyper, controller)
-        participated = participants(method, root, broadcast.round, problem.num_learners)
-        lost = np.isin(each, list((restarts or {}).get(round, ())))
-        downlink, due = codec.deliver(codec.resync(downlink, jnp.asarray(lost)), controller, broadcast, participated)
-        uploads, rest = [], []
-        for m in each:
-            if lost[m] and outbox is not None:
-                outbox.resync(m)
-                replicas[m] = nothing
-            heard = broadcast  # of a learner that is absent only the scores count
-            if participated[m]:
-                raw = wire.encode_broadcast(broadcast) if outbox is None else outbox.take(m, controller)
-                _check_length(f"the controller, to learner {m},", int(due[m]), raw)
-                heard = listen(m, wire.frame(raw, round=round, learner=NOBODY), broadcast)
-            learners[m], answer = play(hyper, tasks[m], learners[m], heard, participated[m])
-            raw = wire.encode_upload(compressor, answer.upload)
-            if raw is not None:
-                _check_length(f"learner {m}", int(answer.upload.bits), raw)
-            uploads.append(wire.decode_upload(compressor, raw, answer.upload))
-            rest.append((answer.log, answer.scores))
-        arrived = _stack(uploads)
-        downlink, relayed = relay(hyper, broadcast, downlink, arrived)
-        if outbox is not None:
-            outbox.add(round, relayed)
-        controller, round_log = step(hyper, controller, relayed)
-        learner_log, scores = _stack(rest)
-        log = Log(participated, due, arrived.sent, arrived.bits, learner_log, round_log, scores)
-        logs.append(jax.tree.map(np.asarray, log))
-    end = RunState(controller, _stack(learners), downlink)
-    return end, jax.tree.map(lambda *leaves: np.stack(leaves), *logs)
+    lane = {name: np.asarray(value)[None] for name, value in hyper.items()}
+    runtime = Sequential(recipe, problem, lane, [seed], chunk_rounds=num_rounds, restarts=restarts)
+    state, log = runtime.advance(runtime.start(), 0, num_rounds)
+    return runtime.lane(state, 0), jax.tree.map(lambda leaf: leaf[0], log)
 
 
 def _check_length(who: str, bits: int, raw: bytes) -> None:
@@ -114,7 +182,3 @@ def _check_length(who: str, bits: int, raw: bytes) -> None:
 
 def _pick(tree: Any, index: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[index], tree)
-
-
-def _stack(trees: list[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)

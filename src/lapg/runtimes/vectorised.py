@@ -159,3 +159,6 @@ class Vectorised:
     def lane(self, state: RunState, index: int) -> RunState:
         """The state of one lane."""
         return jax.tree.map(lambda leaf: leaf[index], state)
+
+    def close(self) -> None:
+        """Nothing to end: everything is in this process."""

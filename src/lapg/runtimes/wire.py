@@ -1,7 +1,7 @@
 """Messages as bytes: a fixed header, then arrays in the order of the tree. No pickle; both sides know the shapes."""
 
 import struct
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,26 @@ from jaxtyping import PyTree
 from lapg.ledger import HEADER_BITS
 from lapg.types import Broadcast, Compressor, Relay, Upload, tree_bits
 
-_HEADER = struct.Struct("<IIII")  # round, learner, sequence, payload bytes
-assert 8 * _HEADER.size == HEADER_BITS
+HEADER = struct.Struct("<IIIII")
+assert 8 * HEADER.size == HEADER_BITS
+
+
+class Header(NamedTuple):
+    """What stands in front of every message; see `lapg.runtimes.consistency` for what the numbers mean.
+
+    Attributes:
+      round: k of the broadcast, and of the replies to it.
+      learner: m, whom a broadcast is for or whom a reply is from.
+      generation: which life of that learner; from 1, and 0 for a learner that asks to be started anew.
+      base: the sequence number of the learner's last accepted reply; 0 if there is none.
+      length: bytes of payload; a reply without any is a skip.
+    """
+
+    round: int
+    learner: int
+    generation: int
+    base: int
+    length: int
 
 
 def encode_tree(tree: PyTree) -> bytes:
@@ -26,7 +44,7 @@ def tree_size(tree: PyTree) -> int:
 
 
 def decode_tree(raw: bytes, like: PyTree) -> PyTree:
-    """Inverse of `encode_tree`, given a tree of the same shapes and dtypes.
+    """Inverse of `encode_tree`, given a tree of the same shapes and dtypes; read-only NumPy arrays.
 
     Raises:
       ValueError: the length does not fit.
@@ -37,30 +55,30 @@ def decode_tree(raw: bytes, like: PyTree) -> PyTree:
         raise ValueError(f"a message of {sum(sizes)} bytes was expected, got {len(raw)}.")
     ends = np.cumsum([0, *sizes])
     arrays = [
-        jnp.asarray(np.frombuffer(raw[begin : begin + size], leaf.dtype).reshape(leaf.shape))
-        for leaf, begin, size in zip(leaves, ends, sizes, strict=False)
+        np.frombuffer(raw, leaf.dtype, leaf.size, begin).reshape(leaf.shape)
+        for leaf, begin in zip(leaves, ends, strict=False)
     ]
     return jax.tree.unflatten(treedef, arrays)
 
 
-def frame(payload: bytes, *, round: int, learner: int, sequence: int = 0) -> bytes:
+def frame(payload: bytes, *, round: int, learner: int, generation: int = 1, base: int = 0) -> bytes:
     """Header and payload."""
-    return _HEADER.pack(round, learner, sequence, len(payload)) + payload
+    return HEADER.pack(round, learner, generation, base, len(payload)) + payload
 
 
-def unframe(raw: bytes) -> tuple[int, int, int, bytes]:
-    """Round, learner, sequence and payload of a frame.
+def unframe(raw: bytes) -> tuple[Header, bytes]:
+    """Header and payload of a frame.
 
     Raises:
       ValueError: the frame is shorter than its header, or its payload not as long as the header says.
     """
-    if len(raw) < _HEADER.size:
-        raise ValueError(f"a frame has at least {_HEADER.size} bytes, got {len(raw)}.")
-    round, learner, sequence, length = _HEADER.unpack_from(raw)
-    payload = raw[_HEADER.size :]
-    if len(payload) != length:
-        raise ValueError(f"the header announces {length} bytes of payload, got {len(payload)}.")
-    return round, learner, sequence, payload
+    if len(raw) < HEADER.size:
+        raise ValueError(f"a frame has at least {HEADER.size} bytes, got {len(raw)}.")
+    header = Header(*HEADER.unpack_from(raw))
+    payload = raw[HEADER.size :]
+    if len(payload) != header.length:
+        raise ValueError(f"the header announces {header.length} bytes of payload, got {len(payload)}.")
+    return header, payload
 
 
 def encode_broadcast(broadcast: Broadcast) -> bytes:
@@ -70,8 +88,8 @@ def encode_broadcast(broadcast: Broadcast) -> bytes:
 
 def decode_broadcast(raw: bytes, round: int, like: Broadcast) -> Broadcast:
     """Inverse of `encode_broadcast`."""
-    params, signal = decode_tree(raw, (like.params, like.signal))
-    return Broadcast(jnp.int32(round), params, signal)
+    leaves = jax.tree.leaves(decode_tree(raw, (like.params, like.signal)))
+    return jax.tree.unflatten(jax.tree.structure(like), [np.asarray(round, like.round.dtype), *leaves])
 
 
 def encode_upload(compressor: Compressor, upload: Upload) -> bytes | None:
@@ -98,9 +116,9 @@ def unframe_all(raw: bytes) -> list[tuple[int, bytes]]:
     """
     found = []
     while raw:
-        end = _HEADER.size + (_HEADER.unpack_from(raw)[3] if len(raw) >= _HEADER.size else 0)
-        round, _, _, payload = unframe(raw[:end])
-        found.append((round, payload))
+        end = HEADER.size + (Header(*HEADER.unpack_from(raw)).length if len(raw) >= HEADER.size else 0)
+        header, payload = unframe(raw[:end])
+        found.append((header.round, payload))
         raw = raw[end:]
     return found
 

@@ -1,0 +1,144 @@
+"""The compiled functions that both ends of a distributed run call, one set for all learners, lanes and lives in a process."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from lapg.runtimes.protocol import (
+    Reply,
+    RunState,
+    announce,
+    initialise,
+    make_relay,
+    participants,
+    play_learner,
+    take_step,
+)
+from lapg.types import (
+    INIT,
+    Broadcast,
+    ControllerState,
+    LearnerState,
+    Problem,
+    Recipe,
+    RoundLog,
+    Upload,
+    address,
+    select,
+)
+
+
+class Compiled:
+    """Compiles a recipe on a problem; hyperparameters and seeds are arguments, so that lanes share a compilation.
+
+    Args:
+      hyper: any lane's hyperparameters; the parts check them, and shapes are taken from them.
+    Raises:
+      ValueError: learners would need a replica of the controller, or their environment is outside JAX.
+
+    ``start: hyper, seed, θ⁰ or None → RunState`` · ``announce: hyper, seed, ControllerState → Broadcast`` · ``present: hyper, seed, round → Bool[M]`` ·
+    ``play: hyper, seed, m, LearnerState, Broadcast → LearnerState, Reply`` · ``renew: hyper, seed, m, θ, LearnerState or None → LearnerState`` ·
+    ``conclude: hyper, seed, ControllerState, shares, Uploads, gone → ControllerState, shares, RoundLog, unsound``.
+    """
+
+    def __init__(self, recipe: Recipe, problem: Problem, hyper: dict[str, Any]) -> None:
+        method = recipe(hyper)
+        if method.downlink.compressor is not None:
+            raise ValueError(
+                "downlink must be dense on a runtime that is distributed, got a replicated one; use runtime vectorised or sequential for that."
+            )
+        if problem.sample is None:
+            raise ValueError(
+                "runtime must be vectorised for a problem outside JAX, whose episodes are played on the host."
+            )
+        self.compressor, self.reuses, self.num_learners = method.compressor, method.reuses, problem.num_learners
+
+        @jax.jit
+        def start(hyper: dict[str, Any], seed: Any, params: Any) -> RunState:
+            return initialise(recipe(hyper), problem, jax.random.key(seed), params)
+
+        @jax.jit
+        def hear(hyper: dict[str, Any], seed: Any, state: ControllerState) -> Broadcast:
+            return announce(recipe(hyper), jax.random.key(seed), state)
+
+        @jax.jit
+        def play(
+            hyper: dict[str, Any], seed: Any, index: Any, state: LearnerState, broadcast: Broadcast
+        ) -> tuple[LearnerState, Reply]:
+            task = jax.tree.map(lambda leaf: leaf[index], problem.tasks)
+            return play_learner(recipe(hyper), problem, jax.random.key(seed), task, state, broadcast)
+
+        @jax.jit
+        def renew(hyper: dict[str, Any], seed: Any, index: Any, params: Any, old: LearnerState | None) -> LearnerState:
+            """Never uploaded, nothing remembered of it; what its estimator has learnt stays."""
+            key = address(jax.random.key(seed), INIT, index, 0)
+            new = recipe(hyper).learner.init(key, index, params)
+            if old is None:
+                return new
+            return LearnerState(new.index, old.estimator, new.memory, new.trigger, new.sent_round)
+
+        @jax.jit
+        def conclude(
+            hyper: dict[str, Any],
+            seed: Any,
+            controller: ControllerState,
+            shares: Float[Array, "M d"],
+            uploads: Upload,
+            gone: Bool[Array, " M"],
+        ) -> tuple[ControllerState, Float[Array, "M d"], RoundLog, Bool[Array, " M"]]:
+            """The controller's half of a round; the shares of those that are gone, or whose upload is not finite, leave the aggregate first."""
+            method, root = recipe(hyper), jax.random.key(seed)
+            broadcast = announce(method, root, controller)
+            decoded = jax.vmap(method.compressor.decompress)(uploads.message)
+            unsound = uploads.sent & ~(_finite(jnp.sum(decoded * decoded, -1)) & _finite(uploads.report))
+            uploads = jax.vmap(select)(unsound, jax.tree.map(jnp.zeros_like, uploads), uploads)
+            if method.reuses:
+                gone = gone | unsound
+                kept = jnp.where(gone[:, None], 0, shares)
+                aggregate = jnp.where(jnp.any(gone), jnp.sum(kept, 0), controller.aggregate)
+                shares = kept + jnp.where(uploads.sent[:, None], decoded, 0)
+                controller = ControllerState(
+                    controller.round, controller.params, aggregate, controller.optimiser, controller.trigger
+                )
+            _, relayed = make_relay(method, root, broadcast, (), uploads)
+            controller, log = take_step(method, controller, relayed)
+            return controller, shares, log, unsound
+
+        def _finite(tree: Any) -> Bool[Array, " M"]:
+            leaves = [jnp.isfinite(x).reshape(x.shape[0], -1).all(1) for x in jax.tree.leaves(tree)]
+            return jnp.all(jnp.stack(leaves), 0) if leaves else jnp.ones(problem.num_learners, bool)
+
+        @jax.jit
+        def present(hyper: dict[str, Any], seed: Any, round: Any) -> Bool[Array, " M"]:
+            return participants(recipe(hyper), jax.random.key(seed), round, problem.num_learners)
+
+        self.start, self.announce, self.present, self.play = start, hear, present, play
+        self.renew, self.conclude = renew, conclude
+        self.state = jax.eval_shape(start, hyper, np.uint32(0), None)
+        """Shapes of a lane's state."""
+        self.learner = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.state.learners)
+        broadcast = jax.eval_shape(hear, hyper, np.uint32(0), self.state.controller)
+        reply = jax.eval_shape(play, hyper, np.uint32(0), np.int32(0), self.learner, broadcast)[1]
+        self.broadcast, self.upload, self.record = zeros(broadcast), zeros(reply.upload), (reply.log, reply.scores)
+        """What messages look like: zeros of their shapes."""
+
+    def rehearse(self, hyper: dict[str, Any]) -> None:
+        """Compiles what a learner needs, so that its first round is as quick as the others."""
+        broadcast, state = self.broadcast, zeros(self.learner)
+        params = jnp.asarray(broadcast.params)
+        fresh = self.renew(hyper, np.uint32(0), np.int32(0), params, None)
+        self.play(hyper, np.uint32(0), np.int32(0), fresh, broadcast)
+        self.renew(hyper, np.uint32(0), np.int32(0), params, state)
+
+    def empty_shares(self) -> Float[Array, "M d"]:
+        """Nobody's share; without entries where the method keeps no sum of uploads."""
+        params = self.state.controller.params
+        return jnp.zeros((self.num_learners, params.shape[0] if self.reuses else 0), params.dtype)
+
+
+def zeros(shape: Any) -> Any:
+    """NumPy zeros of a tree of shapes."""
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shape)

@@ -1,0 +1,82 @@
+"""Who has what, when messages get lost: the rules that keep both ends of a distributed run in agreement. Whole numbers only; no engine, no arrays.
+
+Every reply to a broadcast, a skip included, moves its learner on, but the learner cannot know whether the reply arrives. So the new state is *pending*,
+and the next broadcast says what became of it: it carries ``base``, the sequence number of the last reply that the controller accepted from this
+learner (0: none), and the learner commits the pending state if that is its number and forgets it otherwise. The sequence number of a reply is its
+round + 1, which makes it unique within a ``generation``, a life of the learner as the controller counts them, from 1. The controller accepts a reply
+only in its own round, only once, and only if it builds on the last accepted one; whatever else comes is dropped and counted. Applying a late reply
+*and* rolling its state back would count it twice.
+
+A new generation is the request to start anew (*resync*): the learner's share has left the controller's aggregate, so the learner forgets what it has
+uploaded and uploads next in any case. A learner that cannot make sense of ``base``, because its process is a new one or its state an old one, asks for
+that with a reply of generation 0.
+"""
+
+from typing import Any, NamedTuple
+
+from lapg.runtimes.wire import Header
+
+
+class Held(NamedTuple):
+    """What the learner's end remembers.
+
+    Attributes:
+      generation: 0 until the first broadcast.
+      accepted: sequence number that led to ``state``; 0 for the start of a generation.
+      state: the learner's state as far as the controller is known to share it.
+      proposed: sequence number that leads to ``pending``; 0 if there is none.
+      pending: the state after the last reply.
+      heard: round of the newest broadcast.
+    """
+
+    generation: int = 0
+    accepted: int = 0
+    state: Any = None
+    proposed: int = 0
+    pending: Any = None
+    heard: int = -1
+
+
+STALE, PLAY, RENEW, ASTRAY = "stale", "play", "renew", "astray"
+"""What a learner does with a broadcast: nothing, for it is older than one heard before; play the round; start anew, then play; ask to start anew."""
+
+
+def hear(held: Held, header: Header) -> tuple[Held, str]:
+    """What a broadcast's header says about the past, and what to do next. A repeated broadcast is simply played again: learners are pure functions."""
+    if (header.generation, header.round) < (held.generation, held.heard):
+        return held, STALE
+    if header.generation > held.generation:
+        if header.base:
+            return held, ASTRAY
+        return Held(header.generation, 0, held.state, heard=header.round), RENEW
+    settled = settle(held, header.base)
+    if settled is None:
+        return held, ASTRAY
+    return settled._replace(heard=header.round), PLAY
+
+
+def settle(held: Held, base: int) -> Held | None:
+    """Commits or forgets the pending state; None if ``base`` is a number that this learner knows nothing of."""
+    if held.proposed and base == held.proposed:
+        return Held(held.generation, base, held.pending, heard=held.heard)
+    if base == held.accepted:
+        return held._replace(proposed=0, pending=None)
+    return None
+
+
+def sequence_of(round: int) -> int:
+    """The sequence number of a reply to the broadcast of a round."""
+    return round + 1
+
+
+LATE, DUPLICATE, OUTDATED = "late", "duplicate", "outdated"
+"""Why a reply is dropped: another round's; the second one of this round; of another generation or not built on the last accepted reply."""
+
+
+def judge(header: Header, *, round: int, generation: int, accepted: int, answered: bool) -> str | None:
+    """Why the controller drops a reply, or None if it takes it; ``answered`` is whether it has taken one from this learner in this round."""
+    if header.round != round:
+        return LATE
+    if header.generation != generation or header.base != accepted:
+        return OUTDATED
+    return DUPLICATE if answered else None

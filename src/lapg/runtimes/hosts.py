@@ -1,0 +1,294 @@
+"""The two ends of a distributed run, between an engine that moves bytes and the pure functions: codec, bookkeeping, nothing else.
+
+An engine hands a `LearnerHost` every broadcast that reaches it and carries what comes back to the `ControllerHost`; it may lose, delay, repeat and
+reorder anything (see `lapg.runtimes.consistency`). The engine alone knows processes, deadlines and quorums. A learner whose reply is missing when the
+round is closed counts as one that skipped.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from lapg.runtimes import wire
+from lapg.runtimes.compiled import Compiled, zeros
+from lapg.runtimes.consistency import ASTRAY, RENEW, STALE, Held, hear, judge, sequence_of, settle
+from lapg.runtimes.in_turn import stack
+from lapg.runtimes.protocol import Log
+from lapg.types import ControllerState, LearnerState, Upload
+
+FAULTS = ("missing", "late", "duplicate", "outdated", "malformed", "oversized", "unsound", "renewed", "wasted_bits")
+"""What a round counts for every learner: no reply was taken; replies dropped, by reason; replies refused, by reason (not a message, longer than the
+limit, not finite); new generations; bits that came and were not used. A refused reply starts a new generation: the next upload is a full gradient."""
+
+
+class Answer(NamedTuple):
+    """A learner's reply, and what it leaves for the record: diagnostics, which no controller may use and no ledger counts."""
+
+    reply: bytes
+    record: bytes = b""
+
+
+class LearnerHost:
+    """Learner m's end.
+
+    Args:
+      compiled: shared by all hosts of a process.
+      hyper, seed: of the lane.
+    """
+
+    def __init__(self, compiled: Compiled, hyper: dict[str, Any], seed: int, index: int, held: Held = Held()) -> None:  # noqa: B008  (immutable)
+        self.index, self.held = index, held
+        self._compiled, self._lane = compiled, (hyper, np.uint32(seed), np.int32(index))
+
+    def hear(self, raw: bytes) -> Answer | None:
+        """Plays the round of a broadcast; None if the broadcast is an old one.
+
+        Raises:
+          ValueError: it is no broadcast, or not for this learner.
+          RuntimeError: an encoded upload is not as long as the learner says.
+        """
+        header, payload = wire.unframe(raw)
+        if header.learner != self.index:
+            raise ValueError(f"learner {self.index} must be given its own broadcasts, got one for {header.learner}.")
+        broadcast = wire.decode_broadcast(payload, header.round, self._compiled.broadcast)
+        held, action = hear(self.held, header)
+        if action == STALE:
+            return None
+        if action == ASTRAY:
+            return Answer(wire.frame(b"", round=header.round, learner=self.index, generation=0))
+        if action == RENEW:
+            fresh = self._compiled.renew(*self._lane, broadcast.params, held.state)
+            held = held._replace(state=fresh)
+        pending, reply = self._compiled.play(*self._lane, held.state, broadcast)
+        self.held = held._replace(proposed=sequence_of(header.round), pending=pending)
+        encoded = wire.encode_upload(self._compiled.compressor, reply.upload) or b""
+        if 8 * len(encoded) != int(reply.upload.bits):
+            raise RuntimeError(
+                f"learner {self.index} announced {int(reply.upload.bits)} bits and encoded {8 * len(encoded)}."
+            )
+        raw = wire.frame(
+            encoded, round=header.round, learner=self.index, generation=held.generation, base=held.accepted
+        )
+        return Answer(raw, wire.encode_tree((reply.log, reply.scores)))
+
+    def save(self, generation: int, base: int) -> bytes | None:
+        """The state that the controller knows of as number ``base`` of a generation; None if this learner knows nothing of it."""
+        held = settle(self.held, base) if generation == self.held.generation else None
+        return None if held is None else wire.encode_tree(held.state)
+
+    def load(self, raw: bytes, generation: int, accepted: int) -> None:
+        """Goes on from a saved state; the opposite of `save`.
+
+        Raises:
+          ValueError: the length does not fit.
+        """
+        state = jax.tree.map(np.array, wire.decode_tree(raw, self._compiled.learner))
+        self.held = Held(generation, accepted, state)
+
+
+class Roster(eqx.Module):
+    """What the controller's end remembers of every learner.
+
+    Attributes:
+      generation: which life.
+      accepted: sequence number of the last accepted reply; 0 if there is none in this generation.
+      silent: rounds since that reply.
+      shares: what the aggregate holds of each; without entries where the method keeps no sum of uploads.
+    """
+
+    generation: Int[np.ndarray, " M"]
+    accepted: Int[np.ndarray, " M"]
+    silent: Int[np.ndarray, " M"]
+    shares: Float[Array, "M d"]
+
+
+class Deployed(eqx.Module):
+    """What a `lapg.runtimes.protocol.RunState` is where learners live elsewhere: everything to go on from, between rounds."""
+
+    controller: ControllerState
+    learners: LearnerState
+    roster: Roster
+
+    def saved(self, learners: Sequence[int]) -> dict[int, tuple[bytes, int, int]]:
+        """What those learners go on from, for `LearnerHost.load`: state, generation, sequence number. Who has nothing accepted yet starts by itself."""
+        known = [m for m in learners if self.roster.accepted[m]]
+        states = {m: wire.encode_tree(jax.tree.map(lambda leaf, m=m: leaf[m], self.learners)) for m in known}
+        return {m: (states[m], int(self.roster.generation[m]), int(self.roster.accepted[m])) for m in known}
+
+
+def new_roster(compiled: Compiled) -> Roster:
+    """Everybody in the first life, nothing accepted yet."""
+    nothing = np.zeros(compiled.num_learners, np.int32)
+    return Roster(nothing + 1, nothing, nothing, compiled.empty_shares())
+
+
+class ControllerHost:
+    """The controller's end: `open` a round, `receive` replies, `close` it.
+
+    Args:
+      compiled, hyper, seed: as at the learners.
+      lane: where to go on from.
+      patience: rounds without a reply after which a learner counts as lost; None never gives up.
+      limit_bytes: longest message that is looked at; None is twice the size of a message's arrays.
+    """
+
+    def __init__(
+        self,
+        compiled: Compiled,
+        hyper: dict[str, Any],
+        seed: int,
+        lane: Deployed,
+        *,
+        patience: int | None = 100,
+        limit_bytes: int | None = None,
+    ) -> None:
+        if patience is not None and patience < 1:
+            raise ValueError(f"patience must be >= 1 or none, got {patience}; 1 gives up after one silent round.")
+        self._compiled, self._hyper, self._seed = compiled, hyper, np.uint32(seed)
+        self.state, self._patience = lane.controller, patience
+        counts = (lane.roster.generation, lane.roster.accepted, lane.roster.silent)
+        self.roster = Roster(*(np.array(count) for count in counts), jnp.asarray(lane.roster.shares))
+        upload = compiled.upload
+        self._limit = 64 + 2 * wire.tree_size((upload.message, upload.report)) if limit_bytes is None else limit_bytes
+        self._blank = jax.tree.map(_unknown, compiled.record)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        self._round = int(self.state.round)
+        self._generation, self._accepted = self.roster.generation.copy(), self.roster.accepted.copy()
+        self._taken: dict[int, tuple[Upload | None, bytes]] = {}
+        self._gone = np.zeros(self._compiled.num_learners, bool)
+        self._faults = {name: np.zeros(self._compiled.num_learners, np.int32) for name in FAULTS}
+
+    def open(self) -> tuple[dict[int, bytes], bytes]:
+        """The round's broadcast: a header for every learner that takes part, and the payload that follows each of them."""
+        self._payload = wire.encode_broadcast(self._compiled.announce(self._hyper, self._seed, self.state))
+        self._present = np.asarray(self._compiled.present(self._hyper, self._seed, self.state.round))
+        return {int(m): self.head(int(m)) for m in np.flatnonzero(self._present)}, self._payload
+
+    def head(self, learner: int) -> bytes:
+        """The header of the open round's broadcast to one learner, as things are now."""
+        generation, base = int(self._generation[learner]), int(self._accepted[learner])
+        return wire.HEADER.pack(self._round, learner, generation, base, len(self._payload))
+
+    def receive(self, learner: int, raw: bytes, record: bytes = b"") -> str | None:
+        """Takes a reply that came from ``learner``, at whatever time, or says why not: a name of `FAULTS`, counted."""
+        reason, upload = self._read(learner, raw)
+        if reason is not None:
+            self._faults[reason][learner] += 1
+            self._faults["wasted_bits"][learner] += 8 * len(raw)
+            return reason
+        self._taken[learner] = upload, record
+        return None
+
+    def _read(self, learner: int, raw: bytes) -> tuple[str | None, Upload | None]:
+        if len(raw) > self._limit:
+            self.lose(learner)
+            return "oversized", None
+        try:
+            header, payload = wire.unframe(raw)
+            if header.learner != learner:
+                raise ValueError(f"learner {learner} must speak for itself, not for {header.learner}.")
+        except ValueError:
+            self.lose(learner)
+            return "malformed", None
+        if header.generation == 0 and header.round == self._round and not self._gone[learner]:
+            self.lose(learner)
+        reason = judge(
+            header,
+            round=self._round,
+            generation=int(self._generation[learner]),
+            accepted=int(self._accepted[learner]),
+            answered=learner in self._taken,
+        )
+        if reason is not None or not payload:
+            return reason, None
+        try:
+            return None, self._decode(payload)
+        except Exception:  # whatever a codec makes of a stranger's bytes
+            self.lose(learner)
+            return "malformed", None
+
+    def _decode(self, payload: bytes) -> Upload:
+        like = self._compiled.upload
+        upload = wire.decode_upload(self._compiled.compressor, payload, like)
+        for got, wanted in zip(jax.tree.leaves(upload.message), jax.tree.leaves(like.message), strict=True):
+            if got.shape != wanted.shape or got.dtype != wanted.dtype:
+                raise ValueError(f"a message of {wanted.dtype}{wanted.shape} was expected, got {got.dtype}{got.shape}.")
+        return upload
+
+    def lose(self, learner: int) -> None:
+        """Ends a learner's life: its share leaves the aggregate, and its next broadcast asks it to start anew."""
+        self._taken.pop(learner, None)
+        self._gone[learner] = True
+        self._generation[learner] += 1
+        self._accepted[learner] = 0
+        self._faults["renewed"][learner] += 1
+
+    @property
+    def answered(self) -> set[int]:
+        """Learners whose replies were taken in this round."""
+        return set(self._taken)
+
+    @property
+    def awaited(self) -> set[int]:
+        """Learners that take part in this round and whose replies were not taken yet."""
+        return set(np.flatnonzero(self._present).tolist()) - set(self._taken)
+
+    def close(self) -> Log:
+        """Steps with what was taken, and goes on to the next round."""
+        learners = range(self._compiled.num_learners)
+        silent = np.where([m in self._taken for m in learners], 0, self.roster.silent + self._present)
+        if self._patience is not None:
+            for m in np.flatnonzero(silent >= self._patience):
+                self.lose(int(m))
+        nothing = zeros(self._compiled.upload)
+        uploads = stack([self._taken.get(m, (None, b""))[0] or nothing for m in learners])
+        self.state, shares, round_log, unsound = self._compiled.conclude(
+            self._hyper, self._seed, self.state, self.roster.shares, uploads, self._gone
+        )
+        for m in np.flatnonzero(unsound):
+            self._faults["unsound"][m] += 1
+            self.lose(int(m))
+        taken = np.array([m in self._taken for m in learners])
+        self._faults["missing"] += self._present & ~taken
+        self._accepted[taken] = sequence_of(self._round)
+        learner_log, scores = stack([self._record(self._taken[m][1] if m in self._taken else b"") for m in learners])
+        sent = uploads.sent & taken
+        down, up = np.where(self._present, 8 * len(self._payload), 0), np.where(sent, uploads.bits, 0)
+        log = Log(self._present, down, sent, up, learner_log, round_log, scores, self._faults)
+        silent = np.where(self._gone, 0, silent).astype(np.int32)
+        self.roster = Roster(self._generation, self._accepted, silent, shares)
+        self._prepare()
+        return jax.tree.map(np.asarray, log)
+
+    def _record(self, raw: bytes) -> Any:
+        try:
+            return wire.decode_tree(raw, self._compiled.record) if raw else self._blank
+        except ValueError:
+            return self._blank
+
+    def snapshot(self, states: list[bytes | None]) -> Deployed:
+        """Where to go on from, given what each learner saved; one that could not be asked starts anew from there, and its share is not in it."""
+        controller, roster = self.state, self.roster
+        unknown = np.array([raw is None for raw in states])
+        if unknown.any():
+            shares = jnp.where(unknown[:, None], 0, roster.shares)
+            accepted = np.where(unknown, 0, roster.accepted).astype(np.int32)
+            roster = Roster(roster.generation + unknown.astype(np.int32), accepted, roster.silent, shares)
+            if self._compiled.reuses:
+                controller = eqx.tree_at(lambda c: c.aggregate, controller, shares.sum(0))
+        nobody = zeros(self._compiled.learner)
+        learners = [nobody if raw is None else wire.decode_tree(raw, self._compiled.learner) for raw in states]
+        return Deployed(controller, stack(learners), roster)
+
+
+def _unknown(leaf: Any) -> np.ndarray:
+    """What the record says of a learner that did not answer: not a number, −1, or False."""
+    value = np.nan if np.issubdtype(leaf.dtype, np.floating) else -1 if np.issubdtype(leaf.dtype, np.integer) else False
+    return np.full(leaf.shape, value, leaf.dtype)

@@ -1,0 +1,321 @@
+"""Learners as Ray actors, on this machine or on a cluster. Ray moves bytes; `lapg.runtimes.hosts` sees that none of them counts twice."""
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from lapg.runtimes.compiled import Compiled
+from lapg.runtimes.hosts import ControllerHost, Deployed, LearnerHost, new_roster
+from lapg.runtimes.in_turn import InTurn, stack
+from lapg.runtimes.join import check, introduction
+from lapg.runtimes.protocol import Log
+from lapg.types import Problem, Recipe
+
+Parts = Callable[[], tuple[Recipe, Problem]]
+INLINE_BYTES = 100_000
+"""Longer broadcasts go through Ray's object store, once per machine."""
+MAX_FAILURES = 3
+"""How many actors in a row may fail to start, and how often one is asked in a round."""
+
+
+class Learners:
+    """The actor: some learners, of all lanes."""
+
+    def __init__(
+        self, parts: Parts, hypers: list[dict[str, Any]], seeds: list[int], learners: list[int], float64: bool
+    ) -> None:
+        jax.config.update("jax_enable_x64", float64)
+        recipe, problem = parts()
+        compiled = Compiled(recipe, problem, hypers[0])
+        self._hosts = [
+            {m: LearnerHost(compiled, hyper, seed, m) for m in learners}
+            for hyper, seed in zip(hypers, seeds, strict=True)
+        ]
+        compiled.rehearse(hypers[0])
+
+    def join(self, settings: Mapping[str, Any]) -> bytes:
+        """Compiled and ready."""
+        return introduction(settings)
+
+    def hear(self, lane: int, heads: dict[int, bytes], payload: bytes) -> list[tuple[int, bytes, bytes]]:
+        """A round's broadcast to learners of a lane: what they reply, and what they leave for the record."""
+        answers = [(m, self._hosts[lane][m].hear(head + payload)) for m, head in heads.items()]
+        return [(m, *answer) for m, answer in answers if answer is not None]
+
+    def save(self, lane: int, wanted: dict[int, tuple[int, int]]) -> dict[int, bytes | None]:
+        """The states of learners as the controller knows them, by generation and sequence number."""
+        return {m: self._hosts[lane][m].save(*number) for m, number in wanted.items()}
+
+    def load(self, lane: int, states: dict[int, tuple[bytes, int, int]]) -> None:
+        """States to go on from."""
+        for m, state in states.items():
+            self._hosts[lane][m].load(*state)
+
+
+@dataclass
+class _Process:
+    """An actor as the driver sees it. It is never asked two things at once.
+
+    ``asked`` is what it owes, ``lane`` whose round that belongs to, ``tries`` how often it was asked in this round, ``silent`` the rounds in a row that
+    it has owed something at the end of, ``failures`` the actors in a row that did not get to work.
+    """
+
+    learners: list[int]
+    actor: Any = None
+    asked: Any = None
+    joining: bool = True
+    lane: int = 0
+    tries: int = 0
+    silent: int = 0
+    failures: int = 0
+
+
+class Ray(InTurn):
+    """Used like `lapg.runtimes.Vectorised`; lanes are played one after the other.
+
+    A round closes when everybody has answered, or at the deadline if there is one and a quorum has. An actor that dies, or that stays silent for
+    ``patience`` rounds, is started again, and its learners upload a full gradient when they are back. The first state that `advance` returns, and
+    any that it is given and did not return itself, is carried to or from all learners, which costs their size.
+
+    Args:
+      parts: gives the recipe and the problem; called in every process.
+      settings: what all processes must agree on (`lapg.runtimes.join`).
+      address: of a running cluster, as `ray.init` takes it; None starts one on this machine, for this run alone.
+      processes: actors, among which the learners are dealt out; None is one for each learner, but at most one for each core of the cluster.
+      deadline: seconds after which a round does not wait any longer; None waits for everybody.
+      quorum: learners that must have answered nevertheless.
+      patience: silent rounds after which a learner is given up and its actor started again.
+      timeout: seconds after which a round without a quorum, or an actor that does not start, ends the run.
+      insecure: whether to join a cluster on another machine without token or TLS.
+    Raises:
+      ValueError: an argument does not fit, or the cluster is neither local nor secured.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        hypers: dict[str, Any],
+        seeds: Sequence[int],
+        *,
+        chunk_rounds: int = 25,
+        initial_params: np.ndarray | None = None,
+        settings: Mapping[str, Any] | None = None,
+        address: str | None = None,
+        processes: int | None = None,
+        deadline: float | None = None,
+        quorum: int = 1,
+        patience: int = 100,
+        timeout: float = 600.0,
+        insecure: bool = False,
+    ) -> None:
+        super().__init__(hypers, seeds, chunk_rounds, initial_params)
+        recipe, problem = parts()
+        num_learners = problem.num_learners
+        if not 0 <= quorum <= num_learners:
+            raise ValueError(f"quorum must lie between 0 and the number of learners, {num_learners}, got {quorum}.")
+        if deadline is not None and not deadline > 0:
+            raise ValueError(f"deadline must be > 0 seconds, got {deadline}; leave it out to wait for everybody.")
+        if processes is not None and not 1 <= processes <= num_learners:
+            raise ValueError(
+                f"processes must lie between 1 and the number of learners, {num_learners}, got {processes}."
+            )
+        check_security(address, insecure)
+        self._compiled = Compiled(recipe, problem, self._hypers[0])
+        self._deadline, self._quorum, self._patience, self._timeout = deadline, quorum, patience, timeout
+        self._settings = dict(settings or {})
+        self._parts = parts
+        self._hosts: list[ControllerHost] = []
+        self._owner = not ray.is_initialized()
+        if self._owner:
+            _start(address)
+        num = processes or min(num_learners, max(1, int(ray.cluster_resources().get("CPU", 1))))
+        self._processes = [_Process(list(range(first, num_learners, num))) for first in range(num)]
+        for process in self._processes:
+            self._spawn(process)
+
+    def _spawn(self, process: _Process) -> None:
+        """Starts an actor, without waiting for it."""
+        if process.actor is not None:
+            ray.kill(process.actor)
+        options = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}
+        float64 = bool(jax.config.read("jax_enable_x64"))
+        actor = ray.remote(**options)(Learners)
+        process.actor = actor.remote(self._parts, self._hypers, self._seeds.tolist(), process.learners, float64)
+        process.asked, process.joining, process.silent = process.actor.join.remote(self._settings), True, 0
+
+    def _initialise(self, index: int) -> Deployed:
+        state = self._compiled.start(self._hypers[index], self._seeds[index], self._initial[index])
+        return Deployed(state.controller, state.learners, new_roster(self._compiled))
+
+    def advance(self, state: Deployed, first: int, until: int) -> tuple[Deployed, Log]:
+        """Plays the rounds first, ..., min(first + chunk_rounds, until) − 1.
+
+        Returns:
+          The new state, and the log on the host with leading axes (lane, round).
+        Raises:
+          RuntimeError: a round does not come to a quorum or an end; actors do not start.
+          ValueError: an actor is another version.
+        """
+        if state is not self._state:
+            self._deploy(state)
+        num_rounds = min(first + self.chunk_rounds, until) - first
+        logs = [stack([self._round(lane) for _ in range(num_rounds)]) for lane in range(self.num_lanes)]
+        self._state = stack([host.snapshot(self._save(lane)) for lane, host in enumerate(self._hosts)])
+        return self._state, stack(logs)
+
+    def _deploy(self, state: Deployed) -> None:
+        """Makes controllers and learners what the state says."""
+        for process in self._processes:
+            self._settle(process)
+        lanes = [self.lane(state, index) for index in range(self.num_lanes)]
+        self._hosts = [
+            ControllerHost(self._compiled, hyper, seed, lane, patience=None)
+            for hyper, seed, lane in zip(self._hypers, self._seeds.tolist(), lanes, strict=True)
+        ]
+        for index, lane in enumerate(lanes):
+            for process in self._processes:
+                process.asked = process.actor.load.remote(index, lane.saved(process.learners))
+            for process in self._processes:
+                self._settle(process)
+
+    def _settle(self, process: _Process) -> None:
+        """Waits until an actor owes nothing."""
+        while process.asked is not None:
+            self._wait_for(process)
+
+    def _wait_for(self, process: _Process) -> Any:
+        """What an actor owes; None if it dies instead, or takes too long, and another one has been started."""
+        if not ray.wait([process.asked], timeout=self._timeout)[0]:
+            self._give_up(process, f"no answer within {self._timeout} s")
+            return None
+        return self._collect(process)
+
+    def _collect(self, process: _Process) -> Any:
+        """What an actor owes, once it is there; None if it has died instead. What its own code raises is raised here."""
+        try:
+            answer = ray.get(process.asked)
+        except RayTaskError:
+            raise
+        except RayError as error:
+            self._give_up(process, str(error))
+            return None
+        if process.joining:
+            check(introduction(self._settings), answer)
+        process.asked, process.joining, process.silent, process.failures = None, False, 0, 0
+        return answer
+
+    def _give_up(self, process: _Process, reason: str) -> None:
+        """The learners start anew in another actor.
+
+        Raises:
+          RuntimeError: actors keep dying before they get to work.
+        """
+        process.failures += process.joining
+        if process.failures >= MAX_FAILURES:
+            raise RuntimeError(
+                f"an actor for learners {process.learners} must start, but {MAX_FAILURES} in a row did not; is lapg installed on every node? {reason}"
+            )
+        for host in self._hosts:
+            for m in process.learners:
+                host.lose(m)
+        self._spawn(process)
+
+    def _round(self, lane: int) -> Log:
+        host, began = self._hosts[lane], time.monotonic()
+        payload: Any = host.open()[1]
+        if len(payload) > INLINE_BYTES:
+            payload = ray.put(payload)
+        for process in self._processes:
+            process.tries = 0
+        self._take_in()
+        while True:
+            self._ask(lane, payload)
+            waited, enough = time.monotonic() - began, len(host.answered) >= self._quorum
+            busy = [p.asked for p in self._processes if p.asked is not None and not (enough and p.joining)]
+            overdue = self._deadline is not None and waited >= self._deadline
+            if enough and (overdue or not busy):
+                break
+            if waited >= self._timeout or not busy:
+                raise RuntimeError(
+                    f"round {int(host.state.round)} must come to a quorum of {self._quorum} and an end within {self._timeout} s, but "
+                    f"{len(host.answered)} have answered; give a deadline, or a smaller quorum."
+                )
+            limit = self._deadline if self._deadline is not None and not overdue else self._timeout
+            ray.wait(busy, num_returns=1 if overdue else len(busy), timeout=limit - waited)
+            self._take_in()
+        for process in self._processes:
+            process.silent += process.asked is not None and not process.joining
+            if process.silent >= self._patience:
+                self._give_up(process, "silent")
+        return host.close()
+
+    def _take_in(self) -> None:
+        """Hands over whatever has come to the controller that it is meant for."""
+        asked = {process.asked: process for process in self._processes if process.asked is not None}
+        for ref in ray.wait(list(asked), num_returns=len(asked), timeout=0)[0] if asked else ():
+            process, joining = asked[ref], asked[ref].joining
+            answers = self._collect(process)
+            for m, reply, record in answers if answers is not None and not joining else ():
+                self._hosts[process.lane].receive(m, reply, record)
+
+    def _ask(self, lane: int, payload: Any) -> None:
+        """Sends the round to every idle actor, for those of its learners that have not answered."""
+        host = self._hosts[lane]
+        for process in self._processes:
+            heads = {m: host.head(m) for m in process.learners if m in host.awaited}
+            if process.asked is None and heads and process.tries < MAX_FAILURES:
+                process.asked, process.lane = process.actor.hear.remote(lane, heads, payload), lane
+                process.tries += 1
+
+    def _save(self, lane: int) -> list[bytes | None]:
+        """What every learner remembers; None for those that cannot be asked now."""
+        roster = self._hosts[lane].roster
+        self._take_in()
+        idle = [process for process in self._processes if process.asked is None]
+        for process in idle:
+            wanted = {m: (int(roster.generation[m]), int(roster.accepted[m])) for m in process.learners}
+            process.asked = process.actor.save.remote(lane, wanted)
+        states: dict[int, bytes | None] = {}
+        for process in idle:
+            states |= self._wait_for(process) or {}
+        return [states.get(m) for m in range(len(roster.generation))]
+
+    def close(self) -> None:
+        """Ends the actors, and Ray if this runtime has started it."""
+        for process in self._processes:
+            ray.kill(process.actor)
+        if self._owner:
+            ray.shutdown()
+
+
+def check_security(address: str | None, insecure: bool) -> None:
+    """Ray runs whatever code it is sent, so a cluster that other machines can reach needs a token or TLS.
+
+    Raises:
+      ValueError: it is given neither.
+    """
+    host = (address or "local").removeprefix("ray://").rsplit(":", 1)[0].strip("[]")
+    secured = os.environ.get("RAY_AUTH_MODE", "").lower() == "token" or os.environ.get("RAY_USE_TLS") == "1"
+    if host not in ("local", "localhost", "::1") and not host.startswith("127.") and not secured and not insecure:
+        raise ValueError(
+            f"address={address} must be this machine, or be secured; set RAY_AUTH_MODE=token (and the cluster's token) or RAY_USE_TLS=1 on all "
+            "machines, or say insecure if the network is yours alone."
+        )
+
+
+def _start(address: str | None) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    local: dict[str, Any] = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # what Ray forks becomes another program at once
+        ray.init(**quiet, **({"address": address} if address else local))

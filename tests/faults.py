@@ -1,0 +1,106 @@
+"""An unreliable network between real hosts: seeded random schedules, and what must hold after every round."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from lapg.runtimes import wire
+from lapg.runtimes.hosts import ControllerHost, Deployed, LearnerHost, new_roster
+
+
+class Network:
+    """Both ends of a distributed run on one clock.
+
+    In every round each message may be lost, doubled or late by up to four rounds; what is due arrives in a random order. Learners hang, die with or
+    without the controller being told, and send what no learner should.
+
+    Args:
+      rates: probability of each kind of trouble per message or per learner and round; what is not named does not happen.
+    """
+
+    def __init__(self, compiled: Any, hyper: dict[str, Any], seed: int, rates: dict[str, float], **limits: Any) -> None:
+        self.compiled, self.hyper, self.seed, self.rates = compiled, hyper, seed, rates
+        self.random = np.random.default_rng(seed)
+        state = jax.tree.map(np.asarray, compiled.start(hyper, np.uint32(seed), None))
+        start = Deployed(state.controller, state.learners, new_roster(compiled))
+        self.controller = ControllerHost(compiled, hyper, seed, start, **limits)
+        self.learners = [self.newborn(m) for m in range(compiled.num_learners)]
+        self.hung = np.zeros(compiled.num_learners, int)
+        self.down: list[tuple[int, int, bytes]] = []  # due, learner, message
+        self.up: list[tuple[int, int, Any]] = []
+        self.happened = dict.fromkeys(rates, 0)
+
+    def newborn(self, learner: int) -> LearnerHost:
+        return LearnerHost(self.compiled, self.hyper, self.seed, learner)
+
+    def trouble(self, kind: str) -> bool:
+        happens = bool(self.random.random() < self.rates.get(kind, 0))
+        if happens:
+            self.happened[kind] += 1
+        return happens
+
+    def post(self, queue: list[Any], learner: int, message: Any, now: int) -> None:
+        if self.trouble("lost"):
+            return
+        for _ in range(1 + self.trouble("doubled")):
+            delay = int(self.random.integers(1, 5)) if self.trouble("late") else 0
+            queue.append((now + delay, learner, message))
+
+    def due(self, queue: list[Any], now: int) -> list[Any]:
+        ready = [item for item in queue if item[0] <= now]
+        queue[:] = [item for item in queue if item[0] > now]
+        self.random.shuffle(ready)
+        return ready
+
+    def spoil(self, raw: bytes) -> bytes:
+        """What a broken or hostile learner might send instead."""
+        header, payload = wire.unframe(raw)
+        sender = {
+            "round": header.round,
+            "learner": header.learner,
+            "generation": header.generation,
+            "base": header.base,
+        }
+        if not payload:
+            return raw
+        dtype = np.dtype(self.compiled.upload.message.dtype)
+        for kind, value in (("nan", np.nan), ("infinite", np.inf), ("huge", 1e200)):
+            if self.trouble(kind):
+                vector = np.frombuffer(payload, dtype).copy()
+                vector[self.random.integers(vector.size)] = value
+                return wire.frame(vector.tobytes(), **sender)
+        if self.trouble("malformed"):
+            broken = (raw[:7], raw[:-3], raw + b"x", wire.frame(payload[:-5], **sender), b"")
+            return broken[self.random.integers(len(broken))]
+        return raw + bytes(10_000) if self.trouble("oversized") else raw
+
+    def play(self, now: int) -> Any:
+        """One round; the log that the controller closes it with."""
+        for m in range(len(self.learners)):
+            if self.trouble("killed"):
+                self.learners[m] = self.newborn(m)
+                self.controller.lose(m)
+            if self.trouble("restarted"):  # nobody tells the controller
+                self.learners[m] = self.newborn(m)
+            if self.trouble("hung"):
+                self.hung[m] = now + int(self.random.integers(2, 8))
+        heads, payload = self.controller.open()
+        for m, head in heads.items():
+            self.post(self.down, m, head + payload, now)
+        for _, m, raw in self.due(self.down, now):
+            if self.hung[m] > now:
+                self.down.append((int(self.hung[m]), m, raw))
+                continue
+            answer = self.learners[m].hear(raw)
+            if answer is not None:
+                self.post(self.up, m, answer._replace(reply=self.spoil(answer.reply)), now)
+        for _, m, answer in self.due(self.up, now):
+            self.controller.receive(m, answer.reply, answer.record)
+        return self.controller.close()
+
+    def shared_state(self, learner: int) -> Any:
+        """The learner's state as the controller knows it, or None if this learner has nothing to do with that."""
+        roster = self.controller.roster
+        raw = self.learners[learner].save(int(roster.generation[learner]), int(roster.accepted[learner]))
+        return None if raw is None else wire.decode_tree(raw, self.compiled.learner)
