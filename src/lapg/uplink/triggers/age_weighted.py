@@ -11,6 +11,9 @@ from lapg.uplink.triggers.common import check_max_age, known, overdue
 
 Scale = Literal["report", "step"]
 
+GOLDEN = (5**0.5 - 1) / 2
+"""Its multiples, modulo 1, spread evenly however many there are."""
+
 
 class Window(eqx.Module):
     """Since the last upload: Σ‖g‖ and the number of gradients; and whether there has been one."""
@@ -34,7 +37,8 @@ def age_weighted(
 
     For an accumulated innovation, age · ‖E‖ grows like age² under steady drift and like age^{3/2} under noise, so a learner's rate follows the size of
     its own gradients. The scale is in units of one round's gradient and honest: it is made of what has arrived. Until its first upload a learner takes
-    the others for equals, and waits for M times its own mean ‖g‖ where the scale is smaller.
+    the others for equals, and waits for M times its own mean ‖g‖ where the scale is smaller; or rather for a fraction of that, the fractional part of
+    (m + 1)(√5 − 1)/2, so that equals do not upload in the same rounds and the first step does not wait for the last learner.
 
     Args:
       threshold: κ; larger is lazier. Dimensionless.
@@ -70,7 +74,8 @@ def age_weighted(
         scale = jnp.where(window.sent, candidate.signal, jnp.maximum(candidate.signal, num_learners * mean))
         size = jnp.sqrt(squared_norm(candidate.innovation))
         left = (candidate.age.astype(size.dtype) ** age_power * size).astype(size.dtype)
-        right = (threshold * scale).astype(left.dtype)
+        phase = jnp.where(window.sent, 1.0, (candidate.index + 1) * GOLDEN % 1)
+        right = (threshold * scale * phase).astype(left.dtype)
         report = mean if reports else ()
         return window, Decision((left >= right) | overdue(candidate.age, max_age), left, right, report)
 
