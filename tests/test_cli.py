@@ -230,7 +230,7 @@ def test_help_has_examples(capsys):
 def reproduced(tmp_path_factory):
     """Figure 4 with tiny networks and three methods, one of them at the measured rate of another."""
     four = figures.FIGURES["fig4"]
-    chosen = {"PG": MethodConfig("pg", 0.01), "AWAPG": MethodConfig("awapg", 0.01, threshold=20.0)}
+    chosen = {"PG": MethodConfig("pg", 0.01), "SCOUT": MethodConfig("scout", 0.01, threshold=20.0, look_ahead=1.0)}
     small = replace(four, problem=replace(four.problem, hidden=(4,)), batch_size=2, tuned=chosen)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(figures.FIGURES, "fig4", small)
@@ -240,24 +240,24 @@ def reproduced(tmp_path_factory):
 
 
 def test_reproduce(reproduced):
-    """Oracle: the line-up: three finished runs of 2 seeds and 60 rounds, momentum at an unchanged effective step, random at AWAPG's rate."""
+    """Oracle: the line-up: three finished runs of 2 seeds and 60 rounds, momentum at an unchanged effective step, random at SCOUT's rate."""
     place = reproduced / "fig4-recommended"
     content = json.loads((place / "comparison.json").read_text())
-    assert content["runs"] == {"PG": "pg", "AWAPG": "awapg", "random": "random"}
+    assert content["runs"] == {"PG": "pg", "SCOUT": "scout", "random": "random"}
     runs = {label: load(place / name) for label, name in content["runs"].items()}
     for run in runs.values():
         assert run.finished
         assert (run.record.sizes["seed"], run.record.sizes["round"]) == (2, 60)
         assert run.config.method.momentum == 0.6
         assert run.config.method.step_size == pytest.approx(0.01 * 0.4)
-    rate = upload_fraction(runs["AWAPG"].record["sent"].values).mean()
+    rate = upload_fraction(runs["SCOUT"].record["sent"].values).mean()
     assert runs["random"].config.method.rate == pytest.approx(rate)
     assert 0 < rate < 1
     text = (place / "report.md").read_text()
     assert text.startswith("# Figure 4: 2 agents, relu, heterogeneous, momentum 0.6, preset recommended")
     for label in runs:
         assert text.count(f"\n| {label} | ") == 3
-    assert text.count("| AWAPG | ") == 3 + 3  # and three claims about it
+    assert text.count("| SCOUT | ") == 3 + 3  # and three claims about it
     assert (place / "figure.png").is_file()
 
 

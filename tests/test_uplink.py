@@ -238,13 +238,12 @@ def test_age_weighted_report_by_hand():
 
 
 def test_age_weighted_before_the_first_upload():
-    """Oracle: κ = 2, M = 2, own mean 5: the right side is 2 · max(signal, 10) · .618 for learner 0, and 2 · signal once it has uploaded."""
+    """Oracle: κ = 2, M = 2, own mean 5: the right side is 2 · max(signal, 10 · .618) for learner 0, and 2 · signal once it has uploaded."""
     trigger = triggers.age_weighted(2.0, num_learners=2)
     start = trigger.init(jnp.zeros(2))
-    golden = (5**0.5 - 1) / 2
     for state, signal, right in (
-        (start, 0.0, 20.0 * golden),
-        (start, 12.0, 24.0 * golden),
+        (start, 0.0, 10.0 * (5**0.5 - 1)),
+        (start, 12.0, 24.0),
         (trigger.settle(start, None), 3.0, 6.0),
     ):
         assert float(decide(trigger, state=state, gradient=(3.0, 4.0), signal=signal)[1].right) == pytest.approx(right)

@@ -10,7 +10,16 @@ from lapg.experiments.reproduce import reproduce as reproduce_figures
 from lapg.runtimes import use_all_cores
 
 FigureName = Literal[
-    "fig3", "fig4", "fig5", "fig6", "fig7", "all", "parallel-cartpole", "parallel-pendulum", "parallel-lqr"
+    "fig3",
+    "fig4",
+    "fig5",
+    "fig6",
+    "fig7",
+    "all",
+    "parallel-cartpole",
+    "parallel-pendulum",
+    "parallel-lqr",
+    "scales-apart",
 ]
 
 

@@ -107,7 +107,7 @@ class EstimatorConfig:
 class MethodConfig:
     """When learners upload, and what the controller does with it. Options left out take the method's own defaults."""
 
-    name: str = "awapg"
+    name: str = "scout"
     """A built-in method (see `lapg list`) or your own recipe as MODULE:NAME."""
     step_size: float = 0.001
     """α."""

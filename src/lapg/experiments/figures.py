@@ -11,6 +11,8 @@ from lapg.experiments import tuned
 from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, ProblemConfig
 from lapg.experiments.grids import SHARED, XI, Contender, Grid, contender
 
+RECOMMENDED = "SCOUT"
+"""The label of the recommended method."""
 Preset = Literal["literal", "paper", "recommended"]
 PRESETS: tuple[Preset, ...] = ("literal", "paper", "recommended")
 SCALES = {2: (1.0, 0.5), 5: (1.0, 0.5, 0.25, 0.12, 0.06)}
@@ -31,6 +33,8 @@ class Figure:
     """Methods of preset recommended by label, tuned on seeds that are never reported."""
     step: float
     """The step size about which PG's is sought."""
+    estimator: EstimatorConfig = field(default_factory=lambda: EstimatorConfig(baseline="leave_one_out"))
+    """Of preset recommended."""
     shared: Grid = field(default_factory=lambda: SHARED, repr=False)
     """The number that every method may tune beside its step and one of its own."""
     grids: dict[str, Grid] = field(default_factory=dict, repr=False)
@@ -56,9 +60,12 @@ def _paced(*rounds: float, thresholds: tuple[float, ...], steps: tuple[float, fl
     """Grids for a problem that is learned in so few rounds that uploads must be as much more frequent."""
     return {
         "awapg": {"step": steps, "threshold": thresholds},
+        "scout": {"step": steps, "threshold": thresholds},
         "periodic": {"step": steps, "period": rounds},
+        "periodic-local": {"step": steps, "period": rounds},
         "periodic-average": {"period": rounds},
         "random": {"step": steps, "rate": tuple(1 / period for period in rounds)},
+        "random-local": {"step": steps, "rate": tuple(1 / period for period in rounds)},
     }
 
 
@@ -178,11 +185,27 @@ PARALLEL = {
         grids=SYSTEM_GRIDS,
     ),
 }
+SCALES_APART = Figure(
+    name="scales-apart",
+    title="Noisy quadratics: 32 learners whose losses differ in scale by three decades",
+    problem=ProblemConfig(
+        "quadratic", num_learners=32, scales=tuple(10 ** (-3 * m / 31) for m in range(32)), options={"noise": 14.0}
+    ),
+    batch_size=2,
+    rounds=500,
+    tuned=tuned.SCALES_APART,
+    step=0.02,
+    estimator=EstimatorConfig("noisy"),
+    shared={"decay": (0.0, 5e-3)},
+    grids=_paced(20.0, 40.0, 80.0, thresholds=(30.0, 60.0, 120.0), steps=(1.0, 2.0)),
+)
 GROUPS = {"all": tuple(figure.name for figure in PAPER)} | {
     name: tuple(figure.name for figure in pair) for name, pair in PARALLEL.items()
 }
 """Names that stand for several experiments."""
-FIGURES = {figure.name: figure for figure in (*PAPER, *(figure for pair in PARALLEL.values() for figure in pair))}
+FIGURES = {
+    figure.name: figure for figure in (*PAPER, *(figure for pair in PARALLEL.values() for figure in pair), SCALES_APART)
+}
 
 
 @dataclass(frozen=True)
@@ -205,7 +228,7 @@ def setting(figure: Figure) -> Config:
     """All of preset recommended but its methods."""
     return Config(
         problem=figure.problem,
-        estimator=EstimatorConfig(baseline="leave_one_out"),
+        estimator=figure.estimator,
         batch_size=figure.batch_size,
         rounds=figure.rounds,
     )
@@ -257,7 +280,7 @@ def lineup(figure: Figure, preset: Preset, *, seeds: int | None = None, rounds: 
         seeds=10 if seeds is None else seeds,
     )
     entries = [Entry(label, replace(common, method=method)) for label, method in chosen.items()]
-    if "AWAPG" in chosen:
-        matched = replace(chosen["AWAPG"], name="random", threshold=None, scale=None, max_age=None)
-        entries.append(Entry("random", replace(common, method=matched), rate_of="AWAPG"))
+    if RECOMMENDED in chosen:
+        matched = replace(chosen[RECOMMENDED], name="random", threshold=None, scale=None, max_age=None)
+        entries.append(Entry("random", replace(common, method=matched), rate_of=RECOMMENDED))
     return entries

@@ -4,7 +4,7 @@ import inspect
 import itertools
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lapg.experiments.build import resolve
 from lapg.experiments.config import MethodConfig
@@ -18,8 +18,10 @@ XI = (0.03,)
 
 NUM_POINTS = 12
 STEPS = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
-SHARED: Grid = {"decay": (0.0, 4e-4)}
+SHARED: Grid = {"decay": (0.0, 8e-4)}
 """What every method may tune beside its step and a number of its own."""
+LOCAL = MethodConfig(look_ahead=1.0, compressor="quantise", compressor_bits=4, downlink="replicated")
+"""What is fixed of the recommended method, and of the controls that keep the same memory."""
 KNOWN: dict[str, tuple[MethodConfig, Grid]] = {
     "pg": (MethodConfig("pg"), {"step": STEPS}),
     "lapg": (MethodConfig("lapg", xi=XI), {"step": (0.7, 1.0), "noise_weight": (0.0, 0.5, 1.0)}),
@@ -27,13 +29,16 @@ KNOWN: dict[str, tuple[MethodConfig, Grid]] = {
         MethodConfig("lapg", xi=(0.0,), average_weight=0.05),
         {"step": (0.7, 1.0), "noise_weight": (0.75, 1.0, 1.5)},
     ),
+    "scout": (replace(LOCAL, name="scout"), {"step": (1.0, 1.6), "threshold": (640.0, 1280.0, 2560.0)}),
     "awapg": (MethodConfig("awapg"), {"step": (1.0, 1.6), "threshold": (80.0, 160.0, 320.0)}),
     "periodic": (MethodConfig("periodic"), {"step": (1.0, 1.6), "period": (20.0, 40.0, 80.0)}),
+    "periodic-local": (replace(LOCAL, name="periodic"), {"step": (1.0, 1.6), "period": (50.0, 100.0, 200.0)}),
     "periodic-average": (
         MethodConfig("periodic", memory="average", average_weight=0.05),
         {"step": (0.7, 1.0), "period": (5.0, 10.0, 20.0)},
     ),
     "random": (MethodConfig("random"), {"step": (1.0, 1.6), "rate": (0.0125, 0.025, 0.05)}),
+    "random-local": (replace(LOCAL, name="random"), {"step": (1.0, 1.6), "rate": (0.005, 0.01, 0.02)}),
 }
 """By name: what of a method is fixed, and its grid without the shared number. A grid of two numbers of its own takes no shared one."""
 

@@ -25,8 +25,10 @@ COLOURS = {
     "PG": "#222222",
     "LAPG": "#1f77b4",
     "LAPG average": "#17a2b8",
-    "AWAPG": "#d62728",
+    "SCOUT": "#d62728",
+    "AWAPG": "#ff9896",
     "periodic": "#2ca02c",
+    "periodic local": "#2ca02c",
     "random": "#9467bd",
 }
 OTHER_COLOURS = ("#ff7f0e", "#8c564b", "#e377c2", "#bcbd22", "#7f7f7f")

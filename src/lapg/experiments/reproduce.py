@@ -12,7 +12,7 @@ from lapg import record
 from lapg.experiments import plots, report
 from lapg.experiments.compare import Comparison, compare
 from lapg.experiments.curves import to_curve
-from lapg.experiments.figures import FIGURES, Entry, Preset, lineup
+from lapg.experiments.figures import FIGURES, RECOMMENDED, Entry, Preset, lineup
 from lapg.experiments.grids import slug
 from lapg.experiments.run import Run, load, read_config, resume, train
 from lapg.ledger import upload_fraction
@@ -123,7 +123,9 @@ def reproduce(
         for preset in presets:
             figure, place = FIGURES[name], out / f"{name}-{preset}"
             entries = lineup(figure, preset, seeds=seeds, rounds=rounds)
-            claims = {entry.label: figure.claim for entry in entries if "LAPG" in entry.label or entry.label == "AWAPG"}
+            claims = {
+                entry.label: figure.claim for entry in entries if "LAPG" in entry.label or entry.label == RECOMMENDED
+            }
             title = f"{figure.title}, preset {preset}"
             console.rule(title)
             play(entries, place, {"title": title, "claims": claims}, show_progress=show_progress)
@@ -135,7 +137,7 @@ def reproduce(
                 report.momentum_verdict(
                     plain[label].costs[0.90].uploads_saving, momentum[label].costs[0.90].uploads_saving, label
                 )
-                for label in ("LAPG", "AWAPG")
+                for label in ("LAPG", RECOMMENDED)
                 if label in plain and label in momentum
             ]
             report.show_verdicts(found, console)

@@ -1,22 +1,30 @@
 """What tuning chose for the ready-made experiments: methods of preset recommended by label, on seeds that are never reported."""
 
+from dataclasses import replace
+from typing import Any
+
 from lapg.experiments.config import MethodConfig
-from lapg.experiments.grids import XI
+from lapg.experiments.grids import LOCAL, XI
+
+
+def _local(name: str, step_size: float, **numbers: Any) -> MethodConfig:
+    return replace(LOCAL, name=name, step_size=step_size, **numbers)
+
 
 TWO_AGENTS = {
     "PG": MethodConfig("pg", 0.0025, decay=0.0),
     "LAPG": MethodConfig("lapg", 0.0025, xi=XI, noise_weight=0.5),
     "LAPG average": MethodConfig("lapg", 0.0025, xi=(0.0,), noise_weight=0.75, average_weight=0.05),
-    "AWAPG": MethodConfig("awapg", 0.004, decay=4e-4, threshold=160.0),
-    "periodic": MethodConfig("periodic", 0.004, decay=4e-4, period=40.0),
+    "SCOUT": _local("scout", 0.004, decay=8e-4, threshold=1280.0),
+    "periodic local": _local("periodic", 0.004, decay=8e-4, period=100.0),
 }
 FIVE_AGENTS = {
     "PG": MethodConfig("pg", 0.0015, decay=0.0),
     "LAPG": MethodConfig("lapg", 0.0015, xi=XI, noise_weight=0.5),
-    "AWAPG": MethodConfig("awapg", 0.0024, decay=4e-4, threshold=160.0),
-    "periodic": MethodConfig("periodic", 0.0024, decay=4e-4, period=40.0),
+    "SCOUT": _local("scout", 0.0024, decay=4e-4, threshold=2560.0),
+    "periodic local": _local("periodic", 0.0024, decay=4e-4, period=100.0),
 }
-"""PG's step was tuned by itself; AWAPG and the period take over two agents' settings: 1.6 times PG's step, the same decay, threshold and period."""
+"""PG's step was tuned by itself; SCOUT and the period take over two agents' settings: 1.6 times PG's step, the same decay, threshold and period."""
 FIVE_SOFTPLUS_AGENTS = {
     "PG": MethodConfig("pg", 0.0011, decay=0.0),
     "LAPG": MethodConfig("lapg", 0.0011, xi=XI, noise_weight=0.5),
@@ -61,3 +69,9 @@ MIXED_PENDULUMS = {
     "periodic": MethodConfig("periodic", 1e-5, period=3.0, kl_limit=80.0),
 }
 """Parallel RL; docs/parallel.md says how these numbers were chosen, and how unequal the budgets were."""
+SCALES_APART = {
+    "PG": MethodConfig("pg", 0.01, decay=0.0),
+    "LAPG": MethodConfig("lapg", 0.01, xi=XI, noise_weight=1.0),
+    "SCOUT": _local("scout", 0.02, decay=5e-3, threshold=60.0),
+    "periodic local": _local("periodic", 0.02, decay=5e-3, period=40.0),
+}

@@ -2,8 +2,8 @@
 
 from lapg.controller import heavy_ball
 from lapg.methods.assembly import Optimiser, Setting, assemble, local_steps
-from lapg.types import Method, Scalar
-from lapg.uplink import memories, triggers
+from lapg.types import Compressor, Method, Scalar
+from lapg.uplink import compressors, memories, triggers
 
 
 def scout(
@@ -16,24 +16,28 @@ def scout(
     look_ahead: Scalar | None = 1.0,
     scale: triggers.Scale = "report",
     max_age: int | None = None,
+    compressor: Compressor | None = None,
     optimiser: Optimiser = heavy_ball,
 ) -> Method:
     """Learners scout ahead along their own gradients and report when they have been away for long and come far; the recommended method.
 
     Gradients come together at the learner, E ← E + g, and it samples where they lead, at θ^k − b·α_k/(1−β)·E. It uploads E when age · size passes a
-    threshold (`lapg.uplink.triggers.age_weighted`), and the controller steps with what arrives. With a compressor, what a message lost stays in E, and
-    so the learner stays where it was.
+    threshold (`lapg.uplink.triggers.age_weighted`), and the controller steps with what arrives. What the message lost, 4 bits an entry unless told
+    otherwise, stays in E, and so the learner stays where it was.
 
     Args:
       threshold: κ; larger uploads less.
       look_ahead: b; 1 steps as far as the controller will, M as if all learners measured the same; None stays at θ^k.
+      compressor: None is `lapg.uplink.compressors.quantise` with 4 bits.
       scale, max_age: see `lapg.uplink.triggers.age_weighted`.
     """
     trigger = triggers.age_weighted(
         threshold, num_learners=setting.num_learners, scale=scale, step_size=step_size, max_age=max_age
     )
     memory = memories.accumulator(local_steps(look_ahead, step_size, momentum, decay))
-    return assemble(setting, memory, trigger, optimiser(step_size, momentum, decay))
+    return assemble(
+        setting, memory, trigger, optimiser(step_size, momentum, decay), compressor or compressors.quantise(4)
+    )
 
 
 def awapg(
@@ -47,7 +51,7 @@ def awapg(
     max_age: int | None = 200,
     optimiser: Optimiser = heavy_ball,
 ) -> Method:
-    """Age-weighted accumulated policy gradient: `scout` without steps of the learners' own, so that everybody samples at θ^k."""
+    """Age-weighted accumulated policy gradient: `scout` without steps of the learners' own, so that everybody samples at θ^k, and with whole messages."""
     return scout(
         setting,
         step_size=step_size,
@@ -57,5 +61,6 @@ def awapg(
         look_ahead=None,
         scale=scale,
         max_age=max_age,
+        compressor=compressors.identity(),
         optimiser=optimiser,
     )

@@ -37,8 +37,8 @@ def age_weighted(
 
     For an accumulated innovation, age · ‖E‖ grows like age² under steady drift and like age^{3/2} under noise, so a learner's rate follows the size of
     its own gradients. The scale is in units of one round's gradient and honest: it is made of what has arrived. Until its first upload a learner takes
-    the others for equals, and waits for M times its own mean ‖g‖ where the scale is smaller; or rather for a fraction of that, the fractional part of
-    (m + 1)(√5 − 1)/2, so that equals do not upload in the same rounds and the first step does not wait for the last learner.
+    the others for equals who upload one after the other: its scale is then at least a fraction of M times its own mean ‖g‖, the fractional part of
+    (m + 1)(√5 − 1)/2, so that the first step does not wait for everybody and those with little to say hear so first.
 
     Args:
       threshold: κ; larger is lazier. Dimensionless.
@@ -71,11 +71,11 @@ def age_weighted(
         norm = jnp.sqrt(squared_norm(gradient_at(candidate.params).gradient))
         window = Window(state.total + norm, state.count + 1, state.sent)
         mean = window.total / window.count
-        scale = jnp.where(window.sent, candidate.signal, jnp.maximum(candidate.signal, num_learners * mean))
+        alone = num_learners * mean * ((candidate.index + 1) * GOLDEN % 1)
+        scale = jnp.where(window.sent, candidate.signal, jnp.maximum(candidate.signal, alone))
         size = jnp.sqrt(squared_norm(candidate.innovation))
         left = (candidate.age.astype(size.dtype) ** age_power * size).astype(size.dtype)
-        phase = jnp.where(window.sent, 1.0, (candidate.index + 1) * GOLDEN % 1)
-        right = (threshold * scale * phase).astype(left.dtype)
+        right = (threshold * scale).astype(left.dtype)
         report = mean if reports else ()
         return window, Decision((left >= right) | overdue(candidate.age, max_age), left, right, report)
 
