@@ -128,7 +128,7 @@ def test_no_oldest_age(tmp_path):
     sizes = ("--rounds", "205", "--seeds", "1", "--chunk-rounds", "205", "--problem.num-learners", "2")
     late = []
     for words in ((), ("--method.max-age", "none")):
-        parts = ("--problem.name", "quadratic", "--estimator.name", "noisy", "--method.threshold", "1e9")
+        parts = ("--problem.name", "quadratic", "--estimator.name", "noisy", "--method.name", "awapg", "--method.threshold", "1e9")
         cli.main(["train", *words, *parts, *sizes, "--out", str(tmp_path / str(len(words)))])
         late.append(int(load(tmp_path / str(len(words))).record["sent"][:, 1:].sum()))
     assert late == [2, 0]
@@ -394,7 +394,7 @@ BAD = {
         "train --problem.scales 1 0",
         ["scales must be positive and finite, got [1.0, 0.0]", "left out"],
     ),
-    "an unknown method": ("train --method.name wobble", ["method must be one of awapg, lapg", "MODULE:NAME", "wobble"]),
+    "an unknown method": ("train --method.name wobble", ["method must be one of awapg, clag", "MODULE:NAME", "wobble"]),
     "an option of another method": (
         "train --method.name pg --method.threshold 3",
         ["method.threshold is not an option of method 'pg'", "it takes step_size"],

@@ -6,6 +6,7 @@ import pytest
 
 from lapg import estimators, methods
 from lapg.problems import quadratic
+from lapg.uplink import compressors
 from support import player
 
 LEARNERS, STEP, PERIOD, PERIODS = 3, 0.02, 4, 5
@@ -64,10 +65,11 @@ def test_learners_step_as_far_as_the_controller_will(problem, setting, momentum)
 def test_without_looking_ahead_scout_is_awapg(problem, setting):
     """Oracle: their docstrings: the same parts; and that looking ahead makes a difference."""
     chosen = {"step_size": STEP, "threshold": 20.0, "max_age": 200}
+    whole = {"compressor": compressors.identity(), **chosen}
     play = lambda recipe: player(recipe, problem, 30)({})[0].controller.params  # noqa: E731
     plain = play(lambda hyper: methods.awapg(setting, **chosen))
-    np.testing.assert_array_equal(play(lambda hyper: methods.scout(setting, look_ahead=None, **chosen)), plain)
-    assert np.abs(play(lambda hyper: methods.scout(setting, look_ahead=1.0, **chosen)) - plain).max() > 1e-3
+    np.testing.assert_array_equal(play(lambda hyper: methods.scout(setting, look_ahead=None, **whole)), plain)
+    assert np.abs(play(lambda hyper: methods.scout(setting, look_ahead=1.0, **whole)) - plain).max() > 1e-3
 
 
 def test_only_accumulated_gradients_can_be_followed(setting):

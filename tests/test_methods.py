@@ -141,8 +141,8 @@ def test_lazy_methods_are_their_authors(problem, setting, slope, noise, name):
     [
         ("ef14", {}, lambda size, age, scale: True, family.largest(0.05)),
         ("ef_sign", {}, lambda size, age, scale: True, family.signs),
-        ("lena", {"threshold": 3.0}, lambda size, age, scale: size >= 3.0 * scale, family.exact),
-        ("awapg", {"threshold": 8.0}, lambda size, age, scale: age * size >= 8.0 * scale, family.exact),
+        ("lena", {"threshold": 3.0}, lambda size, age, scale: size > 3.0 * scale, family.exact),
+        ("awapg", {"threshold": 8.0}, lambda size, age, scale: age * size > 8.0 * scale, family.exact),
     ],
 )
 def test_accumulating_methods_are_their_authors(problem, setting, slope, noise, name, options, fires, compress):

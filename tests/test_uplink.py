@@ -212,7 +212,7 @@ def test_periodic_uploads_every_period(problem, setting):
 
 
 def test_age_weighted_report_by_hand():
-    """Oracle: windows 5, (5 + 13)/2; the scale is the sum of the last reports; left is age · ‖E‖, right κ · scale, >= fires."""
+    """Oracle: windows 5, (5 + 13)/2; the scale is the sum of the last reports; left is age · ‖E‖, right κ · scale; equals do not fire."""
     trigger = triggers.age_weighted(2.0, num_learners=2, scale="report", max_age=None)
     window = trigger.settle(trigger.init(jnp.zeros(2)), None)
     window, first = decide(trigger, state=window, gradient=(3.0, 4.0), signal=6.0, age=2)
@@ -221,9 +221,10 @@ def test_age_weighted_report_by_hand():
     assert (float(second.left), float(second.right), bool(second.fires), float(second.report)) == (
         15.0,
         15.0,
-        True,
+        False,
         9.0,
     )
+    assert bool(decide(trigger, state=window, gradient=(5.0, 12.0), signal=7.4, age=3)[1].fires)
     assert (float(trigger.settle(window, None).total), int(trigger.settle(window, None).count)) == (0.0, 0)
     state = trigger.controller_init(jnp.zeros(2), 2)
     for sent, reports, scale in (

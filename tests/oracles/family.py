@@ -74,7 +74,7 @@ def lazy(thetas, slope, noise, fires, compress=exact, average_weight=1.0, cap=np
 def accumulated(thetas, slope, noise, fires, compress=exact):
     """Learners that upload what has come together, when ``fires``; the rest stays."""
     rounds, num, dimension = noise.shape
-    held, total = np.zeros((num, dimension)), np.zeros((num, rounds))
+    held = np.zeros((num, dimension))
     sent, applied, age = np.zeros((rounds, num), bool), np.zeros((rounds, dimension)), np.zeros(num)
     reports, window = np.zeros(num), [[] for _ in range(num)]
     for k in range(rounds):
@@ -84,12 +84,12 @@ def accumulated(thetas, slope, noise, fires, compress=exact):
             held[m], age[m] = held[m] + gradient, age[m] + 1
             window[m].append(np.linalg.norm(gradient))
             own = np.mean(window[m])
-            known = scale if sent[:k, m].any() else max(scale, num * own)
+            turn = (m + 1) * (5**0.5 - 1) / 2 % 1
+            known = scale if sent[:k, m].any() else max(scale, num * own * turn)
             if fires(np.linalg.norm(held[m]), age[m], known):
                 decoded = compress(held[m])
                 held[m], applied[k], age[m] = held[m] - decoded, applied[k] + decoded, 0
                 reports[m], window[m], sent[k, m] = own, [], True
-    del total
     return sent, applied
 
 

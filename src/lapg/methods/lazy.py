@@ -174,7 +174,7 @@ def lena(
     max_age: int | None = 200,
     optimiser: Optimiser = heavy_ball,
 ) -> Method:
-    """Uploads accumulated gradients when they have become large, after LENA: self-triggered, ‖E‖ >= κ · scale, whatever the age.
+    """Uploads accumulated gradients when they have become large, after LENA: self-triggered, ‖E‖ > κ · scale, whatever the age.
 
     The idea is that of Shokri Ghadikolaei, Stich, Jaggi (AISTATS 2021); the scale, the controller's step and the cap are those of
     `lapg.methods.awapg`, so that the two differ in the age alone.

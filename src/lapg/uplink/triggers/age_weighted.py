@@ -33,7 +33,7 @@ def age_weighted(
     decay: float = 0.95,
     age_power: Scalar = 1.0,
 ) -> Trigger:
-    """Uploads when what has come together is large *and* old: age · ‖innovation‖ >= κ · scale.
+    """Uploads when what has come together is large *and* old: age · ‖innovation‖ > κ · scale.
 
     For an accumulated innovation, age · ‖E‖ grows like age² under steady drift and like age^{3/2} under noise, so a learner's rate follows the size of
     its own gradients. The scale is in units of one round's gradient and honest: it is made of what has arrived. Until its first upload a learner takes
@@ -77,7 +77,7 @@ def age_weighted(
         left = (candidate.age.astype(size.dtype) ** age_power * size).astype(size.dtype)
         right = (threshold * scale).astype(left.dtype)
         report = mean if reports else ()
-        return window, Decision((left >= right) | overdue(candidate.age, max_age), left, right, report)
+        return window, Decision((left > right) | overdue(candidate.age, max_age), left, right, report)
 
     def empty(dtype: Any, sent: bool) -> Window:
         return Window(jnp.zeros((), dtype), jnp.int32(0), jnp.bool_(sent))
