@@ -89,7 +89,7 @@ def test_replicas_follow_to_the_bit(controller, compressor):
         before, state = state, step(state, relay)
         assert not np.array_equal(before.params, state.params)
     heard = np.stack(heard)
-    whole = 64 * (3 * DIMENSION + LEARNERS) + 32 * 2 + 128  # θ, aggregate, momentum, reports; rounds, steps; a header
+    whole = 64 * (3 * DIMENSION + LEARNERS) + 32 * 2 + 160  # θ, aggregate, momentum, reports; rounds, steps; a header
     assert heard[0, 0] == heard[0, 1] == heard[5, 2] == heard[20, 2] == whole
     assert (heard[:, 0] == 0).any()
     assert (heard[8::8, 1] == whole).any()
@@ -138,9 +138,9 @@ def test_a_silent_round_costs_a_header(runs):
     """Oracle: by hand: dense, θ and one scale; replicated, the state, then after every round with uploads the total, a byte and a report for each upload."""
     (_, logs), (_, told) = runs
     np.testing.assert_array_equal(logs.downlink_bits, np.full((ROUNDS, LEARNERS), 64 * (DIMENSION + 1)))
-    state = 64 * (3 * DIMENSION + LEARNERS) + 2 * 32 + 128
+    state = 64 * (3 * DIMENSION + LEARNERS) + 2 * 32 + 160
     num = told.sent.sum(1)[:-1]
-    relays = np.where(num > 0, 64 * DIMENSION + 8 + 64 * num + 128, 0)
+    relays = np.where(num > 0, 64 * DIMENSION + 8 + 64 * num + 160, 0)
     np.testing.assert_array_equal(told.downlink_bits, np.r_[state, relays][:, None].repeat(LEARNERS, 1))
     silent = np.flatnonzero(num == 0) + 1
     total = ledger.downlink_bits(told.downlink_bits, told.participated)
@@ -210,5 +210,5 @@ def test_relays_come_back():
     jax.tree.map(np.testing.assert_array_equal, back, relay)
     frames = wire.frame(raw, round=3, learner=0) + wire.frame(b"", round=5, learner=0)
     assert wire.unframe_all(frames) == [(3, raw), (5, b"")]
-    with pytest.raises(ValueError, match="a frame has at least 16 bytes, got 15"):
+    with pytest.raises(ValueError, match="a frame has at least 20 bytes, got 19"):
         wire.unframe_all(frames[:-1])

@@ -72,7 +72,7 @@ def test_the_absent_send_nothing_and_remember_nothing(reused, accumulated):
         np.testing.assert_array_equal(logs.learner.staleness, np.where(logs.sent, 0, age))
         rounds = np.arange(1, ROUNDS + 1)
         heard = ledger.downlink_bits(logs.downlink_bits, logs.participated)
-        assert np.array_equal(heard, rounds * 2 * (64 * 5 + 128)) or states.controller.trigger == ()
+        assert np.array_equal(heard, rounds * 2 * (64 * 5 + 160)) or states.controller.trigger == ()
     np.testing.assert_array_equal(reused[1].participated, accumulated[1].participated)
 
 
@@ -115,7 +115,7 @@ def test_the_same_everywhere(problem):
     np.testing.assert_allclose(logs.scores["score_raw"][0], log.scores["score_raw"], 1e-9)
     np.testing.assert_array_equal(logs.downlink_bits[0, :9], log.downlink_bits[:9])
     back = 9 + log.participated[9:].argmax(0)
-    whole = 64 * (3 * 4 + 10) + 2 * 32 + 128  # θ, aggregate, momentum, ten displacements; rounds, steps; a header
+    whole = 64 * (3 * 4 + 10) + 2 * 32 + 160  # θ, aggregate, momentum, ten displacements; rounds, steps; a header
     assert {int(log.downlink_bits[k, m]) for m, k in enumerate(back)} == {whole}
     assert (logs.downlink_bits[0, back, np.arange(4)] < whole).any()
 

@@ -70,6 +70,9 @@ class Sequential(InTurn):
         self._learn = learn
         self._begin = jax.jit(lambda hyper, seed, params: initialise(recipe(hyper), problem, key(seed), params))
         self._announce = jax.jit(lambda hyper, seed, state: announce(recipe(hyper), key(seed), state))
+        self._deliver = jax.jit(
+            lambda downlink, lost, *given: self._codec.deliver(self._codec.resync(downlink, lost), *given)
+        )
         self._relay = jax.jit(lambda hyper, seed, *given: make_relay(recipe(hyper), key(seed), *given))
         self._step = jax.jit(lambda hyper, state, relayed: take_step(recipe(hyper), state, relayed))
         self._present = jax.jit(
@@ -83,9 +86,9 @@ class Sequential(InTurn):
         if self._codec.compressor is None:
             return state
         self._ends = [self._new_ends(self.lane(state, index).controller) for index in range(self.num_lanes)]
-        everybody = jnp.ones(self._num_learners, bool)
-        downlinks = [self._codec.resync(self.lane(state, i).downlink, everybody) for i in range(self.num_lanes)]
-        return RunState(state.controller, state.learners, stack(downlinks))
+        everybody = jnp.ones((self.num_lanes, self._num_learners), bool)
+        downlink = jax.jit(jax.vmap(self._codec.resync))(state.downlink, everybody)
+        return RunState(state.controller, state.learners, downlink)
 
     def _new_ends(self, controller: Any) -> _Ends:
         assert self._codec.compressor is not None
@@ -103,8 +106,7 @@ class Sequential(InTurn):
         round = int(broadcast.round)
         participated = self._present(hyper, seed, broadcast.round)
         lost = np.isin(range(self._num_learners), list(self._restarts.get(round, ())))
-        downlink = self._codec.resync(state.downlink, jnp.asarray(lost))
-        downlink, due = self._codec.deliver(downlink, state.controller, broadcast, participated)
+        downlink, due = self._deliver(state.downlink, lost, state.controller, broadcast, participated)
         learners, uploads, rest = [], [], []
         for m, task in enumerate(self._tasks):
             if lost[m] and ends is not None:
