@@ -7,7 +7,6 @@ the controller's end is never the bottleneck.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 
@@ -119,14 +118,3 @@ PROFILES: Mapping[str, Network] = {
     ),
 }
 """Documented in docs/network.md, with where each number comes from; orders of magnitude, to be replaced by one's own."""
-
-
-def profile(name: str, known: Mapping[str, Any] = PROFILES) -> Network:
-    """A network by its name.
-
-    Raises:
-      ValueError: there is no such profile.
-    """
-    if name not in known:
-        raise ValueError(f"network must be one of {', '.join(known)}, or your own as MODULE:NAME, got {name!r}.")
-    return known[name]

@@ -6,22 +6,26 @@ from typing import Any
 
 import tyro
 
+from lapg.cli.compare import compare_command
 from lapg.cli.figures import reproduce, tune
 from lapg.cli.parts import check_env, list_parts
 from lapg.cli.results import evaluate, render, report
 from lapg.cli.train import config_file, train_command
 from lapg.experiments.config import Config
 from lapg.experiments.run import Interrupted
+from lapg.experiments.study import Study
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point. Exit status: 0 done, 1 the disk failed, 2 bad input, 130 interrupted with everything saved."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        default = config_file(arguments) if arguments[:1] == ["train"] else Config()
+        settings = config_file(arguments, Config()) if arguments[:1] == ["train"] else Config()
+        study = config_file(arguments, Study()) if arguments[:1] == ["compare"] else Study()
         commands: dict[str, Callable[..., Any]] = {
             "reproduce": reproduce,
-            "train": train_command(default),
+            "train": train_command(settings),
+            "compare": compare_command(study),
             "evaluate": evaluate,
             "report": report,
             "render": render,
@@ -36,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             args=arguments,
         )
     except Interrupted as stop:
-        again = "the same command" if arguments[0] == "reproduce" else f"lapg train --resume {stop.path}"
+        again = "the same command" if arguments[0] in ("reproduce", "compare") else f"lapg train --resume {stop.path}"
         _fail(f"{stop}; continue with {again}", 130)
     except KeyboardInterrupt:
         _fail("stopped; everything up to the last checkpoint is saved", 130)

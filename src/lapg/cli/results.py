@@ -6,10 +6,15 @@ import numpy as np
 from rich.table import Table
 
 from lapg.cli.terminal import Positional, console
+from lapg.experiments.build import resolve
+from lapg.experiments.curves import to_curve
 from lapg.experiments.evaluate import evaluate as evaluate_run
 from lapg.experiments.evaluate import render as render_run
-from lapg.experiments.reproduce import CONTENTS, summarise, summarise_runs
+from lapg.experiments.reproduce import CONTENTS, summarise, summarise_curves
 from lapg.experiments.run import load
+from lapg.experiments.study import CONTENTS as STUDY
+from lapg.experiments.study import report_study
+from lapg.network import PROFILES
 
 
 def evaluate(run: Positional[Path], episodes: int = 100, seed: int = 0) -> None:
@@ -33,32 +38,46 @@ def evaluate(run: Positional[Path], episodes: int = 100, seed: int = 0) -> None:
     console.print("mean over learners and trained seeds ± standard error over seeds")
 
 
-def report(runs: Positional[tuple[Path, ...]], reference: str | None = None, out: Path = Path("runs/report")) -> None:
+def report(
+    runs: Positional[tuple[Path, ...]],
+    reference: str | None = None,
+    network: str | None = None,
+    compute_seconds: float = 0.0,
+    out: Path = Path("runs/report"),
+) -> None:
     """Draw figures and tables again from records alone.
 
     Args:
-      runs: directories of reproduced figures (each reported in place), or directories of runs to compare with each other.
+      runs: directories of studies (`lapg compare`) or reproduced figures, each reported in place, or directories of runs to compare with each other.
       reference: which run is the reference of a comparison, by directory name; the one whose method is pg unless told.
+      network: adds time and energy on a network: lte-m, wifi-robot, wan, cluster, or a `lapg.network.Network` of your own as MODULE:NAME.
+      compute_seconds: with a network: what a learner computes in each round before it uploads.
       out: new directory for the report of a comparison of runs.
     """
-    together = [path for path in runs if not (path / CONTENTS).is_file()]
+    model = None if network is None else resolve("network", network, PROFILES)
+    together = []
     for path in runs:
-        if path not in together:
-            summarise(path, console)
+        if (path / STUDY).is_file():
+            report_study(path, console, model, compute_seconds)
+        elif (path / CONTENTS).is_file():
+            summarise(path, console, network=model, compute_seconds=compute_seconds)
+        else:
+            together.append(path)
     if not together:
         return
     loaded = {path.name: load(path) for path in together}
     if len(loaded) < len(together):
         raise ValueError("runs must have directories of different names, so that the report can tell them apart.")
     reference = reference or next((name for name, run in loaded.items() if run.config.method.name == "pg"), None)
-    if reference not in loaded:
+    if reference is None or reference not in loaded:
         raise ValueError(
             "a comparison needs a run of pg among RUNS, or --reference NAME, one of " + ", ".join(loaded) + "."
         )
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"out={out} must be a new directory, but there is something in it; choose another name.")
     out.mkdir(parents=True, exist_ok=True)
-    summarise_runs(loaded, out, console, title="Comparison", claims={}, reference=reference)
+    curves = {name: to_curve(run.record, model, compute_seconds) for name, run in loaded.items()}
+    summarise_curves(curves, out, console, title="Comparison", claims={}, reference=reference)
 
 
 def render(

@@ -3,7 +3,7 @@
 from argparse import ArgumentError, ArgumentParser
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import tyro
 
@@ -12,6 +12,8 @@ from lapg.experiments.config import Config, read_toml
 from lapg.experiments.run import Watcher, default_out, load
 from lapg.experiments.run import resume as resume_run
 from lapg.experiments.run import train as train_run
+
+Settings = TypeVar("Settings")
 
 
 def train_command(default: Config) -> Callable[..., None]:
@@ -64,12 +66,12 @@ def train_command(default: Config) -> Callable[..., None]:
     return train
 
 
-def config_file(arguments: Sequence[str]) -> Config:
-    """The settings of `train`'s TOML file, so that flags override them."""
+def config_file(arguments: Sequence[str], default: Settings) -> Settings:
+    """The settings of a command's TOML file, so that flags override them."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--config", type=Path)
     try:
         found = parser.parse_known_args(arguments)[0].config
     except ArgumentError:  # --config without a file; the real parser says so
-        return Config()
-    return read_toml(found) if found is not None else Config()
+        return default
+    return read_toml(found, default) if found is not None else default

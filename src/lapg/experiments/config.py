@@ -296,8 +296,8 @@ def _words(hint: Any) -> str:
     return "a table" if origin is dict else hint.__name__
 
 
-def read_toml(path: Path, default: Config | None = None) -> Config:
-    """A configuration from a TOML file; tables [problem], [estimator], [method], the rest on top.
+def read_toml(path: Path, default: Any = None) -> Any:
+    """A configuration, or whatever dataclass ``default`` is, from a TOML file; tables [problem], [estimator], [method], the rest on top.
 
     Raises:
       ValueError: no such file, not TOML, or a setting that does not fit.

@@ -1,6 +1,6 @@
 """Pictures of a comparison."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,24 @@ STYLE: dict[Any, Any] = {
 NOISE_SHOWN = 2000.0
 """Beyond it the signal cannot be told from zero and the ratio means nothing."""
 COLOURS = {
-    "PG": "#222222",
-    "LAPG": "#1f77b4",
-    "LAPG average": "#17a2b8",
-    "SCOUT": "#d62728",
-    "AWAPG": "#ff9896",
+    "pg": "#222222",
+    "lapg": "#1f77b4",
+    "lapg-average": "#17a2b8",
+    "scout": "#d62728",
+    "awapg": "#ff9896",
     "periodic": "#2ca02c",
-    "periodic local": "#2ca02c",
+    "periodic-local": "#006400",
+    "periodic-average": "#98df8a",
     "random": "#9467bd",
 }
-OTHER_COLOURS = ("#ff7f0e", "#8c564b", "#e377c2", "#bcbd22", "#7f7f7f")
+OTHER_COLOURS = ("#ff7f0e", "#8c564b", "#e377c2", "#bcbd22", "#7f7f7f", "#aec7e8", "#c5b0d5", "#c49c94")
+
+
+def _colours(labels: Sequence[str]) -> dict[str, str]:
+    """One colour for each label; known methods keep theirs in every picture."""
+    names = {label: label.lower().replace(" ", "-") for label in labels}
+    others = iter(OTHER_COLOURS * (1 + len(labels) // len(OTHER_COLOURS)))
+    return {label: COLOURS[name] if name in COLOURS else next(others) for label, name in names.items()}
 
 
 def _line(axes: Any, x: np.ndarray, curve: Curve, **style: Any) -> None:
@@ -50,13 +58,14 @@ def draw(title: str, curves: Mapping[str, Curve], target: float, path: Path) -> 
       target: the score of 90 % of PG's improvement, drawn as a line.
       path: where the PNG goes.
     """
+    colours = _colours(list(curves))
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(11, 7.5), layout="constrained")
         (by_round, by_upload), (noise, rates) = figure.subplots(2, 2)
         num_learners = len(next(iter(curves.values())).upload_rates)
         width = 0.8 / len(curves)
         for index, (label, curve) in enumerate(curves.items()):
-            style = {"color": COLOURS.get(label, OTHER_COLOURS[index % len(OTHER_COLOURS)]), "label": label}
+            style = {"color": colours[label], "label": label}
             offset = min(WINDOW, curve.score.shape[1]) - 1
             rounds = np.arange(offset, curve.score.shape[1]) + 1
             _line(by_round, rounds, curve, **style)
@@ -68,14 +77,9 @@ def draw(title: str, curves: Mapping[str, Curve], target: float, path: Path) -> 
         for axes in (by_round, by_upload):
             axes.axhline(target, color="grey", linestyle=":", linewidth=1)
             axes.set_ylabel(f"globally averaged reward per step\n(mean of {WINDOW} rounds)")
-        by_round.annotate(
-            "90 % of PG's improvement",
-            (0.01, target),
-            xycoords=("axes fraction", "data"),
-            va="bottom",
-            fontsize=8,
-            color="grey",
-        )
+        # outside, at the right edge: inside there is a curve wherever one might put it
+        where = {"xycoords": ("axes fraction", "data"), "xytext": (3, 0), "textcoords": "offset points"}
+        by_round.annotate("90 %\nof PG's\ngain", (1, target), **where, va="center", fontsize=7, color="grey")
         by_round.set(xlabel="rounds", title="Return against rounds")
         by_upload.set(xlabel="uploads so far, all learners together", title="Return against uploads", xscale="log")
         noise.set(xlabel="rounds", ylabel="σ̂² / ‖∇L_m‖²", title="Noise to signal of one gradient", yscale="log")
@@ -83,5 +87,43 @@ def draw(title: str, curves: Mapping[str, Curve], target: float, path: Path) -> 
         rates.set(xlabel="learner", ylabel="fraction of rounds", title="Upload rate per learner", yscale="log")
         rates.set_xticks(range(num_learners), [f"{m + 1}" for m in range(num_learners)])
         by_round.legend(loc="lower right")
+        figure.suptitle(title)
+        figure.savefig(path)
+
+
+def frontier(
+    title: str, curves: Mapping[str, Curve], trials: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
+) -> None:
+    """Return against what it cost, two panels: uploads, and bits in both directions.
+
+    A line is the tuned method on the reported seeds, from its first rounds to its end, the large dot; small faint dots are where its other trials
+    ended on the tuning seeds. Further up and to the left is better.
+
+    Args:
+      curves: by label, in the order of the legend.
+      trials: by label: final score and total costs of every point that was tuned (`lapg.experiments.tune.read_trials`).
+      path: where the PNG goes.
+    """
+    colours = _colours(list(curves))
+    words = {"uploads": "uploads, all learners together", "bits": "bits, both directions, headers included"}
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(11, 4.6), layout="constrained")
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, (cost, label) in zip(panels, words.items(), strict=True):
+            for method, curve in curves.items():
+                offset = min(WINDOW, curve.score.shape[1]) - 1
+                spent, mean = curve.costs[cost].mean(0)[offset:], trailing_mean(curve.score).mean(0)
+                axes.plot(spent, mean, linewidth=1.4, color=colours[method], label=method)
+                axes.plot(spent[-1], mean[-1], "o", markersize=6, color=colours[method])
+                ended = [(trial["totals"][cost], trial["final"]) for trial in trials.get(method, ()) if trial["final"]]
+                axes.plot(
+                    *zip(*ended, strict=True), "o", markersize=3, alpha=0.35, color=colours[method]
+                ) if ended else None
+            axes.set(xlabel=label, xscale="log", title=f"Return against {cost}")
+        finals = np.concatenate([trailing_mean(curve.score).mean(0) for curve in curves.values()])
+        low, high = np.nanmin(finals), np.nanmax(finals)
+        panels[0].set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))  # trials that diverged stay outside
+        panels[0].set_ylabel(f"globally averaged reward per step\n(mean of {WINDOW} rounds)")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
         figure.suptitle(title)
         figure.savefig(path)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -131,16 +131,16 @@ def _uploads(comparison: Comparison) -> Rows:
     return header, body
 
 
-def _spent(comparison: Comparison, names: Sequence[str]) -> Rows:
-    """What was spent to the targets, and how much less than PG."""
-    header = ["method", "to"]
-    header += [f"{COSTS[name]} [95 %]" for name in names] + [f"PG's {COSTS[name]} over it [95 %]" for name in names]
+def _spent(comparison: Comparison, names: Sequence[str], saved: Sequence[str]) -> Rows:
+    """What was spent to the targets, and PG's costs over the method's."""
+    header = ["method", "to", *(f"{COSTS[name]} [95 %]" for name in names)]
+    header += [f"fewer {COSTS[name]} than PG [95 %]" for name in saved]
     body = []
     for label, row in comparison.rows.items():
         for level in LEVELS:
             cost = row.costs[level]
             spent = [interval(scaled(cost.spent[name], name)) for name in names]
-            body.append([label, f"{level:.0%}", *spent, *(interval(cost.savings[name]) for name in names)])
+            body.append([label, f"{level:.0%}", *spent, *(interval(cost.savings[name]) for name in saved)])
     return header, body
 
 
@@ -152,17 +152,12 @@ def scaled(value: Interval, name: str) -> Interval:
 
 def _chances(comparison: Comparison, reference: str) -> Rows:
     rivals = [rival for rival in (reference, _rival(comparison)) if rival]
-    header = [
-        "method",
-        *(f"P({what}, than {rival}) [95 %]" for rival in rivals for what in ("ends higher", "fewer uploads to 90 %")),
-    ]
-    body = [
-        [
-            label,
-            *(interval(comparison.improvement(label, rival, cost)) for rival in rivals for cost in (None, "uploads")),
-        ]
-        for label in comparison.rows
-    ]
+    measures = {"ends higher": None, "fewer uploads to 90 %": "uploads"}
+    header = ["method", *(f"{words} than {rival} [95 %]" for rival in rivals for words in measures)]
+    body = []
+    for label in comparison.rows:
+        chances = [comparison.improvement(label, rival, cost) for rival in rivals for cost in measures.values()]
+        body.append([label, *map(interval, chances)])
     return header, body
 
 
@@ -172,11 +167,13 @@ def _tables(comparison: Comparison, reference: str) -> dict[str, Rows]:
     tables = {
         "Final scores": _finals(comparison),
         "Rounds and uploads to the targets": _uploads(comparison),
-        "Bits to the targets, headers included": _spent(comparison, ("uplink_bits", "downlink_bits", "bits")),
+        "Bits to the targets, headers included": _spent(
+            comparison, ("uplink_bits", "downlink_bits", "bits"), ("uplink_bits", "bits")
+        ),
     }
     if "seconds" in first:
-        tables["Time and energy to the targets"] = _spent(comparison, ("seconds", "joules"))
-    return tables | {"Probability that one run is better than another": _chances(comparison, reference)}
+        tables["Time and energy to the targets"] = _spent(comparison, ("seconds", "joules"), ("seconds", "joules"))
+    return tables | {"Probability that one run beats another": _chances(comparison, reference)}
 
 
 def _learning(curve: Curve, label: str) -> str:
@@ -213,6 +210,51 @@ def markdown(
         "",
         *_per_seed(comparison, num_rounds),
         "",
+    ]
+    return "\n".join(lines)
+
+
+def summary(comparisons: Mapping[str, Comparison], reference: str) -> str:
+    """All problems of a study side by side: methods × problems, one table for each measure."""
+    labels = list(dict.fromkeys(label for comparison in comparisons.values() for label in comparison.rows))
+
+    def table(cell: Callable[[Comparison, str], str]) -> list[str]:
+        body = [
+            [label, *(cell(each, label) if label in each.rows else "" for each in comparisons.values())]
+            for label in labels
+        ]
+        return _markdown_table(["method", *comparisons], body)
+
+    def ends(comparison: Comparison, label: str) -> str:
+        row = comparison.rows[label]
+        return f"{interval(row.difference)}{'' if row.not_inferior else ' !'}"
+
+    lines = [
+        "# Summary",
+        "",
+        "Brackets are 95 % bootstrap intervals over seeds, paired. Savings are PG's cost to 90 % over the method's.",
+        "",
+    ]
+    for cost, unit in COSTS.items():
+        if cost in next(iter(next(iter(comparisons.values())).rows.values())).totals:
+            lines += [f"## Saving: {unit}", ""]
+            lines += table(lambda each, label, cost=cost: interval(each.rows[label].costs[LEVELS[0]].savings[cost]))
+    lines += [
+        "## Rounds to 90 %, over PG's",
+        "",
+        *table(lambda each, label: interval(each.rows[label].costs[LEVELS[0]].rounds_ratio)),
+    ]
+    lines += [
+        "## Final score minus PG's, of its improvement",
+        "",
+        "`!` where it may be inferior (lower bound below −5 %).",
+        "",
+        *table(ends),
+    ]
+    lines += [
+        "## Probability that a run ends higher than one of PG",
+        "",
+        *table(lambda each, label: interval(each.improvement(label, reference))),
     ]
     return "\n".join(lines)
 

@@ -9,20 +9,23 @@ from typing import Any
 from rich.console import Console
 
 from lapg import record
-from lapg.experiments import plots, report
+from lapg.experiments import plots, report, tune
 from lapg.experiments.compare import Comparison, compare
-from lapg.experiments.curves import to_curve
+from lapg.experiments.curves import START_ROUNDS, Curve, to_curve
 from lapg.experiments.figures import FIGURES, RECOMMENDED, Entry, Preset, lineup
 from lapg.experiments.grids import slug
 from lapg.experiments.run import Run, load, read_config, resume, train
 from lapg.ledger import upload_fraction
+from lapg.network import Network
 from lapg.record import RunError
 
 CONTENTS = "comparison.json"
+TUNING = "tuning"
+"""Directory of the sweeps, beside those of the runs."""
 
 
 def play(entries: Sequence[Entry], path: Path, about: dict[str, Any], *, show_progress: bool = True) -> None:
-    """Runs the entries in order, each in its own directory below ``path``; finished ones are kept, unfinished ones go on.
+    """Runs the entries in order, each in its own directory below ``path``; finished ones are kept, unfinished ones go on, more may be added.
 
     Raises:
       RunError: ``path`` holds another line-up, or a run with other settings.
@@ -30,17 +33,18 @@ def play(entries: Sequence[Entry], path: Path, about: dict[str, Any], *, show_pr
     wanted = {"format": record.FORMAT, **about, "runs": {entry.label: slug(entry.label) for entry in entries}}
     file = path / CONTENTS
     if file.is_file():
-        if read_contents(path) != wanted:
+        found = read_contents(path)
+        if not found["runs"].items() <= wanted["runs"].items() or found | {"runs": wanted["runs"]} != wanted:
             raise RunError(
                 f"out={path} holds another comparison than the one asked for; choose a new directory, or ask for the same one."
             )
-    elif path.exists() and any(path.iterdir()):
+    elif path.exists() and any(item.name != TUNING for item in path.iterdir()):
         raise RunError(
             f"out={path} must be a new directory or an unfinished comparison, but there is something else in it."
         )
     else:
         path.mkdir(parents=True, exist_ok=True)
-        record.write_text(file, json.dumps(wanted, indent=2))
+    record.write_text(file, json.dumps(wanted, indent=2))
     done: dict[str, Run] = {}
     for entry in entries:
         place, config = path / slug(entry.label), entry.config
@@ -76,15 +80,25 @@ def read_contents(path: Path) -> dict[str, Any]:
     return content
 
 
-def summarise(path: Path, console: Console) -> Comparison:
-    """Draws picture and tables of a comparison from its records, into its directory and onto the terminal."""
+def summarise(
+    path: Path, console: Console, *, network: Network | None = None, compute_seconds: float = 0.0
+) -> tuple[Comparison, dict[str, Curve]]:
+    """Draws pictures and tables of a comparison from its records, into its directory and onto the terminal; a network adds time and energy."""
     content = read_contents(path)
     runs = {label: load(path / place) for label, place in content["runs"].items()}
-    return summarise_runs(runs, path, console, title=content.get("title", path.name), claims=content.get("claims", {}))
+    curves = {label: to_curve(run.record, network, compute_seconds) for label, run in runs.items()}
+    title, reference = content.get("title", path.name), content.get("reference", "PG")
+    comparison = summarise_curves(
+        curves, path, console, title=title, claims=content.get("claims", {}), reference=reference
+    )
+    if (path / TUNING / tune.RESULT).is_file():
+        plots.frontier(title, curves, tune.read_trials(path / TUNING), path / "frontier.png")
+        console.print(f"all trials: {path / 'frontier.png'}", soft_wrap=True)
+    return comparison, curves
 
 
-def summarise_runs(
-    runs: dict[str, Run],
+def summarise_curves(
+    curves: dict[str, Curve],
     path: Path,
     console: Console,
     *,
@@ -92,17 +106,16 @@ def summarise_runs(
     claims: Mapping[str, str | None],
     reference: str = "PG",
 ) -> Comparison:
-    """The same for any runs that share seeds and rounds."""
-    curves = {label: to_curve(run.record) for label, run in runs.items()}
+    """The same for any curves that share seeds and rounds."""
     comparison = compare(curves, reference)
     found = report.verdicts(comparison, claims)
     base = curves[reference].score.mean(0)
-    start = base[:10].mean()
+    start = base[:START_ROUNDS].mean()
     target = start + 0.9 * (comparison.rows[reference].final.value - start)
     plots.draw(title, curves, target, path / "figure.png")
     record.write_text(path / "report.md", report.markdown(title, comparison, found, curves, reference))
     report.write_json(path / "report.json", comparison, found)
-    report.show(title, comparison, found, console)
+    report.show(title, comparison, found, console, reference)
     console.print(f"picture: {path / 'figure.png'}   report: {path / 'report.md'}", soft_wrap=True)
     return comparison
 
@@ -129,7 +142,7 @@ def reproduce(
             title = f"{figure.title}, preset {preset}"
             console.rule(title)
             play(entries, place, {"title": title, "claims": claims}, show_progress=show_progress)
-            comparisons[name, preset] = summarise(place, console)
+            comparisons[name, preset], _ = summarise(place, console)
     for preset in presets:
         if ("fig3", preset) in comparisons and ("fig4", preset) in comparisons:
             plain, momentum = (comparisons[name, preset].rows for name in ("fig3", "fig4"))

@@ -208,6 +208,21 @@ def _plain(tuned: Tuned) -> dict[str, Any]:
     return {"chosen": dataclasses.asdict(tuned.best.method), "trials": trials}
 
 
+def read_trials(out: Path) -> dict[str, list[dict[str, Any]]]:
+    """Every method's trials from the result of a tuning.
+
+    Raises:
+      RunError: it is damaged.
+    """
+    try:
+        content = json.loads((out / RESULT).read_text(encoding="utf-8"))
+        return {label: tuned["trials"] for label, tuned in content.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise record.RunError(
+            f"{out / RESULT} must be the result of a tuning, but cannot be read ({error})."
+        ) from error
+
+
 def _at_an_end(tuned: Tuned) -> list[str]:
     """Numbers whose chosen value is the smallest or the largest of three or more: a better one may lie beyond."""
     ranges = {name: {trial.values[name] for trial in tuned.trials.values()} for name in tuned.best.values}

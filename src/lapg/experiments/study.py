@@ -1,0 +1,202 @@
+"""A study: methods × problems × participation × seeds; every method is tuned by the protocol, then run, beside PG and the controls."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from lapg import record
+from lapg.experiments import export, figures, report
+from lapg.experiments.compare import Comparison
+from lapg.experiments.config import Config, Options, from_dict
+from lapg.experiments.curves import Curve
+from lapg.experiments.figures import FIGURES, GROUPS, Entry
+from lapg.experiments.grids import SHARED, Contender, Grid, check_budgets, contender
+from lapg.experiments.reproduce import TUNING, play, summarise
+from lapg.experiments.tune import FIRST_SEED, NUM_SEEDS, show, tune
+from lapg.network import Network
+
+CONTENTS = "study.json"
+REFERENCE = "pg"
+CONTROLS = (REFERENCE, "periodic", "random")
+"""Always there: dense PG, and schedules that look at nothing. The periodic one accumulates, so that it is also PG with larger batches."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is compared."""
+
+    methods: tuple[str, ...] = ("scout",)
+    """Methods (see `lapg list`), variants that have grids of their own (lapg-average), or MODULE:NAME; PG and the controls are always there."""
+    problem: tuple[str, ...] = ("fig4",)
+    """Ready-made experiments (fig3 to fig7, all, parallel-cartpole-heterogeneous, ...), or tables [own_problem.NAME] of the file."""
+    seeds: int = 10
+    """Reported seeds, from 0."""
+    rounds: int | None = None
+    """K; the experiments' own unless told."""
+    tuning_seeds: int = NUM_SEEDS
+    """Tuning seeds, from 1000, which are never reported."""
+    participation: tuple[float, ...] = (1.0,)
+    """Fractions of the learners that take part in a round; each makes a problem of its own."""
+    own_method: Options = field(default_factory=dict)
+    """Methods by labels of your own: TOML tables as [method] of `lapg train`, and `grid` where the method's usual one does not fit."""
+    own_problem: Options = field(default_factory=dict)
+    """Problems by names of your own: TOML tables as the file of `lapg train`, without [method], and `step`: the step size about which PG's is sought."""
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "tuning_seeds", "rounds"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be >= 1, got {value}.")
+        for name in ("methods", "problem", "participation"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values) or not (values or self.own_method):
+                raise ValueError(f"{name} must be different ones, at least one, got {', '.join(map(str, values))}.")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One problem of a study: the setting, the unit of PG's steps, and who competes."""
+
+    name: str
+    config: Config
+    step: float
+    contenders: tuple[Contender, ...]
+
+
+def cases(study: Study) -> list[Case]:
+    """The problems of a study, checked.
+
+    Raises:
+      ValueError: there is no such problem or method, or budgets are not equal.
+    """
+    found = []
+    for name, config, step, momentum, shared, grids in _problems(study):
+        contenders = tuple(
+            dataclasses.replace(one, method=dataclasses.replace(one.method, momentum=momentum))
+            for one in _contenders(study, shared, grids)
+        )
+        check_budgets(contenders)
+        for fraction in study.participation:
+            full = name if fraction == 1 else f"{name}-{fraction:g}"
+            rounds = config.rounds if study.rounds is None else study.rounds
+            chosen = dataclasses.replace(config, rounds=rounds, participation=fraction)
+            found.append(Case(full, chosen, step, contenders))
+    return found
+
+
+def _problems(study: Study) -> Iterator[tuple[str, Config, float, float | None, Grid, dict[str, Grid]]]:
+    """Name, setting, unit of PG's steps, momentum, the number all may tune, grids of this problem's own."""
+    for asked in study.problem:
+        if asked in study.own_problem:
+            table = dict(study.own_problem[asked])
+            where = f"own_problem.{asked}"
+            if not isinstance(table.get("step"), float) or "method" in table:
+                raise ValueError(
+                    f"{where} must have step, a number with a decimal point, and no [method]; got {table}."
+                )
+            step, momentum = table.pop("step"), table.pop("momentum", None)
+            shared = _grid(table.pop("shared", SHARED))
+            yield asked, from_dict(table, Config(), where), step, momentum, shared, {}
+            continue
+        for name in GROUPS.get(asked, (asked,)):
+            if name not in FIGURES:
+                known = ", ".join([*FIGURES, *GROUPS, *study.own_problem])
+                raise ValueError(f"problem must be one of {known}, or a table [own_problem.{name}], got {name!r}.")
+            figure = FIGURES[name]
+            (pg,), step = figures.contenders(figure, [REFERENCE])
+            yield name, figures.setting(figure), step, pg.method.momentum, figure.shared, figure.grids
+
+
+def _contenders(study: Study, shared: Grid, grids: dict[str, Grid]) -> list[Contender]:
+    labels = dict.fromkeys([REFERENCE, *study.methods, *study.own_method, *CONTROLS])
+    found = [
+        _own(label, study.own_method[label], shared, grids)
+        if label in study.own_method
+        else contender(label, shared=shared, own=grids)
+        for label in labels
+    ]
+    averages = any(one.method.average_weight is not None and one.method.name != "periodic" for one in found)
+    if averages and "periodic-average" not in labels:  # a control uses the memory of what it controls
+        found.append(contender("periodic-average", shared=shared, own=grids))
+    return found
+
+
+def _own(label: str, table: dict[str, Any], shared: Grid, grids: dict[str, Grid]) -> Contender:
+    where = f"own_method.{label}"
+    if not isinstance(table, dict) or "name" not in table:
+        raise ValueError(f"{where} must be a table with the name of a method, got {table}.")
+    usual = contender(table["name"], shared=shared, own=grids)
+    rest = {name: value for name, value in table.items() if name != "grid"}
+    grid = _grid(table["grid"]) if "grid" in table else usual.grid
+    tuned = grid.keys() | {"step_size"}
+    if fixed := tuned & (rest.keys() | rest.get("options", {}).keys()):
+        raise ValueError(
+            f"{where} fixes {', '.join(sorted(fixed))}, which is tuned; leave it out, or give a grid without it."
+        )
+    return Contender(label, from_dict(rest, usual.method, where), grid)
+
+
+def _grid(table: dict[str, Any]) -> Grid:
+    return {name: tuple(values) for name, values in table.items()}
+
+
+def run(study: Study, out: Path, *, console: Console, show_progress: bool = True) -> None:
+    """Tunes, runs and reports a study below ``out``; finished sweeps and runs that are there already are kept, and methods may be added.
+
+    Raises:
+      ValueError: something in the study does not fit.
+      RunError: ``out`` holds something else.
+    """
+    found = cases(study)
+    for case in found:
+        place = out / case.name
+        labels = ", ".join(one.label for one in case.contenders)
+        console.rule(f"{case.name}: {labels}")
+        tuning = dataclasses.replace(case.config, seeds=study.tuning_seeds, first_seed=FIRST_SEED)
+        tuned = tune(case.contenders, tuning, place / TUNING, step=case.step, console=console)
+        show(f"{case.name}: tuning, {tuning.rounds} rounds, PG's steps in units of {case.step:g}", tuned, console)
+        config = dataclasses.replace(case.config, seeds=study.seeds)
+        entries = [Entry(label, dataclasses.replace(config, method=one.best.method)) for label, one in tuned.items()]
+        play(entries, place, {"title": case.name, "reference": REFERENCE}, show_progress=show_progress)
+    record.write_text(out / CONTENTS, json.dumps({"cases": [case.name for case in found]}, indent=2))
+    report_study(out, console)
+
+
+def report_study(out: Path, console: Console, network: Network | None = None, compute_seconds: float = 0.0) -> None:
+    """Tables, pictures and exports of a finished study, from its records alone.
+
+    Raises:
+      RunError: it is not one, or damaged.
+    """
+    comparisons: dict[str, Comparison] = {}
+    curves: dict[str, dict[str, Curve]] = {}
+    for name in read_cases(out):
+        comparisons[name], curves[name] = summarise(
+            out / name, console, network=network, compute_seconds=compute_seconds
+        )
+    text = report.summary(comparisons, REFERENCE)
+    record.write_text(out / "summary.md", text)
+    export.rliable(out / "rliable", comparisons, curves, REFERENCE)
+    export.marl_eval(out / "marl_eval.json", curves)
+    console.print(
+        f"all problems: {out / 'summary.md'}   exports: {out / 'rliable'}, {out / 'marl_eval.json'}", soft_wrap=True
+    )
+
+
+def read_cases(out: Path) -> list[str]:
+    """The problems of a study's directory.
+
+    Raises:
+      RunError: it is not one, or damaged.
+    """
+    try:
+        return list(json.loads((out / CONTENTS).read_text(encoding="utf-8"))["cases"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise record.RunError(
+            f"{out} must be the directory of a study, but its {CONTENTS} cannot be read ({error})."
+        ) from error
