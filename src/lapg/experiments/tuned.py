@@ -28,8 +28,8 @@ FIVE_AGENTS = {
 FIVE_SOFTPLUS_AGENTS = {
     "PG": MethodConfig("pg", 0.0011, decay=0.0),
     "LAPG": MethodConfig("lapg", 0.0011, xi=XI, noise_weight=0.5),
-    "AWAPG": MethodConfig("awapg", 0.0011, decay=4e-4, threshold=160.0),
-    "periodic": MethodConfig("periodic", 0.0011, decay=4e-4, period=20.0),
+    "SCOUT": _local("scout", 0.0011, decay=4e-4, threshold=1280.0),
+    "periodic local": _local("periodic", 0.0011, decay=4e-4, period=100.0),
 }
 
 CART_POLES = {
@@ -47,14 +47,14 @@ MIXED_CART_POLES = {
 SYSTEMS = {
     "PG": MethodConfig("pg", 1.5e-4, kl_limit=80.0),
     "LAPG": MethodConfig("lapg", 3e-4, xi=XI, noise_weight=1.0, kl_limit=80.0),
-    "AWAPG": MethodConfig("awapg", 1.5e-4, decay=2e-3, threshold=10.0, kl_limit=5.0),
-    "periodic": MethodConfig("periodic", 3e-4, period=20.0, kl_limit=80.0),
+    "SCOUT": _local("scout", 1.5e-4, decay=2e-3, threshold=5.0, kl_limit=5.0),
+    "periodic local": _local("periodic", 1.5e-4, decay=2e-3, period=20.0, kl_limit=80.0),
 }
 MIXED_SYSTEMS = {
     "PG": MethodConfig("pg", 1e-4, kl_limit=80.0),
     "LAPG": MethodConfig("lapg", 1.5e-4, xi=XI, noise_weight=1.0, kl_limit=80.0),
-    "AWAPG": MethodConfig("awapg", 1.5e-4, decay=2e-3, threshold=10.0, kl_limit=5.0),
-    "periodic": MethodConfig("periodic", 1.5e-4, period=20.0, kl_limit=80.0),
+    "SCOUT": _local("scout", 1.5e-4, decay=2e-3, threshold=5.0, kl_limit=5.0),
+    "periodic local": _local("periodic", 1.5e-4, decay=2e-3, period=20.0, kl_limit=80.0),
 }
 PENDULUMS = {
     "PG": MethodConfig("pg", 5e-6),
