@@ -148,6 +148,13 @@ def test_what_agents_see():
     [
         ("lapg.problems.gymnax:gymnax", {"env": "CartPole-v1"}, 4, 4 * 5 + 5 + 5 * 2 + 2),
         ("lapg.problems.jaxmarl:jaxmarl", {**SPREAD, "observations": "local"}, 3, 3 * (18 * 5 + 5 + 5 * 5 + 5)),
+        pytest.param(
+            "lapg.problems.jaxmarl:jaxmarl",
+            {"env": "switch_riddle", "observations": "local"},
+            3,
+            3 * (2 * 5 + 5 + 5 * 3 + 3),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_training(name, options, learners, size, tmp_path):
@@ -177,6 +184,26 @@ def test_wrong_settings_are_refused(build, message, unchecked):
     """Oracle: the docstrings; the message names the setting, the rule and the value."""
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("forbidden", [0, 1])
+def test_masked_actions_are_refused(forbidden, monkeypatch):
+    """Oracle: a simple_spread that forbids one agent its first action, or no one any."""
+    masks = {"agent_0": jnp.array([1 - forbidden, 1]), "agent_1": jnp.ones(2)}
+    world = importlib.import_module("jaxmarl").environments.SimpleSpreadMPE
+    monkeypatch.setattr(world, "get_avail_actions", lambda self, state: masks)
+    if not forbidden:
+        assert jaxmarl(**SPREAD, observations="local").num_learners == 3
+        return
+    with pytest.raises(ValueError, match=r"always allowed, got 'MPE_simple_spread_v3', which masks some"):
+        jaxmarl(**SPREAD, observations="local")
+
+
+@pytest.mark.slow
+def test_hanabi_is_refused():
+    """Oracle: its rules: a player can play only the cards that it holds."""
+    with pytest.raises(ValueError, match="got 'hanabi', which masks some"):
+        jaxmarl(env="hanabi", observations="local", num_steps=5)
 
 
 @pytest.mark.parametrize(("factory", "extra"), [(gymnax, "gymnax"), (jaxmarl, "jaxmarl")])

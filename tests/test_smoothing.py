@@ -1,5 +1,6 @@
 """Smoothing against quadrature on an MDP of two states."""
 
+from dataclasses import replace
 from itertools import product
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lapg import estimators
+from lapg import Config, MethodConfig, ProblemConfig, estimators, evaluate, train
 from lapg.problems import garnet, quadratic
 from lapg.problems.smoothed import smoothed
 
@@ -75,6 +76,21 @@ def test_parameters_are_perturbed_once_an_episode(plain, task):
     np.testing.assert_array_equal(seeds, seeds[:, :1].repeat(3, 1))
     np.testing.assert_allclose(again, log_probs, 1e-12)
     np.testing.assert_allclose(draws.T @ draws / 4_000, np.eye(4), atol=4 * (2 / 4_000) ** 0.5)
+
+
+def test_trained_parameters_act_unperturbed(tmp_path):
+    """Oracle: the same parameters in the plain problem, whose greedy returns and actions they share; stochastic ones are of the smoothed problem."""
+    problem = ProblemConfig("garnet", num_learners=1, num_steps=3, smoothing=SCALE)
+    run = train(
+        Config(problem, method=MethodConfig("pg", 0.1), rounds=1, seeds=1, batch_size=2),
+        tmp_path / "run",
+        show_progress=False,
+    )
+    bare = replace(run, config=replace(run.config, problem=replace(problem, smoothing=None)))
+    found, truth = (evaluate(each, 20)["return_raw"] for each in (run, bare))
+    assert found.sel(mode="greedy").equals(truth.sel(mode="greedy"))
+    assert not found.sel(mode="stochastic").equals(truth.sel(mode="stochastic"))
+    assert run.policy(1) == bare.policy(1)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def greedy(policy: Policy) -> Policy:
 
 
 def evaluate(run: Run, num_episodes: int = 100, seed: int = 0) -> xr.Dataset:
-    """Mean returns of every trained seed's policy over fresh episodes, stochastic and greedy.
+    """Mean returns of every trained seed's policy over fresh episodes, stochastic (as in training, smoothing included) and greedy (at θ itself).
 
     Returns:
       Return variables (see `lapg.problems.protocol.score`) with dims (mode, seed, learner).
@@ -38,13 +38,13 @@ def evaluate(run: Run, num_episodes: int = 100, seed: int = 0) -> xr.Dataset:
     """
     if num_episodes < 1:
         raise ValueError(f"episodes must be >= 1, got {num_episodes}.")
-    problem, policy = run.built.problem, run.built.problem.policy
-    if policy is None or (problem.environment is None and problem.collect is None):
+    problem, policy, trained = run.built.problem, run.built.problem.policy, run.plain.policy
+    if policy is None or trained is None or (problem.environment is None and problem.collect is None):
         raise ValueError(f"problem {run.config.problem.name!r} has no episodes; there is nothing to evaluate.")
     root, params = jax.random.key(FRESH + seed), run.record["params"].values
     measure = _in_jax if problem.collect is None else partial(_on_host, at_once=run.config.batch_size)
-    modes = {"stochastic": policy, "greedy": greedy(policy)}
-    parts = [measure(problem, chosen, root, params, num_episodes) for chosen in modes.values()]
+    modes = {"stochastic": (problem, policy), "greedy": (run.plain, greedy(trained))}
+    parts = [measure(*chosen, root, params, num_episodes) for chosen in modes.values()]
     stacked = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
     coordinates = {"mode": list(modes), "seed": run.record["seed"].values, "learner": run.record["learner"].values}
     return xr.Dataset({name: (("mode", "seed", "learner"), value) for name, value in stacked.items()}, coordinates)
@@ -99,7 +99,7 @@ def render(run: Run, out: Path, *, seed: int | None = None, episode: int = 0, st
     from matplotlib.animation import FuncAnimation, PillowWriter
     from matplotlib.figure import Figure
 
-    problem = run.built.problem
+    problem = run.built.problem if stochastic else run.plain
     environment, policy = problem.environment, problem.policy
     if policy is None or environment is None or environment.draw is None:
         raise ValueError(

@@ -18,9 +18,10 @@ import xarray as xr
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lapg import record
-from lapg.experiments.build import Built, build, parts
+from lapg.experiments.build import Built, build, build_problem, parts
 from lapg.experiments.config import Config, from_dict, to_dict
 from lapg.runtimes import DISTRIBUTED, RuntimeName, distributed, runtime_of, use_all_cores
+from lapg.types import Problem
 
 
 class Interrupted(Exception):  # noqa: N818  (an outcome, not an error)
@@ -57,6 +58,14 @@ class Run:
         """The problem and the recipe."""
         return build(self.config)
 
+    @cached_property
+    def plain(self) -> Problem:
+        """The problem without the perturbations of smoothing, which serve training: the one to act in with θ itself."""
+        asked = self.config.problem
+        return (
+            self.built.problem if asked.smoothing is None else build_problem(dataclasses.replace(asked, smoothing=None))
+        )
+
     def params(self, seed: int | None = None) -> np.ndarray:
         """θ after the last saved round, of one seed (the first if None)."""
         chosen = self.record["params"]
@@ -67,7 +76,7 @@ class Run:
 
     @cached_property
     def _act(self) -> Callable[..., Any]:
-        policy = self.built.problem.policy
+        policy = self.plain.policy
         if policy is None:
             raise ValueError(f"problem {self.config.problem.name!r} has no policy; there is nothing to act with.")
 

@@ -82,11 +82,11 @@ def jaxmarl(
 ) -> Problem:
     """Multi-agent collaborative RL (4) in a JaxMARL environment; agents are the learners, and the joint policy is the product of theirs.
 
-    Masks of available actions, which some environments offer, are not applied.
+    Every action must be allowed in every state: masks of available actions (SMAX, Hanabi) are not applied, and such worlds are refused.
 
     Args:
       env: a name that JaxMARL knows, ``MPE_simple_spread_v3`` for example.
-      observations: what agents' policies see. ``global``: all that the environment's ``get_world_state`` returns (SMAX, JaxNav, FACMAC);
+      observations: what agents' policies see. ``global``: all that the environment's ``get_world_state`` returns (JaxNav, FACMAC);
         ``local``: every agent its own observation; ``concatenated``: all of them the observations of all, which in simple_spread determine the
         state.
       env_options: further arguments of the environment, such as {"num_agents": 2, "num_landmarks": 2}.
@@ -95,12 +95,13 @@ def jaxmarl(
       shared_trajectories: whether all learners see the same episodes (one physical environment) or each samples its own.
     Raises:
       ValueError: JaxMARL is not installed, an unknown name, a world state or a time limit that the environment does not have, an action space that
-        is neither discrete nor a vector, a wrong size.
+        is neither discrete nor a vector, actions that are not always allowed, a wrong size.
     """
     package = _package()
     one_of("jaxmarl", env, package.registered_envs)
     with needs("jaxmarl"):  # some environments need more
         game = package.make(env, **(env_options or {}))
+    _no_masks(env, game, package.environments.MultiAgentEnv)
     if observations not in ("global", "local", "concatenated"):
         raise ValueError(f"observations must be 'global', 'local' or 'concatenated', got {observations!r}.")
     if observations == "global" and not hasattr(game, "get_world_state"):
@@ -136,6 +137,19 @@ def _package() -> Any:
     with needs("jaxmarl"), contextlib.redirect_stdout(sys.stdout), contextlib.redirect_stderr(sys.stderr):
         import jaxmarl as package
     return package
+
+
+def _no_masks(env: str, game: Any, base: type) -> None:
+    """A world that masks actions does so at its start, or else tells by ``get_legal_moves``."""
+    masked = hasattr(game, "get_legal_moves")
+    if not masked and type(game).get_avail_actions is not base.get_avail_actions:
+        allowed = game.get_avail_actions(game.reset(jax.random.key(0))[1])
+        masked = not all(np.all(mask) for mask in jax.tree.leaves(allowed))
+    if masked:
+        raise ValueError(
+            f"jaxmarl(env=...) must be an environment in which every action is always allowed, got {env!r}, which masks some; "
+            "write a problem of your own around `lapg.problems.jaxmarl.environment` that says what a forbidden action does."
+        )
 
 
 def _features(space: Any) -> list[Any]:
