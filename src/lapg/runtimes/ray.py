@@ -1,5 +1,7 @@
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 """Learners as Ray actors, on this machine or on a cluster. Ray moves bytes; `lapg.runtimes.hosts` sees that none of them counts twice."""
 
+import ipaddress
 import os
 import time
 import warnings
@@ -41,6 +43,10 @@ class Learners:
         ]
         compiled.rehearse(hypers[0])
 
+    def pid(self) -> int:
+        """The process that this actor is."""
+        return os.getpid()
+
     def join(self, settings: Mapping[str, Any]) -> bytes:
         """Compiled and ready."""
         return introduction(settings)
@@ -48,7 +54,7 @@ class Learners:
     def hear(self, lane: int, heads: dict[int, bytes], payload: bytes) -> list[tuple[int, bytes, bytes]]:
         """A round's broadcast to learners of a lane: what they reply, and what they leave for the record."""
         answers = [(m, self._hosts[lane][m].hear(head + payload)) for m, head in heads.items()]
-        return [(m, *answer) for m, answer in answers if answer is not None]
+        return [(m, answer.reply, answer.record) for m, answer in answers if answer is not None]
 
     def save(self, lane: int, wanted: dict[int, tuple[int, int]]) -> dict[int, bytes | None]:
         """The states of learners as the controller knows them, by generation and sequence number."""
@@ -201,7 +207,7 @@ class Ray(InTurn):
     def _collect(self, process: _Process) -> Any:
         """What an actor owes, once it is there; None if it has died instead. What its own code raises is raised here."""
         try:
-            answer = ray.get(process.asked)
+            answer: Any = ray.get(process.asked)
         except RayTaskError:
             raise
         except RayError as error:
@@ -302,20 +308,30 @@ def check_security(address: str | None, insecure: bool) -> None:
     Raises:
       ValueError: it is given neither.
     """
-    host = (address or "local").removeprefix("ray://").rsplit(":", 1)[0].strip("[]")
+    host = (address or "local").removeprefix("ray://")
+    host = host.rsplit(":", 1)[0].strip("[]") if ":" in host else host
     secured = os.environ.get("RAY_AUTH_MODE", "").lower() == "token" or os.environ.get("RAY_USE_TLS") == "1"
-    if host not in ("local", "localhost", "::1") and not host.startswith("127.") and not secured and not insecure:
+    if not (host in ("local", "localhost") or _is_loopback(host) or secured or insecure):
         raise ValueError(
             f"address={address} must be this machine, or be secured; set RAY_AUTH_MODE=token (and the cluster's token) or RAY_USE_TLS=1 on all "
             "machines, or say insecure if the network is yours alone."
         )
 
 
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def _start(address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-    local: dict[str, Any] = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    place: dict[str, Any] = {"address": address}
+    if address is None:
+        place = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # what Ray forks becomes another program at once
-        ray.init(**quiet, **({"address": address} if address else local))
+        ray.init(**quiet, **place)
