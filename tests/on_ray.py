@@ -39,11 +39,10 @@ def play(runtime, chunks, between=lambda number: None):
 
 def kill(runtime, number):
     """Ends the process of one actor at once."""
-    process = runtime._processes[number % len(runtime._processes)]
-    pid = process.actor.pid.remote()
     import ray
 
-    os.kill(ray.get(pid), signal.SIGKILL)
+    actor = runtime._processes[number].actor
+    os.kill(ray.get(actor.__ray_call__.remote(lambda self: os.getpid())), signal.SIGKILL)
 
 
 def compare():

@@ -43,10 +43,6 @@ class Learners:
         ]
         compiled.rehearse(hypers[0])
 
-    def pid(self) -> int:
-        """The process that this actor is."""
-        return os.getpid()
-
     def join(self, settings: Mapping[str, Any]) -> bytes:
         """Compiled and ready."""
         return introduction(settings)
@@ -173,7 +169,7 @@ class Ray(InTurn):
         if state is not self._state:
             self._deploy(state)
         num_rounds = min(first + self.chunk_rounds, until) - first
-        logs = [stack([self._round(lane) for _ in range(num_rounds)]) for lane in range(self.num_lanes)]
+        logs = [stack([self.play_round(lane) for _ in range(num_rounds)]) for lane in range(self.num_lanes)]
         self._state = stack([host.snapshot(self._save(lane)) for lane, host in enumerate(self._hosts)])
         return self._state, stack(logs)
 
@@ -234,7 +230,8 @@ class Ray(InTurn):
                 host.lose(m)
         self._spawn(process)
 
-    def _round(self, lane: int) -> Log:
+    def play_round(self, lane: int = 0) -> Log:
+        """One round of a lane, from where the last one left it; only between `advance` and its next call."""
         host, began = self._hosts[lane], time.monotonic()
         payload: Any = host.open()[1]
         if len(payload) > INLINE_BYTES:
@@ -244,7 +241,8 @@ class Ray(InTurn):
         self._take_in()
         while True:
             self._ask(lane, payload)
-            waited, enough = time.monotonic() - began, len(host.answered) >= self._quorum
+            waited = time.monotonic() - began
+            enough = len(host.answered) >= min(self._quorum, len(host.answered | host.awaited))
             busy = [p.asked for p in self._processes if p.asked is not None and not (enough and p.joining)]
             overdue = self._deadline is not None and waited >= self._deadline
             if enough and (overdue or not busy):
