@@ -152,7 +152,8 @@ class ControllerHost:
         self._compiled, self._hyper, self._seed = compiled, hyper, np.uint32(seed)
         self.state, self._patience = lane.controller, patience
         counts = (lane.roster.generation, lane.roster.accepted, lane.roster.silent)
-        self.roster = Roster(*(np.array(count) for count in counts), jnp.asarray(lane.roster.shares))
+        generation, accepted, silent = (np.array(count) for count in counts)
+        self.roster = Roster(generation, accepted, silent, jnp.asarray(lane.roster.shares))
         upload = compiled.upload
         self._limit = 64 + 2 * wire.tree_size((upload.message, upload.report)) if limit_bytes is None else limit_bytes
         self._blank = jax.tree.map(_unknown, compiled.record)

@@ -1,5 +1,6 @@
 """What every runtime does in a round, and what it leaves behind."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -48,8 +49,8 @@ class Log(eqx.Module):
     uplink_bits: Int[Array | np.ndarray, " M"]
     learner: LearnerLog
     controller: RoundLog
-    scores: dict[str, Float[Array | np.ndarray, " M"]]
-    faults: dict[str, Int[Array | np.ndarray, " M"]] = eqx.field(default_factory=dict)
+    scores: Mapping[str, Float[Array | np.ndarray, " M"]]
+    faults: Mapping[str, Int[Array | np.ndarray, " M"]] = eqx.field(default_factory=dict)
 
 
 def initialise(

@@ -1,5 +1,7 @@
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 """Learners as Ray actors, on this machine or on a cluster. Ray moves bytes; `lapg.runtimes.hosts` sees that none of them counts twice."""
 
+import ipaddress
 import os
 import time
 import warnings
@@ -48,7 +50,7 @@ class Learners:
     def hear(self, lane: int, heads: dict[int, bytes], payload: bytes) -> list[tuple[int, bytes, bytes]]:
         """A round's broadcast to learners of a lane: what they reply, and what they leave for the record."""
         answers = [(m, self._hosts[lane][m].hear(head + payload)) for m, head in heads.items()]
-        return [(m, *answer) for m, answer in answers if answer is not None]
+        return [(m, answer.reply, answer.record) for m, answer in answers if answer is not None]
 
     def save(self, lane: int, wanted: dict[int, tuple[int, int]]) -> dict[int, bytes | None]:
         """The states of learners as the controller knows them, by generation and sequence number."""
@@ -167,7 +169,7 @@ class Ray(InTurn):
         if state is not self._state:
             self._deploy(state)
         num_rounds = min(first + self.chunk_rounds, until) - first
-        logs = [stack([self._round(lane) for _ in range(num_rounds)]) for lane in range(self.num_lanes)]
+        logs = [stack([self.play_round(lane) for _ in range(num_rounds)]) for lane in range(self.num_lanes)]
         self._state = stack([host.snapshot(self._save(lane)) for lane, host in enumerate(self._hosts)])
         return self._state, stack(logs)
 
@@ -201,7 +203,7 @@ class Ray(InTurn):
     def _collect(self, process: _Process) -> Any:
         """What an actor owes, once it is there; None if it has died instead. What its own code raises is raised here."""
         try:
-            answer = ray.get(process.asked)
+            answer: Any = ray.get(process.asked)
         except RayTaskError:
             raise
         except RayError as error:
@@ -228,7 +230,8 @@ class Ray(InTurn):
                 host.lose(m)
         self._spawn(process)
 
-    def _round(self, lane: int) -> Log:
+    def play_round(self, lane: int = 0) -> Log:
+        """One round of a lane, from where the last one left it; only between `advance` and its next call."""
         host, began = self._hosts[lane], time.monotonic()
         payload: Any = host.open()[1]
         if len(payload) > INLINE_BYTES:
@@ -238,7 +241,8 @@ class Ray(InTurn):
         self._take_in()
         while True:
             self._ask(lane, payload)
-            waited, enough = time.monotonic() - began, len(host.answered) >= self._quorum
+            waited = time.monotonic() - began
+            enough = len(host.answered) >= min(self._quorum, len(host.answered | host.awaited))
             busy = [p.asked for p in self._processes if p.asked is not None and not (enough and p.joining)]
             overdue = self._deadline is not None and waited >= self._deadline
             if enough and (overdue or not busy):
@@ -302,20 +306,30 @@ def check_security(address: str | None, insecure: bool) -> None:
     Raises:
       ValueError: it is given neither.
     """
-    host = (address or "local").removeprefix("ray://").rsplit(":", 1)[0].strip("[]")
+    host = (address or "local").removeprefix("ray://")
+    host = host.rsplit(":", 1)[0].strip("[]") if ":" in host else host
     secured = os.environ.get("RAY_AUTH_MODE", "").lower() == "token" or os.environ.get("RAY_USE_TLS") == "1"
-    if host not in ("local", "localhost", "::1") and not host.startswith("127.") and not secured and not insecure:
+    if not (host in ("local", "localhost") or _is_loopback(host) or secured or insecure):
         raise ValueError(
             f"address={address} must be this machine, or be secured; set RAY_AUTH_MODE=token (and the cluster's token) or RAY_USE_TLS=1 on all "
             "machines, or say insecure if the network is yours alone."
         )
 
 
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def _start(address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-    local: dict[str, Any] = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    place: dict[str, Any] = {"address": address}
+    if address is None:
+        place = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # what Ray forks becomes another program at once
-        ray.init(**quiet, **({"address": address} if address else local))
+        ray.init(**quiet, **place)

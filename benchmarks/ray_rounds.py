@@ -1,0 +1,87 @@
+"""What a round costs on Ray, beside a bare broadcast and gather of the same bytes among as many actors. Prints a Markdown table.
+
+    python benchmarks/ray_rounds.py [--learners 2 8 32] [--dimensions 2000 200000] [--rounds 40] [--address ADDRESS]
+
+Learners return the gradient of a quadratic, so that next to nothing is computed. Both sides take turns, and every number is a median of rounds.
+"""
+
+import argparse
+import functools
+import time
+from collections.abc import Callable
+
+import numpy as np
+import ray
+
+from lapg import estimators, methods
+from lapg.problems import quadratic
+from lapg.runtimes.ray import INLINE_BYTES, Ray
+
+
+class Echo:
+    """The bare actor: hears some bytes, returns as many others, or none."""
+
+    def __init__(self, size: int) -> None:
+        self._answer = bytes(size)
+
+    def hear(self, payload: bytes) -> bytes:
+        return self._answer
+
+
+def parts(method: str, num_learners: int, dimension: int):
+    problem = quadratic(num_learners=num_learners, dimension=dimension, noise=0.0)
+    setting = methods.Setting(estimators.exact(problem.gradient), 2, num_learners)
+    return lambda hyper: methods.METHODS[method](setting, **hyper), problem
+
+
+def bare(num_learners: int, size: int, answer: int) -> Callable[[], None]:
+    """One round of as many bare actors."""
+    actor = ray.remote(num_cpus=0)(Echo)
+    actors = [actor.remote(answer) for _ in range(num_learners)]
+    payload = bytes(size)
+
+    def play() -> None:
+        given = ray.put(payload) if size > INLINE_BYTES else payload
+        ray.get([actor.hear.remote(given) for actor in actors])
+
+    return play
+
+
+def seconds(play: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    play()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--learners", type=int, nargs="+", default=[2, 8, 32])
+    parser.add_argument("--dimensions", type=int, nargs="+", default=[2_000, 200_000])
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--address")
+    given = parser.parse_args()
+    ray.init(address=given.address or "local", log_to_driver=False, include_dashboard=None if given.address else False)
+    print("| M | d | reply | bare, ms | lapg, ms | ratio |\n|---|---|---|---|---|---|")
+    for num_learners in given.learners:
+        for dimension in given.dimensions:
+            for method, reply in (("pg", "upload"), ("never", "skip")):
+                make = functools.partial(parts, method, num_learners, dimension)
+                hypers = {"step_size": np.float32([1e-3])}
+                runtime = Ray(make, hypers, [0], chunk_rounds=1, processes=num_learners)
+                runtime.advance(runtime.start(), 0, 1)
+                size = 4 * dimension + 20
+                play = bare(num_learners, size, size if reply == "upload" else 20)
+                play()
+                both = np.array([(seconds(play), seconds(runtime.play_round)) for _ in range(given.rounds)])
+                plain, ours = 1e3 * np.median(both, 0)
+                print(
+                    f"| {num_learners} | {dimension:,} | {reply} | {plain:.1f} | {ours:.1f} | {ours / plain:.2f} |",
+                    flush=True,
+                )
+                runtime.close()
+                del play
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()
