@@ -88,6 +88,14 @@ def test_cases(tmp_path):
     assert (six.config.rounds, six.step, six.contenders[0].method.momentum) == (3500, pytest.approx(0.0006), 0.6)
 
 
+def test_controls_follow_the_memory():
+    """Oracle: the protocol: a control has the memory of what it controls; nobody is there twice."""
+    labels = [one.label for one in study.cases(Study(methods=("scout", "periodic-local")))[0].contenders]
+    assert labels == ["pg", "scout", "periodic-local", "periodic", "random", "random-local"]
+    labels = [one.label for one in study.cases(Study(methods=("awapg",)))[0].contenders]
+    assert labels == ["pg", "awapg", "periodic", "random"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
