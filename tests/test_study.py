@@ -13,7 +13,9 @@ from lapg.experiments import export, reproduce, study, tune
 from lapg.experiments.compare import compare
 from lapg.experiments.config import read_toml
 from lapg.experiments.curves import Curve, to_curve
+from lapg.experiments.guide import cheapest
 from lapg.experiments.study import Study
+from lapg.ledger import HEADER_BITS
 from lapg.network import PROFILES
 
 QUIET = Console(quiet=True)
@@ -86,6 +88,14 @@ def test_cases(tmp_path):
     assert lazy.method == MethodConfig("lapg", xi=(0.03,), average_weight=0.2, momentum=0.5)
     assert lazy.grid == {"step": (0.7, 1.0), "noise_weight": (0.0, 0.5, 1.0), "decay": (0.0, 4e-4)}
     assert (six.config.rounds, six.step, six.contenders[0].method.momentum) == (3500, pytest.approx(0.0006), 0.6)
+
+
+def test_controls_follow_the_memory():
+    """Oracle: the protocol: a control has the memory of what it controls; nobody is there twice."""
+    labels = [one.label for one in study.cases(Study(methods=("scout", "periodic-local")))[0].contenders]
+    assert labels == ["pg", "scout", "periodic-local", "periodic", "random", "random-local"]
+    labels = [one.label for one in study.cases(Study(methods=("awapg",)))[0].contenders]
+    assert labels == ["pg", "awapg", "periodic", "random"]
 
 
 @pytest.mark.parametrize(
@@ -173,12 +183,42 @@ def test_time_on_a_network(done, tmp_path):
     cost = json.loads((tmp_path / "noisy" / "report.json").read_text())["rows"]["pg"]["costs"]["0.9"]
     record = load(done / "noisy" / "pg").record
     link = PROFILES["wifi-robot"].uplink
-    bits = int(record["uplink_bits"][0, 0, 0]) + int(record["downlink_bits"][0, 0, 0]) + 2 * (128 + 8 * 105)
+    bits = int(record["uplink_bits"][0, 0, 0]) + int(record["downlink_bits"][0, 0, 0]) + 2 * (HEADER_BITS + 8 * 105)
     per_round = 2 * link.latency_seconds + bits / link.bits_per_second + 0.5
     assert cost["spent"]["seconds"]["value"] == pytest.approx(per_round * cost["rounds"]["value"])
     assert "| pg | 90% | " in (tmp_path / "noisy" / "report.md").read_text().split("## Time and energy")[1]
     with pytest.raises(SystemExit):
         cli.main(["report", str(tmp_path / "noisy"), "--network", "5g"])
+
+
+def test_the_guide(done, tmp_path):
+    """Oracle: `compare` on the same records: the first name of every cell is admitted and nobody admitted spends less."""
+    cli.main(["guide", str(done), "--network", "wan", "--out", str(tmp_path / "guide.md")])
+    header, _, row = (line for line in (tmp_path / "guide.md").read_text().splitlines() if line.startswith("|"))
+    assert header == "| problem | uploads | Mbit up | Mbit both | seconds, wan | joules, wan |"
+    curves = {
+        label: to_curve(load(done / "noisy" / label).record, PROFILES["wan"]) for label in ("pg", "periodic", "random")
+    }
+    rows = compare(curves, "pg").rows
+    costs = ("uploads", "uplink_bits", "bits", "seconds", "joules")
+    for cost, cell in zip(costs, row.strip("| ").split(" | ")[1:], strict=True):
+        spent = {label: found.costs[0.90].spent[cost].value for label, found in rows.items() if found.not_inferior}
+        assert cell.startswith(f"**{min(spent, key=spent.get)}** ")
+
+
+def test_ties_are_told():
+    """Oracle: by hand. 'twin' uploads as PG does; 'half' half as much; 'weak' a tenth, but ends 10 % lower and does not count."""
+
+    def one(per_round, height=1.0):
+        score = np.where(np.arange(200) >= 100, height, 0.0) * np.ones((3, 1))
+        return Curve(
+            score, score, {"uploads": per_round * (1.0 + np.arange(200)) * np.ones((3, 1))}, np.ones(1), np.zeros(1)
+        )
+
+    comparison = compare({"pg": one(2), "twin": one(2), "weak": one(0.2, 0.9)}, "pg")
+    assert cheapest(comparison, "uploads") == ["pg", "twin"]
+    comparison = compare({"pg": one(2), "twin": one(2), "half": one(1)}, "pg")
+    assert cheapest(comparison, "uploads") == ["half"]
 
 
 def test_a_study_goes_on(small, done, tmp_path, monkeypatch):

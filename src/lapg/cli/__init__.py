@@ -9,7 +9,7 @@ import tyro
 from lapg.cli.compare import compare_command
 from lapg.cli.figures import reproduce, tune
 from lapg.cli.parts import check_env, list_parts
-from lapg.cli.results import evaluate, render, report
+from lapg.cli.results import evaluate, guide, render, report
 from lapg.cli.train import config_file, train_command
 from lapg.experiments.config import Config
 from lapg.experiments.run import Interrupted
@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "compare": compare_command(study),
             "evaluate": evaluate,
             "report": report,
+            "guide": guide,
             "render": render,
             "tune": tune,
             "check-env": check_env,

@@ -10,11 +10,13 @@ from lapg.experiments.build import resolve
 from lapg.experiments.curves import to_curve
 from lapg.experiments.evaluate import evaluate as evaluate_run
 from lapg.experiments.evaluate import render as render_run
+from lapg.experiments.guide import guide as make_guide
 from lapg.experiments.reproduce import CONTENTS, summarise, summarise_curves
 from lapg.experiments.run import load
 from lapg.experiments.study import CONTENTS as STUDY
 from lapg.experiments.study import report_study
 from lapg.network import PROFILES
+from lapg.record import write_text
 
 
 def evaluate(run: Positional[Path], episodes: int = 100, seed: int = 0) -> None:
@@ -78,6 +80,27 @@ def report(
     out.mkdir(parents=True, exist_ok=True)
     curves = {name: to_curve(run.record, model, compute_seconds) for name, run in loaded.items()}
     summarise_curves(curves, out, console, title="Comparison", claims={}, reference=reference)
+
+
+def guide(
+    studies: Positional[tuple[Path, ...]],
+    network: tuple[str, ...] = tuple(PROFILES),
+    compute_seconds: float = 0.0,
+    out: Path | None = None,
+) -> None:
+    """Answer from finished studies which upload rule to deploy: the cheapest by uploads, bits, and time and energy on networks.
+
+    Args:
+      studies: directories of `lapg compare`.
+      network: lte-m, wifi-robot, wan, cluster, or `lapg.network.Network`s of your own as MODULE:NAME.
+      compute_seconds: what a learner computes in each round before it uploads.
+      out: also write the table to this file.
+    """
+    networks = {name: resolve("network", name, PROFILES) for name in network}
+    text = make_guide(studies, networks, compute_seconds)
+    if out is not None:
+        write_text(out, text)
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def render(

@@ -37,6 +37,8 @@ KNOWN: dict[str, tuple[MethodConfig, Grid]] = {
         MethodConfig("periodic", memory="average", average_weight=0.05),
         {"step": (0.7, 1.0), "period": (5.0, 10.0, 20.0)},
     ),
+    "ef14": (MethodConfig("ef14", compressor="top_k"), {"step": (0.7, 1.0), "compressor_fraction": (0.01, 0.05, 0.2)}),
+    "ef21": (MethodConfig("ef21", compressor="top_k"), {"step": (0.7, 1.0), "compressor_fraction": (0.01, 0.05, 0.2)}),
     "random": (MethodConfig("random"), {"step": (1.0, 1.6), "rate": (0.0125, 0.025, 0.05)}),
     "random-local": (replace(LOCAL, name="random"), {"step": (1.0, 1.6), "rate": (0.005, 0.01, 0.02)}),
 }
@@ -109,14 +111,14 @@ def contender(label: str, *, shared: Grid = SHARED, own: Mapping[str, Grid] | No
 
 
 def _around_default(name: str, shared: Grid) -> tuple[Grid, Grid]:
-    """Half, once and twice the default of a recipe's first number, and as many steps as the budget leaves."""
+    """A quarter, once and four times the default of a recipe's first number, and as many steps as the budget leaves."""
     parameters = inspect.signature(resolve("method", name, METHODS)).parameters
     accepts_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     rest = {number: values for number, values in shared.items() if number in {*parameters, "kl_limit"} or accepts_all}
     taken = {"step_size", "momentum", *shared}
     defaults = {number: parameter.default for number, parameter in parameters.items() if number not in taken}
     first = next(((number, value) for number, value in defaults.items() if type(value) is float and value), None)
-    own: Grid = {} if first is None else {first[0]: (0.5 * first[1], first[1], 2 * first[1])}
+    own: Grid = {} if first is None else {first[0]: (first[1] / 4, first[1], 4 * first[1])}
     num_steps = NUM_POINTS // math.prod(len(values) for values in (own | rest).values())
     steps = tuple(2 ** ((index - (num_steps - 1) / 2) / 2) for index in range(num_steps))
     return {"step": steps} | own, rest

@@ -203,9 +203,9 @@ def markdown(
         *(
             line
             for name, table in _tables(comparison, reference).items()
-            for line in [f"## {name}", "", *_markdown_table(*table)]
+            for line in [f"## {name}", "", *markdown_table(*table)]
         ),
-        *(["## Claims", "", *_markdown_table(*_claims(found))] if found else []),
+        *(["## Claims", "", *markdown_table(*_claims(found))] if found else []),
         "## Rounds to 90 %, seed by seed",
         "",
         *_per_seed(comparison, num_rounds),
@@ -223,7 +223,7 @@ def summary(comparisons: Mapping[str, Comparison], reference: str) -> str:
             [label, *(cell(each, label) if label in each.rows else "" for each in comparisons.values())]
             for label in labels
         ]
-        return _markdown_table(["method", *comparisons], body)
+        return markdown_table(["method", *comparisons], body)
 
     def ends(comparison: Comparison, label: str) -> str:
         row = comparison.rows[label]
@@ -259,7 +259,8 @@ def summary(comparisons: Mapping[str, Comparison], reference: str) -> str:
     return "\n".join(lines)
 
 
-def _markdown_table(header: list[str], body: list[list[str]]) -> list[str]:
+def markdown_table(header: list[str], body: list[list[str]]) -> list[str]:
+    """The lines of a table, and an empty one."""
     return ["| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *body]] + [""]
 
 

@@ -120,10 +120,17 @@ def _contenders(study: Study, shared: Grid, grids: dict[str, Grid]) -> list[Cont
         else contender(label, shared=shared, own=grids)
         for label in labels
     ]
-    averages = any(one.method.average_weight is not None and one.method.name != "periodic" for one in found)
-    if averages and "periodic-average" not in labels:  # a control uses the memory of what it controls
-        found.append(contender("periodic-average", shared=shared, own=grids))
-    return found
+    return found + [
+        contender(label, shared=shared, own=grids) for label in _more_controls(found) if label not in labels
+    ]
+
+
+def _more_controls(found: list[Contender]) -> list[str]:
+    """A control uses the memory of what it controls: a running average, or steps of the learners' own."""
+    rivals = [one.method for one in found if one.method.name not in ("periodic", "random")]
+    averages = any(method.average_weight is not None for method in rivals)
+    local = any(method.look_ahead is not None for method in rivals)
+    return ["periodic-average"] * averages + ["periodic-local", "random-local"] * local
 
 
 def _own(label: str, table: dict[str, Any], shared: Grid, grids: dict[str, Grid]) -> Contender:

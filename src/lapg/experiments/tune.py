@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,12 +113,12 @@ def sweep_curves(
 
 
 def at(method: MethodConfig, point: dict[str, float], unit: float) -> MethodConfig:
-    """A method at a point of its grid; numbers without a field of their own are options."""
-    fields = {field.name for field in dataclasses.fields(MethodConfig)}
-    rest = {name: value for name, value in point.items() if name != "step"}
-    options = {name: value for name, value in rest.items() if name not in fields}
-    known = {name: value for name, value in rest.items() if name in fields}
-    return dataclasses.replace(method, step_size=unit * point["step"], options=method.options | options, **known)
+    """A method at a point of its grid; numbers without a field that takes one number are options."""
+    hints = typing.get_type_hints(MethodConfig)
+    fields = {name for name, hint in hints.items() if float in (hint, *typing.get_args(hint))}
+    own = {name: value for name, value in point.items() if name in fields}
+    options = {name: value for name, value in point.items() if name not in fields and name != "step"}
+    return dataclasses.replace(method, step_size=unit * point["step"], options=method.options | options, **own)
 
 
 def choose(comparison: Comparison, labels: Sequence[str]) -> str:
