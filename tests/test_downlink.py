@@ -171,7 +171,7 @@ def test_replicas_that_go_astray_stop_the_run(lone):
 def test_wrong_lengths_stop_the_run(lone):
     """Oracle: a codec that lies about its length by one byte: 2 float64, who sent, a header, and 8 bits more."""
     lying = identity()._replace(encode=lambda message: np.asarray(message).tobytes() + b"x")
-    with pytest.raises(RuntimeError, match="the controller, to learner 0, announced 264 bits and encoded 272"):
+    with pytest.raises(RuntimeError, match="the controller, to learner 0, announced 296 bits and encoded 304"):
         lone(lying)
 
 
