@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from lapg.runtimes import wire
 from lapg.runtimes.compiled import Compiled, zeros
-from lapg.runtimes.consistency import ASTRAY, RENEW, STALE, Held, hear, judge, sequence_of, settle
+from lapg.runtimes.consistency import ASTRAY, OUTDATED, RENEW, STALE, Held, hear, judge, sequence_of, settle
 from lapg.runtimes.in_turn import stack
 from lapg.runtimes.protocol import Log
 from lapg.types import ControllerState, LearnerState, Upload
@@ -163,7 +163,7 @@ class ControllerHost:
         self._round = int(self.state.round)
         self._generation, self._accepted = self.roster.generation.copy(), self.roster.accepted.copy()
         self._taken: dict[int, tuple[Upload | None, bytes]] = {}
-        self._gone = np.zeros(self._compiled.num_learners, bool)
+        self._present, self._gone = np.zeros((2, self._compiled.num_learners), bool)
         self._faults = {name: np.zeros(self._compiled.num_learners, np.int32) for name in FAULTS}
 
     def open(self) -> tuple[dict[int, bytes], bytes]:
@@ -207,6 +207,8 @@ class ControllerHost:
             accepted=int(self._accepted[learner]),
             answered=learner in self._taken,
         )
+        if reason is None and not self._present[learner]:
+            reason = OUTDATED
         if reason is not None or not payload:
             return reason, None
         try:

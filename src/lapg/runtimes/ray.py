@@ -84,8 +84,8 @@ class Ray(InTurn):
     """Used like `lapg.runtimes.Vectorised`; lanes are played one after the other.
 
     A round closes when everybody has answered, or at the deadline if there is one and a quorum has. An actor that dies, or that stays silent for
-    ``patience`` rounds, is started again, and its learners upload a full gradient when they are back. The first state that `advance` returns, and
-    any that it is given and did not return itself, is carried to or from all learners, which costs their size.
+    ``patience`` rounds, is started again, and its learners upload a full gradient when they are back. What `advance` returns has been fetched from
+    all learners, and a state that it did not return last is carried to them; that costs its size.
 
     Args:
       parts: gives the recipe and the problem; called in every process.
