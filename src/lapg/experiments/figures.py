@@ -154,12 +154,12 @@ PARALLEL = {
     "parallel-cartpole": _parallel(
         "parallel-cartpole",
         "cart_pole",
-        2,
-        400,
+        8,
+        250,
         alike=tuned.CART_POLES,
-        different=tuned.MIXED_CART_POLES,
-        step=1e-4,
-        kl_limits=(10.0, 80.0),
+        different=tuned.CART_POLES,
+        step=1.5e-4,
+        kl_limits=(20.0, 80.0),
         grids=CART_POLE_GRIDS,
     ),
     "parallel-pendulum": _parallel(
