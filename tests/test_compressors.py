@@ -117,7 +117,7 @@ def test_top_k_rounded_is_the_quantiser_of_the_largest(vector):
     ],
 )
 def test_quantise_takes_the_nearest(vector, made, spacing):
-    """Oracle: the nearest point of the grid R · (−1, −1 + spacing, ..., 1), searched in NumPy; with a 0 in the grid no entry grows."""
+    """Oracle: the nearest point of the grid R · (−1, −1 + spacing, ..., 1), searched in NumPy; with a 0 in the grid no error exceeds its entry."""
     radius = np.abs(vector).max()
     grid = radius * np.arange(-1, 1 + spacing / 2, spacing)
     nearest = grid[np.abs(vector[:, None] - grid).argmin(1)]

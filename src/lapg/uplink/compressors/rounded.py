@@ -36,13 +36,13 @@ class Rounded(eqx.Module):
 def quantise(bits: int, *, block: int | None = None, even: bool = False, scale_bits: ScaleBits = None) -> Compressor:
     """The nearest of equally spaced values between −R and R, R the block's largest magnitude.
 
-    2^bits − 1 values with 0 among them, 2R/(2^bits − 2) apart, so that no entry grows and small ones vanish: ‖x − C(x)‖ <= ‖x‖, per entry at most
-    R/(2^bits − 2). The encoder takes the shortest of three codes, message by message (`DENSE`, `FIXED`, `ELIAS`).
+    2^bits − 1 values with 0 among them, 2R/(2^bits − 2) apart, so that small entries vanish and no error exceeds its entry, nor
+    R/(2^bits − 2): ‖x − C(x)‖ <= ‖x‖. The encoder takes the shortest of three codes, message by message (`DENSE`, `FIXED`, `ELIAS`).
 
     Args:
       bits: b, 2..16.
       block: entries that share a scale, the last block may be shorter; None is one scale for all.
-      even: 2^bits values without 0, 2R/(2^bits − 1) apart, the grid of LAQ; 1 bit is allowed then. Small entries grow.
+      even: 2^bits values without 0, 2R/(2^bits − 1) apart, the grid of LAQ; 1 bit is allowed then. Small entries become larger.
       scale_bits: 16 sends scales as bfloat16, rounded up; None at the vector's own precision.
     Raises:
       ValueError: bits or block out of range.
