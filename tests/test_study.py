@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,6 +89,14 @@ def test_cases(tmp_path):
     assert lazy.method == MethodConfig("lapg", xi=(0.03,), average_weight=0.2, momentum=0.5)
     assert lazy.grid == {"step": (0.7, 1.0), "noise_weight": (0.0, 0.5, 1.0), "decay": (0.0, 4e-4)}
     assert (six.config.rounds, six.step, six.contenders[0].method.momentum) == (3500, pytest.approx(0.0006), 0.6)
+
+
+def test_the_example():
+    """Oracle: what the file says; its method has a grid of its own, as large as the others'."""
+    file = Path(__file__).parents[1] / "examples" / "study.toml"
+    (case,) = study.cases(read_toml(file, Study()))
+    assert [one.label for one in case.contenders] == ["pg", "awapg", "lazy", "periodic", "random", "periodic-average"]
+    assert (case.config.rounds, case.config.problem.num_learners, case.step) == (120, 3, 0.05)
 
 
 def test_controls_follow_the_memory():
