@@ -6,7 +6,7 @@ A controller and M learners train a policy together; each learner uploads its in
 from importlib.metadata import version
 
 from lapg import estimators, ledger, methods, policies, problems, types
-from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, ProblemConfig
+from lapg.experiments.config import ClusterConfig, Config, EstimatorConfig, MethodConfig, ProblemConfig
 from lapg.experiments.evaluate import evaluate, render
 from lapg.experiments.run import Interrupted, Run, load, resume, train
 from lapg.record import RunError
@@ -15,6 +15,7 @@ from lapg.uplink import compressors, memories, triggers
 
 __version__ = version("lapg")
 __all__ = [
+    "ClusterConfig",
     "Config",
     "EstimatorConfig",
     "Interrupted",
