@@ -82,6 +82,7 @@ def draw(title: str, curves: Mapping[str, Curve], target: float, path: Path) -> 
         by_round.annotate("90 %\nof PG's\ngain", (1, target), **where, va="center", fontsize=7, color="grey")
         by_round.set(xlabel="rounds", title="Return against rounds")
         by_upload.set(xlabel="uploads so far, all learners together", title="Return against uploads", xscale="log")
+        by_upload.set_xlim(left=1)  # a mean over seeds begins below one upload
         noise.set(xlabel="rounds", ylabel="σ̂² / ‖∇L_m‖²", title="Noise to signal of one gradient", yscale="log")
         noise.set_ylim(top=min(noise.get_ylim()[1], NOISE_SHOWN))
         rates.set(xlabel="learner", ylabel="fraction of rounds", title="Upload rate per learner", yscale="log")
@@ -120,6 +121,7 @@ def frontier(
                     *zip(*ended, strict=True), "o", markersize=3, alpha=0.35, color=colours[method]
                 ) if ended else None
             axes.set(xlabel=label, xscale="log", title=f"Return against {cost}")
+        panels[0].set_xlim(left=1)
         finals = np.concatenate([trailing_mean(curve.score).mean(0) for curve in curves.values()])
         low, high = np.nanmin(finals), np.nanmax(finals)
         panels[0].set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))  # trials that diverged stay outside
