@@ -12,11 +12,11 @@ def _local(name: str, step_size: float, **numbers: Any) -> MethodConfig:
 
 
 TWO_AGENTS = {
-    "PG": MethodConfig("pg", 0.0025, decay=0.0),
-    "LAPG": MethodConfig("lapg", 0.0025, xi=XI, noise_weight=0.5),
-    "LAPG average": MethodConfig("lapg", 0.0025, xi=(0.0,), noise_weight=0.75, average_weight=0.05),
-    "SCOUT": _local("scout", 0.004, decay=8e-4, threshold=1280.0),
-    "periodic local": _local("periodic", 0.004, decay=8e-4, period=100.0),
+    "PG": MethodConfig("pg", 0.005, decay=8e-4),
+    "LAPG": MethodConfig("lapg", 0.005, decay=8e-4, xi=XI, noise_weight=0.5),
+    "LAPG average": MethodConfig("lapg", 0.005, decay=8e-4, xi=(0.0,), noise_weight=0.75, average_weight=0.05),
+    "SCOUT": _local("scout", 0.006, decay=8e-4, threshold=320.0),
+    "periodic local": _local("periodic", 0.006, decay=8e-4, period=50.0),
 }
 FIVE_AGENTS = {
     "PG": MethodConfig("pg", 0.0015, decay=0.0),
