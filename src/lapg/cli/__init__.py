@@ -8,6 +8,7 @@ import tyro
 
 from lapg.cli.compare import compare_command
 from lapg.cli.figures import reproduce, tune
+from lapg.cli.flower_demo import flower_demo
 from lapg.cli.parts import check_env, list_parts
 from lapg.cli.results import evaluate, guide, render, report
 from lapg.cli.train import config_file, train_command
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "render": render,
             "tune": tune,
             "check-env": check_env,
+            "flower-demo": flower_demo,
             "list": list_parts,
         }
         tyro.extras.subcommand_cli_from_dict(
