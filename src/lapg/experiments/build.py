@@ -65,9 +65,11 @@ def build(config: Config) -> Built:
 
 def printed_noise_bound(problem: Problem, config: Config, failure_probability: float = 0.05) -> tuple[float, ...]:
     """σ²_m of (15) with the printed V_m of (31); G and ℓ̄_m are estimates, the maxima over 1,000 initial trajectories."""
-    score_bound, loss_bound = theory.estimate_constants(problem)
-    deviation = theory.deviation_bound(score_bound, loss_bound, problem.discount)
-    bound = theory.concentration_bound(deviation, config.batch_size, config.rounds, failure_probability)
+    found = theory.estimate_constants(problem)
+    deviation = theory.deviation_bound(found.scores.score, found.losses, problem.discount, form="printed")
+    bound = theory.concentration_bound(
+        deviation, config.batch_size, config.rounds, failure_probability, form="printed"
+    )
     return tuple(bound.tolist())
 
 

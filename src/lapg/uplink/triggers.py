@@ -7,17 +7,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from lapg.types import Arrival, Candidate, Decision, GradientAt, Scalar, Trigger, squared_norm
+from lapg.types import Arrival, Candidate, Decision, GradientAt, Scalar, Trigger, known, squared_norm
 
 Scale = Literal["report", "step"]
-
-
-def known(value: Any) -> bool:
-    """Whether a hyperparameter is a concrete number, so that a constructor can check it; tracers are not."""
-    return not isinstance(value, Tracer)
 
 
 def _rule(rule: Callable[[Key[Array, ""], Candidate], tuple[Bool[Array, ""], Any, Any]]) -> Trigger:
