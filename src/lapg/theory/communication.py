@@ -98,22 +98,23 @@ class ExtremeExample(NamedTuple):
     ratio: float
 
 
-def extreme_example(num_learners: int, total_weight: float) -> ExtremeExample:
+def extreme_example(num_learners: int, total_weight: float, step: float | None = None) -> ExtremeExample:
     """The O(1/M) example, L_m ≤ 1 for m < M and L_M = M², as it holds: the window has to grow with M.
 
-    D = ⌊M √(c/3)/(1 − 3c)⌋, ξ = c/D: every small learner has H(m) ≤ γ_D, and the ratio is at most (1/M)(1 + (M−1)/(D+1))/(1 − 3c).
+    D = ⌊M √(c/3)/a⌋, ξ = c/D: every small learner has H(m) ≤ γ_D, and the ratio is at most (1/M)(1 + (M−1)/(D+1))/a.
 
     Args:
       total_weight: c = Σξ in (0, 1/3).
+      step: a = αL; the largest admissible, 1 − 3c, if None.
     Raises:
       ValueError: D would be 0.
     """
-    slack = 1 - 3 * total_weight
-    window = int(num_learners * (total_weight / 3) ** 0.5 / slack)
+    step = 1 - 3 * total_weight if step is None else step
+    window = int(num_learners * (total_weight / 3) ** 0.5 / step)
     if window < 1:
         raise ValueError(
-            f"extreme_example(num_learners={num_learners}, total_weight={total_weight}) has no window; "
-            "use more learners or a weight nearer to 1/3."
+            f"extreme_example(num_learners={num_learners}, total_weight={total_weight}, step={step}) has no window; "
+            "use more learners, a larger weight or a smaller step."
         )
-    ratio = (1 + (num_learners - 1) / (window + 1)) / num_learners / slack
+    ratio = (1 + (num_learners - 1) / (window + 1)) / num_learners / step
     return ExtremeExample(window, total_weight / window, ratio)

@@ -6,10 +6,15 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
 from lapg.runtimes.protocol import initialise, play_round
 from lapg.types import Method, Problem
+
+AT_ONCE = 25
+"""Cases side by side: enough for long vector operations, few enough for the cache. Being inside a loop also keeps XLA from spreading
+batches of small linear solves over threads, which has been seen to hang on machines with two cores (jaxlib 0.10.2)."""
 
 
 class Path(eqx.Module):
@@ -56,8 +61,14 @@ def play(method: Method, problem: Problem, key: Key[Array, ""], num_rounds: int,
 
 
 def many(one: Callable[[Key[Array, ""]], Any], seed: int, num: int) -> Any:
-    """One compilation for ``num`` random cases: ``one`` takes a key; results come back as NumPy arrays with a leading axis."""
-    import numpy as np
+    """One compilation for ``num`` random cases, some at a time: ``one`` takes a key; results are NumPy arrays with a leading axis."""
+    turns = -(-num // AT_ONCE)
+    at_once = -(-num // turns)  # equal turns: a shorter last one would be compiled again
+    keys = jax.random.split(jax.random.key(seed), turns * at_once)
+    results = compiled(lambda keys: jax.lax.map(one, keys, batch_size=at_once))(keys)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[:num], results)
 
-    keys = jax.random.split(jax.random.key(seed), num)
-    return jax.tree.map(np.asarray, jax.jit(jax.vmap(one))(keys))
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``jit`` for what runs once: compiling is most of the time."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 1})

@@ -81,7 +81,7 @@ def compare(
     if not (np.isfinite(left[premise]).all() and not np.isnan(right[premise]).any()):
         raise FloatingPointError(f"{statement}: {where}: a side is not finite, so nothing can be said.")
     size = np.maximum(np.abs(left), np.abs(right))
-    used = premise & (size > rounding)
+    used = premise & (size >= rounding)
     margin = np.where(used, (right - left) / np.where(np.isfinite(size) & (size > 0), size, 1), np.inf)
     place = np.unravel_index(np.argmin(margin), margin.shape) if margin.size else ()
     empty = not used.any()
