@@ -4,14 +4,12 @@ import dataclasses
 import json
 import math
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
 from scipy import stats
 
-from lapg import ledger, theory
+from lapg import ledger
 from lapg.experiments import figures, plots, report, tune
 from lapg.experiments.compare import (
     Comparison,
@@ -24,7 +22,6 @@ from lapg.experiments.compare import (
     to_curve,
     trailing_mean,
 )
-from lapg.problems import garnet, quadratic
 
 ROUNDS = 200
 

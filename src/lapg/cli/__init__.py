@@ -9,7 +9,7 @@ import tyro
 from lapg.cli.figures import reproduce, tune
 from lapg.cli.parts import check_env, list_parts
 from lapg.cli.results import evaluate, render, report
-from lapg.cli.theory import verify
+from lapg.cli.theory import predict, verify
 from lapg.cli.train import config_file, train_command
 from lapg.experiments.config import Config
 from lapg.experiments.run import Interrupted
@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "render": render,
             "tune": tune,
             "verify": verify,
+            "predict": predict,
             "check-env": check_env,
             "list": list_parts,
         }

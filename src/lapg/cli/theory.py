@@ -3,11 +3,16 @@
 import json as formats
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from lapg.cli.terminal import Positional, console
+from lapg.experiments.config import read_toml
+from lapg.experiments.predict import predict as predict_run
+from lapg.experiments.run import load
 from lapg.experiments.verify import Verification
 from lapg.experiments.verify import verify as run_checks
 
@@ -74,14 +79,48 @@ def _print(found: Verification) -> None:
             numbers = (f"{value:.4g}" for value in (row.left, row.right, row.margin))
             status = row.status if row.as_expected else f"{row.status} (!)"
             table.add_row(row.statement + mark, row.where, f"{row.checks:,}", f"{row.vacuous:,}", *numbers, status)
-        console.print(table, markup=False)
+        console.print(table)
         for number, note in enumerate(notes, 1):
             console.print(f"[{number}] {note}", markup=False, highlight=False, soft_wrap=True)
     console.print("Uploads of LAPG over PG's against M, L_m ∝ (1, …, 1, M²), window ∝ M:", highlight=False)
     for name, fit in found.fits.items():
-        text = f"  {name}: exponent {fit.slope:.3f} [{fit.low:.3f}, {fit.high:.3f}], M = {fit.sizes[0]} to {fit.sizes[-1]}"
+        text = (
+            f"  {name}: exponent {fit.slope:.3f} [{fit.low:.3f}, {fit.high:.3f}], M = {fit.sizes[0]} to {fit.sizes[-1]}"
+        )
         console.print(text, markup=False, highlight=False, soft_wrap=True)
     console.print(
         f"{found.problems} random problems of each family, {found.seconds:.0f} s. Left, right and margin (relative) at the tightest case.",
         highlight=False,
     )
+
+
+def predict(source: Positional[Path], json: bool = False, batches: int = 16, seed: int = 0) -> None:
+    """Say what the theory and a few measured batches predict for an experiment.
+
+    Args:
+      source: TOML file with settings, or the directory of a run.
+      json: print for machines instead of a table.
+      batches: per learner, to measure the noise.
+      seed: of θ⁰ and of the batches.
+    """
+    run = load(source) if source.is_dir() else None
+    found = predict_run(read_toml(source) if run is None else run.config, run, seed=seed, num_batches=batches)
+    if json:
+        plain = [vars(line) | {"value": _plain(line.value)} for line in found]
+        sys.stdout.write(formats.dumps(plain, indent=2, ensure_ascii=False) + "\n")
+        return
+    table = Table("topic", "quantity", "value", "", "meaning", title=str(source))
+    for line in found:
+        table.add_row(line.topic, line.name, _words(line.value), line.certainty, line.meaning)
+    console.print(table)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    numbers = [each if np.isfinite(each) else None for each in np.ravel(value).tolist()]
+    return numbers if np.ndim(value) else numbers[0]
+
+
+def _words(value: Any) -> str:
+    return value if isinstance(value, str) else ", ".join(f"{each:.4g}" for each in np.ravel(value))

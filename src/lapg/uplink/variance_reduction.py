@@ -11,7 +11,6 @@ from lapg.types import Broadcast, Estimate, GradientAt, Memory, Scalar, known
 from lapg.uplink.memories import fresh
 
 
-
 class Anchored(eqx.Module):
     """Earlier parameters, a gradient that belongs to them, its noise, and how many batches have come since."""
 

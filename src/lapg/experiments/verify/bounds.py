@@ -51,7 +51,9 @@ def assumption(num: int, seed: int) -> list[Row]:
         assert bounds is not None
         scores, hessians = many(lambda key, policy=policy, joint=joint: _scores(policy, joint, key), seed, num)
         rows.append(compare("Assumption 2: ‖∇log π‖ ≤ G", where, scores, bounds.score, rounding=1e-12))
-        rows.append(compare("Assumption 2: ‖∇²log π‖ ≤ F", where, spectral_norms(hessians), bounds.hessian, rounding=1e-12))
+        rows.append(
+            compare("Assumption 2: ‖∇²log π‖ ≤ F", where, spectral_norms(hessians), bounds.hessian, rounding=1e-12)
+        )
     return rows
 
 
@@ -62,7 +64,11 @@ def _scores(policy: Policy, joint: bool, key: Key[Array, ""]) -> Any:
 
     def one(action: Any) -> Any:
         def log_prob(params: Any) -> Any:
-            return policy.log_prob(params, (here, here), (action, action)) if joint else policy.log_prob(params, here, action)
+            return (
+                policy.log_prob(params, (here, here), (action, action))
+                if joint
+                else policy.log_prob(params, here, action)
+            )
 
         return jnp.linalg.norm(jax.grad(log_prob)(params)), jax.hessian(log_prob)(params)
 
@@ -213,10 +219,7 @@ def concentration(num: int, seed: int, num_batches: int = 400) -> list[Row]:
     rows = []
     for deviation, text in ((bounds, "V_m"), (exact, "the exact largest deviation for V_m")):
         right = np.stack(
-            [
-                theory.concentration_bound(deviation, BATCH, 1, p * deviation.size, form="corrected")
-                for p in levels
-            ],
+            [theory.concentration_bound(deviation, BATCH, 1, p * deviation.size, form="corrected") for p in levels],
             -1,
         )
         rows.append(

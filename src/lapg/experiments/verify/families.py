@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key
 from lapg import theory
 from lapg.problems import garnet, quadratic
 from lapg.problems.quadratic import minimiser, total_smoothness
-from lapg.types import Problem, Scalar
+from lapg.types import Problem, Scalar, Task
 
 TABLE = theory.linear_softmax_bounds(jnp.eye(2).reshape(1, 2, 2))
 """G and F of tabular softmax policies."""
@@ -74,6 +74,16 @@ def quadratic_case(problem: Problem) -> Case:
     tasks, best = problem.tasks, minimiser(problem.tasks)
     lowest = total_value(problem, best)
     return Case(problem, problem, jax.vmap(problem.smoothness)(tasks), total_smoothness(tasks), lowest)
+
+
+def centred(num_learners: int, scales: Float[Array, " M"] | None = None, dimension: int = 1) -> Case:
+    """L_m(θ) = ½ c_m ‖θ‖²."""
+    problem = quadratic(num_learners=num_learners, dimension=dimension, conditioning=1.0, noise=0.0)
+    if scales is not None:
+        problem = rescaled(problem, scales)
+    tasks = problem.tasks
+    extra = tasks.extra | {"centre": jnp.zeros_like(tasks.extra["centre"])}
+    return quadratic_case(problem._replace(tasks=Task(tasks.index, tasks.scale, extra)))
 
 
 def tables(*, discount: float, num_steps: int, infinite: bool = False, num_learners: int = 4) -> Family:

@@ -12,7 +12,9 @@ from lapg.experiments.verify.rows import Row, compare
 from lapg.problems import garnet
 
 
-def literal_trigger(num: int, seed: int, num_rounds: int = 30, batch_size: int = 10, failure: float = 0.05) -> list[Row]:
+def literal_trigger(
+    num: int, seed: int, num_rounds: int = 30, batch_size: int = 10, failure: float = 0.05
+) -> list[Row]:
     """On MDPs, G(PO)MDP gradients: how near ‖δ‖² ever comes to the right side of (16), and how often anybody uploads after round 0."""
 
     def one(key: jax.Array) -> Any:

@@ -4,22 +4,10 @@ import jax
 import jax.numpy as jnp
 
 from lapg import theory
-from lapg.experiments.verify.families import Case, quadratic_case, quadratics, rescaled, total_value
+from lapg.experiments.verify.families import centred, gradients, quadratics, total_value
 from lapg.experiments.verify.play import compiled, many, play
 from lapg.experiments.verify.rows import Row, compare
-from lapg.experiments.verify.theorems import ROUNDING, eagerly, gradients, lazily, until
-from lapg.problems import quadratic
-from lapg.types import Task
-
-
-def centred(num_learners: int, scales: jax.Array | None = None, dimension: int = 1) -> Case:
-    """L_m(θ) = ½ c_m ‖θ‖²."""
-    problem = quadratic(num_learners=num_learners, dimension=dimension, conditioning=1.0, noise=0.0)
-    if scales is not None:
-        problem = rescaled(problem, scales)
-    tasks = problem.tasks
-    extra = tasks.extra | {"centre": jnp.zeros_like(tasks.extra["centre"])}
-    return quadratic_case(problem._replace(tasks=Task(tasks.index, tasks.scale, extra)))
+from lapg.experiments.verify.theorems import ROUNDING, eagerly, lazily, until
 
 
 def rising(num: int, seed: int, num_rounds: int = 60) -> list[Row]:
@@ -50,7 +38,14 @@ def cycle(num_rounds: int = 40) -> list[Row]:
     right = theory.rate_bound(0.5, 1.0, counts)
     shown = ", ".join(f"{x:.0f}" for x in path.params[:6, 0])
     return [
-        compare("(23): rate", "M=1, D=1, ξ=1.01, αL=1", jnp.cumsum(norms) / counts, right, kind="outside", note=f"θ: {shown}, ...")
+        compare(
+            "(23): rate",
+            "M=1, D=1, ξ=1.01, αL=1",
+            jnp.cumsum(norms) / counts,
+            right,
+            kind="outside",
+            note=f"θ: {shown}, ...",
+        )
     ]
 
 
@@ -65,7 +60,8 @@ def measured_counts(num_rounds: int = 60, accuracy: float = 1e-8) -> list[Row]:
         path = play(method, case.problem, jax.random.key(0), num_rounds, start)
         norms = jax.vmap(lambda params: jnp.sum(jnp.sum(gradients(case.problem, params), 0) ** 2))(path.params[:-1])
         rounds = until(norms, accuracy * norms[0])
-        return jnp.sum(jnp.where(jnp.arange(num_rounds)[:, None] < rounds, path.sent if lazy else True, False))
+        sent = path.sent if lazy else jnp.ones_like(path.sent)
+        return jnp.sum(sent & (jnp.arange(num_rounds)[:, None] < rounds))
 
     lapg, pg = compiled(lambda: (uploads(True), uploads(False)))()
     factor = theory.communication_factor(theory.hardness(case.smoothness, case.total), xi, 2)

@@ -8,8 +8,7 @@ import numpy as np
 from scipy import stats
 
 from lapg import estimators, methods, theory
-from lapg.experiments.verify.families import TABLE, rescaled
-from lapg.experiments.verify.outside import centred
+from lapg.experiments.verify.families import TABLE, centred, rescaled
 from lapg.experiments.verify.play import many, play
 from lapg.experiments.verify.rows import Row, compare
 from lapg.experiments.verify.theorems import until

@@ -8,7 +8,7 @@ import numpy as np
 
 from lapg import estimators, methods, theory
 from lapg.experiments.verify.bounds import gradients_of, spectral_norms
-from lapg.experiments.verify.families import TABLE, gradients, quadratic_case, quadratics, rescaled
+from lapg.experiments.verify.families import TABLE, centred, gradients, quadratics
 from lapg.experiments.verify.play import compiled, many, play
 from lapg.experiments.verify.rows import Row, compare
 from lapg.experiments.verify.theorems import Noise, frequency, lazily
@@ -110,7 +110,9 @@ def walk(discount: float = 0.99, reach: int = 60) -> list[Row]:
     return pair("(32): σ_T", f"walk of one policy everywhere, γ={discount}, T=1", left, *forms)
 
 
-def union(seed: int, num_runs: int = 3000, num_learners: int = 8, num_rounds: int = 20, failure: float = 0.1) -> list[Row]:
+def union(
+    seed: int, num_runs: int = 3000, num_learners: int = 8, num_rounds: int = 20, failure: float = 0.1
+) -> list[Row]:
     """(15)'s union bound: σ²_m at the exact quantile 1 − δ/K or 1 − δ/(MK) of real noise draws; how often does anybody ever exceed it?"""
     problem = quadratic(num_learners=num_learners, dimension=2, noise=1.0)
     noise = Noise(1.0)
@@ -119,7 +121,9 @@ def union(seed: int, num_runs: int = 3000, num_learners: int = 8, num_rounds: in
     estimator, sample = estimators.noisy(problem.gradient), problem.sample
     params = jnp.zeros(2)
     exact = gradients(problem, params)
-    levels = jnp.stack([noise.bound(problem, num_rounds, num_learners * failure), noise.bound(problem, num_rounds, failure)])
+    levels = jnp.stack(
+        [noise.bound(problem, num_rounds, num_learners * failure), noise.bound(problem, num_rounds, failure)]
+    )
 
     def exceeded(key: Any) -> Any:
         def error(task: Any, exact: Any, key: Any) -> Any:
@@ -149,11 +153,7 @@ def union(seed: int, num_runs: int = 3000, num_learners: int = 8, num_rounds: in
 
 def trigger(num_rounds: int = 30) -> list[Row]:
     """(16) with '≥': at a stationary point everybody uploads for ever, against Lemma 4."""
-    problem = quadratic(num_learners=2, dimension=1, conditioning=1.0, noise=0.0)
-    problem = rescaled(problem, jnp.array([1.0, 1e-3]))
-    case = quadratic_case(problem)
-    tasks = problem.tasks
-    case = case._replace(problem=problem._replace(tasks=tasks.__class__(tasks.index, tasks.scale, tasks.extra | {"centre": jnp.zeros((2, 1))})))
+    case = centred(2, jnp.array([1.0, 1e-3]))
     xi = jnp.array([0.1])
     step = theory.admissible_step(xi, case.total)
     lazy = theory.laziness(
@@ -190,7 +190,9 @@ def sufficient_condition(num: int, seed: int) -> list[Row]:
     where = "M=2, D=1, H=(1/64, 49/64), 333 values of ξ"
     factor = factors(refuting, 1)
     rows = [
-        compare("(69), printed: certified ⇒ (27)'s factor < 1", where, factor, 1.0, kind="printed", premise=found["printed"]),
+        compare(
+            "(69), printed: certified ⇒ (27)'s factor < 1", where, factor, 1.0, kind="printed", premise=found["printed"]
+        ),
         compare(
             "(69), corrected: certifies nothing where the factor is ≥ 1",
             where,
@@ -208,7 +210,13 @@ def sufficient_condition(num: int, seed: int) -> list[Row]:
         left.append(factors(hardness, window))
         premise.append([theory.fewer_uploads_certified(hardness, xi / window, window)[0] for xi in weights])
     rows.append(
-        compare("Theorem 2: certified ⇒ (27)'s factor < 1", "random smoothness constants, M=2..19, D=1..3", left, 1.0, premise=premise)
+        compare(
+            "Theorem 2: certified ⇒ (27)'s factor < 1",
+            "random smoothness constants, M=2..19, D=1..3",
+            left,
+            1.0,
+            premise=premise,
+        )
     )
     return rows
 
@@ -242,7 +250,12 @@ def equalities(seed: int, num_rounds: int = 30) -> list[Row]:
     written = jnp.sum(jnp.where(silent, exact[held_at, learner[None]] - exact, 0), 1)
     where = "a noisy quadratic, LAPG"
     return [
-        *_equality("(42): ‖a+b+c‖² = 3‖a‖² + 3‖b‖² + 3‖c‖²", where, squared(error - skipped), 3 * (squared(error) + squared(skipped))),
+        *_equality(
+            "(42): ‖a+b+c‖² = 3‖a‖² + 3‖b‖² + 3‖c‖²",
+            where,
+            squared(error - skipped),
+            3 * (squared(error) + squared(skipped)),
+        ),
         *_equality("(59): ‖θ^{k−d} − θ^k‖² = d Σ ‖θ^{k+1−b} − θ^{k−b}‖²", where, far, near),
         *_identity("(52a): what the silent add, error", where, squared(taken - written), squared(taken - lagged)),
         *_identity("(12): all gradients at θ^k, error", where, squared(taken), squared(taken - lagged)),

@@ -74,23 +74,28 @@ def until(norms: Float[Array, " K"], accuracy: Any) -> Any:
 
 
 def examine(
-    family: Family, num_rounds: int, noise: Noise | None, key: Key[Array, ""]
+    family: Family,
+    num_rounds: int,
+    noise: Noise | None,
+    key: Key[Array, ""],
+    xi: Float[Array, " D"],
+    fraction: Float[Array, ""],
 ) -> tuple[dict[str, Sides], Facts | None]:
-    """Both sides of every statement for one random problem and one random setting."""
-    keys = jax.random.split(key, 5)
+    """Both sides of every statement for one random problem at ``fraction`` of the largest admissible step."""
+    keys = jax.random.split(key, 3)
     case = family(keys[0])
-    xi, fraction = random_weights(keys[1], WINDOW), random_fraction(keys[2])
     step = fraction * theory.admissible_step(xi, case.total)
-    start = case.problem.init(keys[3])
+    start = case.problem.init(keys[1])
     bound = None if noise is None else noise.bound(case.problem, num_rounds, FAILURE)
-    path = play(lazily(case, xi, step, noise=noise, bound=bound), case.problem, keys[4], num_rounds, start)
+    path = play(lazily(case, xi, step, noise=noise, bound=bound), case.problem, keys[2], num_rounds, start)
     sides, norms = _promises(case, xi, step, path, bound)
     if noise is not None:
         return sides, None
 
     accuracies = jax.lax.cummin(norms)[jnp.array([num_rounds // 10, num_rounds // 4, num_rounds // 2])]
     plain = [
-        play(eagerly(case, size), case.problem, keys[4], num_rounds, start).params[:-1] for size in (1 / case.total, step)
+        play(eagerly(case, size), case.problem, keys[2], num_rounds, start).params[:-1]
+        for size in (1 / case.total, step)
     ]
     rounds = jnp.stack([jax.vmap(until, (None, 0))(each, accuracies) for each in (norms, *map(_norms(case), plain))])
     uploads = jnp.concatenate([jnp.zeros(1, int), jnp.cumsum(jnp.sum(path.sent, -1))])[rounds[0]]
@@ -104,7 +109,9 @@ def examine(
     )
     factor = theory.communication_factor(hardness, xi, num_learners)
     everything = jnp.stack([uploads, *(num_learners * rounds[1:])]).astype(float)
-    return sides, Facts(rounds.astype(float), everything, 1 / (1 - 3 * jnp.sum(xi)), jnp.where(fraction == 1, factor, jnp.nan))
+    return sides, Facts(
+        rounds.astype(float), everything, 1 / (1 - 3 * jnp.sum(xi)), jnp.where(fraction == 1, factor, jnp.nan)
+    )
 
 
 def _norms(case: Case) -> Any:
@@ -171,7 +178,17 @@ def check(
     family: Family, where: str, num: int, seed: int, *, num_rounds: int, noise: Noise | None = None
 ) -> tuple[list[Row], Facts | None]:
     """All statements on ``num`` random problems of a family."""
-    sides, facts = many(lambda key: examine(family, num_rounds, noise, key), seed, num)
+
+    def one(key: Key[Array, ""]) -> Any:
+        make, weights, less = jax.random.split(key, 3)
+        return examine(family, num_rounds, noise, make, random_weights(weights, WINDOW), random_fraction(less))
+
+    sides, facts = many(one, seed, num)
+    return judge(where, sides, noise), facts
+
+
+def judge(where: str, sides: dict[str, Sides], noise: Noise | None = None) -> list[Row]:
+    """One row a statement; sides have leading axes for problems, then rounds, learners or accuracies."""
     rows = []
     for name, title in TITLES.items():
         if name not in sides:
@@ -190,7 +207,7 @@ def check(
                 note=f"measured in {rate:.3f} of the runs ± {error:.3f}; 4 standard errors are allowed",
             )
         )
-    return rows, facts
+    return rows
 
 
 def frequency(happened: Any) -> tuple[float, float]:
