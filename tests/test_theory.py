@@ -117,14 +117,14 @@ def test_lyapunov_is_its_definition():
 def test_requirements_are_met_and_no_more():
     """Oracle: (23) with the T, K, N found is at most ε; with one step, one round or one trajectory less, its third is exceeded."""
     losses, numbers = np.array([1.0, 0.2]), {"score_bound": math.sqrt(2), "discount": 0.8}
-    wanted = theory.requirements(0.5, 0.05, start=3.0, step_size=0.01, loss_bound=losses, **numbers)
+    wanted = theory.requirements(0.5, 0.05, start=math.pi, step_size=0.01, loss_bound=losses, **numbers)
 
     def thirds(steps, rounds, trajectories):
         deviation = theory.deviation_bound(math.sqrt(2), losses, 0.8)
         noise = theory.aggregate_noise(theory.concentration_bound(deviation, trajectories, wanted.num_rounds, 0.05))
         parts = [
             theory.rate_bound(0.0, 0.01, rounds, truncation=theory.truncation_bound(math.sqrt(2), losses, 0.8, steps)),
-            theory.rate_bound(3.0, 0.01, rounds),
+            theory.rate_bound(math.pi, 0.01, rounds),
             theory.rate_bound(0.0, 0.01, rounds, noise=noise),
         ]
         return np.array([float(part) for part in parts])

@@ -55,10 +55,8 @@ def estimate_constants(
         batch: Trajectories = sample(address(root, SAMPLE, NOBODY, 0), task, theta, num_trajectories)
         scores = jax.vmap(jax.vmap(jax.grad(policy.log_prob), (None, 0, 0)), (None, 0, 0))
         norms = jnp.linalg.norm(scores(theta, batch.observations, batch.actions), axis=-1)
-        # all steps of all episodes in a row, a part of them evenly spaced
-        pairs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (batch.observations, batch.actions))
-        step = max(1, norms.size // max(1, num_hessians))
-        pairs = jax.tree.map(lambda x: x[::step][:num_hessians], pairs)
+        chosen = jax.random.randint(root, (num_hessians,), 0, norms.size)
+        pairs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[chosen], (batch.observations, batch.actions))
         found = jax.vmap(curvature)(*pairs) if num_hessians else jnp.full((1,), jnp.nan)
         return jnp.max(norms), jnp.max(found), jnp.max(jnp.abs(batch.losses))
 

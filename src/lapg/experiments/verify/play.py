@@ -42,7 +42,10 @@ class Path(eqx.Module):
 
 
 def play(method: Method, problem: Problem, key: Key[Array, ""], num_rounds: int, params: Float[Array, " d"]) -> Path:
-    """Plays a method with lagged memories from θ⁰ = ``params``. Scores are dropped, and with them samples that nobody needs."""
+    """Plays a method from θ⁰ = ``params``. Scores are dropped, and with them samples that nobody needs.
+
+    ``measured`` and ``held`` are those of lagged memories; others leave nothing there that could be used.
+    """
 
     def step(state: Any, _: None) -> Any:
         after, log = play_round(method, problem, key, state)
@@ -51,7 +54,7 @@ def play(method: Method, problem: Problem, key: Key[Array, ""], num_rounds: int,
             after.controller.params,
             log.sent,
             memory.value,
-            memory.uploaded,
+            getattr(memory, "uploaded", memory.value),
             log.learner.trigger_left,
             log.learner.trigger_right,
         )

@@ -16,6 +16,8 @@ from lapg.types import Method, Problem
 
 ROUNDING = 1e-12
 """Relative error of a loss or gradient: sums of a few thousand float64 operations. Differences of losses inherit it, absolutely."""
+FLOOR = 1e-20
+"""Of a squared gradient norm, relative to the start: safely above where the running sum at the controller ends."""
 WINDOW = 6
 FAILURE = 0.05
 
@@ -63,8 +65,11 @@ def lazily(case: Case, xi: Any, step_size: Any, *, noise: Noise | None = None, b
 
 
 def eagerly(case: Case, step_size: Any) -> Method:
-    """PG on exact gradients, as LAPG that takes no movement into account: at ξ = 0 its parameters are PG's."""
-    return lazily(case, jnp.zeros(1), step_size)
+    """PG on exact gradients."""
+    assert case.problem.gradient is not None
+    return methods.pg(
+        methods.Setting(estimators.exact(case.problem.gradient), 1, case.problem.num_learners), step_size=step_size
+    )
 
 
 def until(norms: Float[Array, " K"], accuracy: Any) -> Any:
@@ -92,7 +97,8 @@ def examine(
     if noise is not None:
         return sides, None
 
-    accuracies = jax.lax.cummin(norms)[jnp.array([num_rounds // 10, num_rounds // 4, num_rounds // 2])]
+    reached = jax.lax.cummin(norms)[jnp.array([num_rounds // 10, num_rounds // 4, num_rounds // 2])]
+    accuracies = jnp.maximum(reached, FLOOR * norms[0])
     plain = [
         play(eagerly(case, size), case.problem, keys[2], num_rounds, start).params[:-1]
         for size in (1 / case.total, step)
@@ -105,7 +111,7 @@ def examine(
     sides["theorem 2"] = Sides(
         uploads,
         theory.communication_bound(hardness, xi, case.total, opening, accuracies, num_learners),
-        premise=fraction == 1,
+        premise=(fraction == 1) & (jnp.asarray(case.truncation) == 0),
     )
     factor = theory.communication_factor(hardness, xi, num_learners)
     everything = jnp.stack([uploads, *(num_learners * rounds[1:])]).astype(float)
@@ -137,8 +143,11 @@ def _promises(case: Case, xi: Any, step: Any, path: Path, bound: Any) -> tuple[d
     counts = jnp.arange(1, num_rounds + 1)
     hardness = theory.hardness(case.smoothness, case.total)
     lazy = theory.laziness(hardness, theory.hardness_thresholds(xi, step, case.total, num_learners))
-    age = jax.lax.associative_scan(jnp.maximum, jnp.where(path.sent, counts[:, None], 0), axis=0)
-    gaps = jnp.where(path.sent[1:], counts[1:, None] - age[:-1], num_rounds)  # rounds since the upload before this one
+    # uploads of what rounding has left of an innovation are no evidence
+    resolved = ROUNDING**2 * jnp.max(jnp.sum(path.measured**2, -1), 0)
+    sent = path.sent & ((path.left > resolved[None]) | (counts == 1)[:, None])
+    age = jax.lax.associative_scan(jnp.maximum, jnp.where(sent, counts[:, None], 0), axis=0)
+    gaps = jnp.where(sent[1:], counts[1:, None] - age[:-1], num_rounds)  # rounds since the upload before this one
     sides = {
         "lemma 1": Sides(
             jnp.diff(values), theory.descent_bound(norms, skipped, error, truncation, step), rounding=rounding
@@ -155,9 +164,7 @@ def _promises(case: Case, xi: Any, step: Any, path: Path, bound: Any) -> tuple[d
             premise=quiet,
         ),
         "lemma 4 gaps": Sides(lazy + 1, jnp.min(gaps, 0), premise=(lazy > 0) & quiet),
-        "lemma 4 counts": Sides(
-            jnp.sum(path.sent, 0), theory.max_uploads(lazy, num_rounds), premise=(lazy > 0) & quiet
-        ),
+        "lemma 4 counts": Sides(jnp.sum(sent, 0), theory.max_uploads(lazy, num_rounds), premise=(lazy > 0) & quiet),
     }
     if bound is not None:
         sides["noise"] = Sides(jnp.any(jnp.sum(errors**2, -1) > bound[None]), True)
