@@ -15,13 +15,13 @@ from lapg import theory
 from lapg.cli import main
 from lapg.experiments import verify as verification
 from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, ProblemConfig
-from lapg.experiments.predict import predict
+from lapg.experiments.predict import known_constants, predict
 from lapg.experiments.verify import outside, slips
 from lapg.experiments.verify.families import quadratics, tables
 from lapg.experiments.verify.rows import compare
 from lapg.experiments.verify.theorems import examine, judge
 from lapg.policies import product, softmax_table
-from lapg.problems import garnet, quadratic
+from lapg.problems import cooperative_navigation, garnet, linear_quadratic, quadratic
 from lapg.problems.quadratic import minimiser, total_smoothness
 from lapg.types import ScoreBounds
 
@@ -269,7 +269,7 @@ def found(rows):
 @pytest.mark.parametrize(("kind", "status"), [("statement", 2), ("printed", None)])
 def test_verify_reports_what_it_finds(monkeypatch, capsys, kind, status):
     """Oracle: a violated row fails a statement (exit status 2) and is what a printed slip must be; both forms of output name it."""
-    row = compare("some lemma", "somewhere", 5.0, 4.0, kind=kind)
+    row = compare("Lemma", "somewhere", 5.0, 4.0, kind=kind)
     monkeypatch.setattr("lapg.cli.theory.run_checks", lambda problems, seed, progress: found([row]))
     for arguments in (["verify"], ["verify", "--json"]):
         if status is None:
@@ -279,7 +279,8 @@ def test_verify_reports_what_it_finds(monkeypatch, capsys, kind, status):
                 main(arguments)
             assert stop.value.code == status
         text = capsys.readouterr().out
-        assert "some lemma" in text
+        assert "Lemma" in text
+        assert "violated" in text
     data = json.loads(text)
     assert data["rows"][0]["status"] == "violated"
     assert data["exponents"]["line"]["slope"] == -1.0
@@ -342,14 +343,12 @@ def test_prediction_measures_the_noise():
 
 def test_predictions_label_what_they_rest_on(tmp_path, capsys):
     """Oracle: networks and normal policies have no bounds; the command prints what the function returns."""
-    network = ProblemConfig("cooperative_navigation", num_agents=2, hidden=(3,), num_steps=3)
-    for problem, words in (
-        (network, "networks have no G and F"),
-        (ProblemConfig("linear_quadratic", num_learners=2, num_steps=3), "normal policies have infinite G and F"),
-    ):
-        line = values(Config(problem, batch_size=4))["G, F"]
-        assert line.certainty == "estimate"
-        assert words in line.meaning
+    network = cooperative_navigation(num_agents=2, hidden=(3,), num_steps=2)
+    normal = linear_quadratic(num_learners=2, num_steps=2)
+    for problem, words in ((network, "networks have no G and F"), (normal, "normal policies have infinite G and F")):
+        found = known_constants(problem, problem.init(jax.random.key(0)), 0)
+        assert found.certainty == "estimate"
+        assert words in "; ".join(found.remarks)
     path = tmp_path / "experiment.toml"
     path.write_text('[problem]\nname = "garnet"\n[method]\nname = "pg"\nstep_size = 0.1\n')
     main(["predict", str(path), "--json", "--batches", "2"])

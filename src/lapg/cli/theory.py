@@ -67,7 +67,7 @@ def _write(found: Verification, path: Path | None) -> None:
 
 def _print(found: Verification) -> None:
     for kind, title in GROUPS.items():
-        table = Table("statement", "where", "checks", "vacuous", "left", "right", "margin", "", title=title)
+        table = Table("statement", "checks", "left", "right", "margin", "", title=title)
         notes = []
         for row in found.rows:
             if row.kind != kind:
@@ -76,9 +76,10 @@ def _print(found: Verification) -> None:
             if row.note:
                 notes.append(row.note)
                 mark = f" [{len(notes)}]"
-            numbers = (f"{value:.4g}" for value in (row.left, row.right, row.margin))
+            numbers = (f"{value:.3g}" for value in (row.left, row.right, row.margin))
+            checks = f"{row.checks:,}" + (f"\n+ {row.vacuous:,} vacuous" if row.vacuous else "")
             status = row.status if row.as_expected else f"{row.status} (!)"
-            table.add_row(row.statement + mark, row.where, f"{row.checks:,}", f"{row.vacuous:,}", *numbers, status)
+            table.add_row(f"{row.statement}{mark}\n  {row.where}", checks, *numbers, status)
         console.print(table)
         for number, note in enumerate(notes, 1):
             console.print(f"[{number}] {note}", markup=False, highlight=False, soft_wrap=True)

@@ -58,7 +58,7 @@ class Requirements(NamedTuple):
 
     num_steps: int
     num_rounds: int
-    num_trajectories: float
+    num_trajectories: int
 
 
 def requirements(
@@ -73,7 +73,7 @@ def requirements(
 ) -> Requirements:
     """The T, K and N that make (23) at most ε, a third for each of its terms (22): K ≥ 6V¹/(αε), 3σ_T² ≤ ε/3, N ≥ 126 M ΣV_m² log(2MK/δ)/ε.
 
-    V_m is that of the infinite horizon, so that N does not hang on T. N is a float, as it may be beyond any integer in practice.
+    V_m is that of the infinite horizon, so that N does not hang on T.
     """
     losses = np.atleast_1d(np.asarray(loss_bound, float))
     num_rounds = math.ceil(6 * start / (step_size * accuracy))
@@ -82,6 +82,5 @@ def requirements(
         num_steps += 1
     deviation = deviation_bound(score_bound, losses, discount)
     union = np.log(2 * losses.size * num_rounds / failure_probability)
-    return Requirements(
-        num_steps, num_rounds, float(np.ceil(126 * losses.size * np.sum(deviation**2) * union / accuracy))
-    )
+    num_trajectories = math.ceil(126 * losses.size * float(np.sum(deviation**2)) * union / accuracy)
+    return Requirements(num_steps, num_rounds, num_trajectories)
