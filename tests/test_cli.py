@@ -128,7 +128,16 @@ def test_no_oldest_age(tmp_path):
     sizes = ("--rounds", "205", "--seeds", "1", "--chunk-rounds", "205", "--problem.num-learners", "2")
     late = []
     for words in ((), ("--method.max-age", "none")):
-        parts = ("--problem.name", "quadratic", "--estimator.name", "noisy", "--method.name", "awapg", "--method.threshold", "1e9")
+        parts = (
+            "--problem.name",
+            "quadratic",
+            "--estimator.name",
+            "noisy",
+            "--method.name",
+            "awapg",
+            "--method.threshold",
+            "1e9",
+        )
         cli.main(["train", *words, *parts, *sizes, "--out", str(tmp_path / str(len(words)))])
         late.append(int(load(tmp_path / str(len(words))).record["sent"][:, 1:].sum()))
     assert late == [2, 0]

@@ -4,18 +4,15 @@ import dataclasses
 import json
 import math
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
 from scipy import stats
 
-from lapg import ledger, theory
+from lapg import ledger
 from lapg.experiments import figures, plots, report, tune
 from lapg.experiments.compare import Comparison, Cost, Interval, Row, compare, late_improvement
 from lapg.experiments.curves import Curve, to_curve, trailing_mean
-from lapg.problems import garnet, quadratic
 
 ROUNDS = 200
 
@@ -456,40 +453,3 @@ def test_ledger_does_not_overflow():
     payload, sent = np.full((100, 3), 2**30, np.int32), np.ones((100, 3), bool)
     assert ledger.uplink_bits(payload, sent, header=False)[-1] == 300 * 2**30
     assert ledger.downlink_bits(payload, sent, header=False)[-1] == 300 * 2**30
-
-
-# ---------------------------------------------------------------- constants
-
-
-def test_bounds_by_hand():
-    """Oracle: by hand. V = 2 · 2 · ℓ̄ · 0.5/0.25 = 8 ℓ̄; σ² = 2 ln(2 · 10/0.05) V²/4 = ln(400) V²/2."""
-    deviation = theory.deviation_bound(2.0, jnp.array([1.0, 0.5]), 0.5)
-    np.testing.assert_allclose(deviation, [8.0, 4.0], 1e-14)
-    bound = theory.concentration_bound(deviation, num_trajectories=4, num_rounds=10, failure_probability=0.05)
-    np.testing.assert_allclose(bound, [32 * math.log(400), 8 * math.log(400)], 1e-14)
-
-
-def test_estimated_constants():
-    """Oracle: a table of 3 states and 2 actions.
-
-    All its pairs are visited in 1,000 episodes: ‖e_a − π(·|s)‖ and c_m ℓ_m(s,a) at their largest.
-    What other episodes show is never more.
-    """
-    scales = (1.0, 0.25)
-    problem = garnet(num_learners=2, num_states=3, num_actions=2, branching=3, scales=scales, num_steps=4)
-    score_bound, loss_bound = theory.estimate_constants(problem, seed=5)
-    params = problem.init(jax.random.key(5))
-    table = np.asarray(params).reshape(3, 2)
-    probs = np.exp(table) / np.exp(table).sum(1, keepdims=True)
-    scores = np.eye(2)[None] - probs[:, None]
-    np.testing.assert_allclose(score_bound, np.linalg.norm(scores, axis=-1).max(), 1e-10)
-    losses = np.asarray(problem.tasks.extra["losses"]) * np.array(scales)[:, None, None]
-    np.testing.assert_allclose(loss_bound, losses.max((1, 2)), 1e-12)
-    sample = jax.jit(jax.vmap(lambda task: problem.sample(jax.random.key(99), task, params, 50).losses))
-    assert (np.abs(sample(problem.tasks)).max((1, 2)) <= loss_bound + 1e-12).all()
-
-
-def test_constants_need_a_policy():
-    """Oracle: a quadratic has none."""
-    with pytest.raises(ValueError, match="needs a problem with a policy"):
-        theory.estimate_constants(quadratic(num_learners=2, dimension=3))

@@ -5,7 +5,7 @@ A controller and M learners train a policy together; each learner uploads its in
 
 from importlib.metadata import version
 
-from lapg import estimators, ledger, methods, policies, problems, types
+from lapg import estimators, ledger, methods, policies, problems, theory, types
 from lapg.experiments.config import ClusterConfig, Config, EstimatorConfig, MethodConfig, ProblemConfig
 from lapg.experiments.evaluate import evaluate, render
 from lapg.experiments.run import Interrupted, Run, load, resume, train
@@ -36,6 +36,7 @@ __all__ = [
     "render",
     "resume",
     "sequential",
+    "theory",
     "train",
     "triggers",
     "types",

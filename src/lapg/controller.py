@@ -18,9 +18,9 @@ from lapg.types import (
     Scalar,
     Trigger,
     Upload,
+    known,
     squared_norm,
 )
-from lapg.uplink.triggers import known
 
 
 def inverse_time(step_size: Scalar, decay: Scalar) -> optax.Schedule:

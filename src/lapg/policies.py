@@ -13,10 +13,15 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Key, PyTree
 
 from lapg.networks import Network, mlp
-from lapg.types import Policy
+from lapg.types import Policy, ScoreBounds
 
 
-def categorical(logits: Callable[..., Float[Array, " A"]], init: Callable[..., Any], num_params: int) -> Policy:
+def categorical(
+    logits: Callable[..., Float[Array, " A"]],
+    init: Callable[..., Any],
+    num_params: int,
+    score_bounds: ScoreBounds | None = None,
+) -> Policy:
     """A softmax over the logits that ``logits: θ, observation → [A]`` returns. Samples by inverting the CDF: one uniform an action."""
 
     def log_probs(params: Float[Array, " d"], observation: PyTree) -> Float[Array, " A"]:
@@ -37,6 +42,7 @@ def categorical(logits: Callable[..., Float[Array, " A"]], init: Callable[..., A
         log_prob=lambda params, observation, action: pick(log_probs(params, observation), action),
         mode=lambda params, observation: jnp.argmax(logits(params, observation)).astype(jnp.int32),
         num_params=num_params,
+        score_bounds=score_bounds,
     )
 
 
@@ -47,6 +53,7 @@ def softmax_table(num_states: int, num_actions: int) -> Policy:
         lambda params, state: params.reshape(num_states, num_actions)[state],
         lambda key: jax.random.normal(key, (size,)),
         size,
+        ScoreBounds(math.sqrt(2), 0.5),
     )
 
 
@@ -113,6 +120,7 @@ def gaussian(
         mode=centre,
         num_params=mean.num_params + extra,
         actuate=actuate,
+        score_bounds=ScoreBounds(math.inf, math.inf),  # scores grow with the distance of an action from the mean
     )
 
 
@@ -158,6 +166,14 @@ def gaussian_linear(
     return gaussian(Network(lambda key: jnp.zeros(size), apply, size), num_actions, **options)
 
 
+def product_bounds(bounds: Sequence[ScoreBounds | None]) -> ScoreBounds | None:
+    """G and F of a product of policies with parameters of their own: G² = Σ_j G_j², F = max_j F_j; None where one is unknown."""
+    known = [each for each in bounds if each is not None]
+    if len(known) < len(bounds):
+        return None
+    return ScoreBounds(math.hypot(*(each.score for each in known)), max(each.hessian for each in known))
+
+
 def replicated(policy: Policy, num_agents: int, *, local: bool = False) -> Policy:
     """The product π(a|s) = Π_m π_m(a_m|o_m; θ_m) of M equal agents. Actions are stacked; θ = (θ_1..θ_M).
 
@@ -185,6 +201,7 @@ def replicated(policy: Policy, num_agents: int, *, local: bool = False) -> Polic
         mode=lambda params, observation: jax.vmap(policy.mode, (0, seen))(split(params), observation),
         num_params=num_agents * policy.num_params,
         actuate=jax.vmap(policy.actuate),
+        score_bounds=product_bounds([policy.score_bounds] * num_agents),
     )
 
 
@@ -217,4 +234,5 @@ def product(policies: Sequence[Policy]) -> Policy:
         ),
         num_params=int(ends[-1]),
         actuate=lambda actions: tuple(p.actuate(action) for p, action in zip(policies, actions, strict=True)),
+        score_bounds=product_bounds([policy.score_bounds for policy in policies]),
     )

@@ -11,9 +11,16 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 Scalar = int | float | Float[Array, ""]
+
+
+def known(value: Any) -> bool:
+    """Whether a value is concrete, so that a constructor can check it; tracers are not."""
+    return not isinstance(value, Tracer)
+
 
 # Purposes of random numbers: the first entry of every address.
 SAMPLE, REPLY, SIGNAL, INIT, SCORE, PRESENCE, RELAY = range(7)
@@ -232,12 +239,20 @@ class ControllerState(eqx.Module):
 GradientAt = Callable[[Float[Array, " d"]], Estimate]
 
 
+class ScoreBounds(NamedTuple):
+    """G = sup ‖∇log π(a|s)‖ and F = sup ‖∇²log π(a|s)‖ (operator norm), over all actions, states and θ: Assumption 2 of the paper."""
+
+    score: float
+    hessian: float
+
+
 class Policy(NamedTuple):
     """A distribution over actions given an observation.
 
     ``init: key → θ`` · ``noise: key → noise`` of one action, drawn for a whole episode at once · ``sample: noise, θ, observation →
     action, log-probability`` · ``log_prob: θ, observation, action → scalar`` · ``mode: θ, observation → action`` (greedy) · ``num_params``: d ·
-    ``actuate: action → what the environment is given``, where that differs from what is recorded (bounds).
+    ``actuate: action → what the environment is given``, where that differs from what is recorded (bounds) ·
+    ``score_bounds``: G and F where they are known, infinite ones included.
     """
 
     init: Callable[..., Any]
@@ -247,6 +262,7 @@ class Policy(NamedTuple):
     mode: Callable[..., Any]
     num_params: int
     actuate: Callable[..., Any] = lambda action: action
+    score_bounds: ScoreBounds | None = None
 
 
 class Step(NamedTuple):
@@ -279,7 +295,8 @@ class Problem(NamedTuple):
 
     ``sample: key, task, θ, N → batch`` (opaque to learners) · ``score: task, batch → dict of scalars`` for the record ·
     ``init: key → θ`` · ``tasks``: a Task with leading axis M · ``num_learners``: M · ``shared``: whether all learners see the same samples.
-    Optional: ``gradient: task, θ → ∇L_m(θ)`` and ``value: task, θ → L_m(θ)`` where the model is known; ``environment`` and ``policy``
+    Optional: ``gradient: task, θ → ∇L_m(θ)`` and ``value: task, θ → L_m(θ)`` where the model is known; ``loss_bound: task → ℓ̄_m``,
+    a bound on |c_m ℓ_m|, and ``smoothness: task → L_m``, the least Lipschitz constant of ∇L_m, where known; ``environment`` and ``policy``
     where there are any; ``observation``: what one looks like, where there is no environment to ask; ``num_steps``: T; ``discount``: γ.
     An environment outside JAX has ``collect: act, seeds, N → Recorded`` instead of ``sample``: it plays N episodes for each of the M learners,
     asking ``act: observations (leading axes M, N), t → actions to record, actions to execute`` at every step; ``seeds`` are M whole numbers, and equal
@@ -295,6 +312,8 @@ class Problem(NamedTuple):
     collect: Callable[..., Recorded] | None = None
     gradient: Callable[..., Any] | None = None
     value: Callable[..., Any] | None = None
+    loss_bound: Callable[..., Any] | None = None
+    smoothness: Callable[..., Any] | None = None
     environment: Environment | None = None
     policy: Policy | None = None
     observation: PyTree = None

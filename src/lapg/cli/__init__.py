@@ -11,6 +11,7 @@ from lapg.cli.figures import reproduce, tune
 from lapg.cli.flower_demo import flower_demo
 from lapg.cli.parts import check_env, list_parts
 from lapg.cli.results import evaluate, guide, render, report
+from lapg.cli.theory import predict, verify
 from lapg.cli.train import config_file, train_command
 from lapg.experiments.config import Config
 from lapg.experiments.run import Interrupted
@@ -32,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "guide": guide,
             "render": render,
             "tune": tune,
+            "verify": verify,
+            "predict": predict,
             "check-env": check_env,
             "flower-demo": flower_demo,
             "list": list_parts,

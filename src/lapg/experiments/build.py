@@ -54,7 +54,7 @@ def build(config: Config) -> Built:
       ValueError: anything in the configuration does not fit; the message says what and how to mend it.
     """
     problem = build_problem(config.problem)
-    estimator = _estimator(config.estimator, problem, config.batch_size)
+    estimator = build_estimator(config.estimator, problem, config.batch_size)
     method = config.method
     setting = Setting(
         estimator,
@@ -98,9 +98,9 @@ def parts(config: Config) -> tuple[Recipe, Problem]:
 
 def printed_noise_bound(problem: Problem, config: Config, failure_probability: float = 0.05) -> tuple[float, ...]:
     """σ²_m of (15) with the printed V_m of (31); G and ℓ̄_m are estimates, the maxima over 1,000 initial trajectories."""
-    score_bound, loss_bound = theory.estimate_constants(problem)
-    deviation = theory.deviation_bound(score_bound, loss_bound, problem.discount)
-    bound = theory.concentration_bound(deviation, config.batch_size, config.rounds, failure_probability)
+    found = theory.estimate_constants(problem)
+    deviation = theory.deviation_bound(found.scores.score, found.losses, problem.discount, form="printed")
+    bound = theory.concentration_bound(deviation, config.batch_size, config.rounds, failure_probability, form="printed")
     return tuple(bound.tolist())
 
 
@@ -151,7 +151,12 @@ def _step_limit(config: MethodConfig, problem: Problem) -> StepLimit | None:
     return StepLimit(config.kl_limit, estimators.fisher_norm(problem.policy))
 
 
-def _estimator(config: EstimatorConfig, problem: Problem, batch_size: int) -> Any:
+def build_estimator(config: EstimatorConfig, problem: Problem, batch_size: int) -> Any:
+    """The estimator of a configuration, given what it needs of the problem.
+
+    Raises:
+      ValueError: there is no such estimator, the problem lacks what it needs, or an option does not fit.
+    """
     factory = resolve("estimator", config.name, ESTIMATORS)
     offered = {
         "policy": problem.policy,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, UInt
 
 from lapg.problems.protocol import at_least, make_tasks
 from lapg.types import Problem, Task
@@ -19,7 +19,7 @@ def quadratic(
     noise: float = 1.0,
     start: float = 3.0,
     shared_noise: bool = False,
-    problem_seed: int = 0,
+    problem_seed: int | UInt[Array, ""] = 0,
 ) -> Problem:
     """L_m(θ) = ½ c_m (θ − b_m)ᵀ A_m (θ − b_m), A_m diagonal with entries log-uniform in [1/conditioning, 1], b_m standard normal.
 
@@ -60,4 +60,16 @@ def quadratic(
         shared=shared_noise,
         gradient=gradient,
         value=value,
+        smoothness=lambda task: task.scale * jnp.max(task.extra["curvature"]),
     )
+
+
+def total_smoothness(tasks: Task) -> Float[Array, ""]:
+    """The largest curvature of Σ_m L_m, which is at most Σ_m L_m's constants."""
+    return jnp.max(jnp.sum(tasks.scale[:, None] * tasks.extra["curvature"], 0))
+
+
+def minimiser(tasks: Task) -> Float[Array, " d"]:
+    """θ* of Σ_m L_m: the mean of the centres, weighted with their curvatures, entry by entry."""
+    weights = tasks.scale[:, None] * tasks.extra["curvature"]
+    return jnp.sum(weights * tasks.extra["centre"], 0) / jnp.sum(weights, 0)

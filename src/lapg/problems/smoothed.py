@@ -55,6 +55,7 @@ def smoothed(problem: Problem, scale: float) -> Problem:
         sample=rollouts(wrapped, perturbed, problem.num_steps),
         gradient=None,
         value=None,
+        smoothness=None,
     )
 
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, UInt
 
 from lapg.policies import softmax_table
 from lapg.problems.protocol import at_least, from_environment, make_tasks, unit_interval
-from lapg.types import Environment, Problem, Step, Task
+from lapg.types import Environment, Problem, Step, Task, known
 
 
 def tabular(
@@ -42,7 +42,7 @@ def tabular(
             f"{losses.shape} and {initial.shape}."
         )
     for name, rows in (("transitions", transitions), ("initial", initial)):
-        if not (bool(jnp.all(rows >= 0)) and bool(jnp.allclose(rows.sum(-1), 1, atol=1e-5))):
+        if known(rows) and not (bool(jnp.all(rows >= 0)) and bool(jnp.allclose(rows.sum(-1), 1, atol=1e-5))):
             raise ValueError(f"tabular({name}=...) rows must be non-negative and sum to 1; divide each row by its sum.")
     steps = num_steps if num_steps is not None else horizon
     at_least("tabular", num_steps=steps)
@@ -80,6 +80,7 @@ def tabular(
         shared=shared_trajectories,
         value=value,
         gradient=lambda task, params: jax.grad(value, 1)(task, params),
+        loss_bound=lambda task: task.scale * jnp.max(jnp.abs(task.extra["losses"])),
     )
 
 
@@ -92,7 +93,7 @@ def garnet(
     scales: Sequence[float] | None = None,
     num_steps: int | None = 20,
     discount: float = 0.9,
-    problem_seed: int = 0,
+    problem_seed: int | UInt[Array, ""] = 0,
 ) -> Problem:
     """A random MDP (Garnet): every (s, a) leads to ``branching`` states; losses are uniform in [0, 1], per learner; ρ_m is Dirichlet.
 

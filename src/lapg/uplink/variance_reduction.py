@@ -7,9 +7,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from lapg.types import Broadcast, Estimate, GradientAt, Memory, Scalar
+from lapg.types import Broadcast, Estimate, GradientAt, Memory, Scalar, known
 from lapg.uplink.memories import fresh
-from lapg.uplink.triggers import known
 
 
 class Anchored(eqx.Module):

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from lapg.types import Compressor, Scalar
+from lapg.types import Compressor, Scalar, known
 from lapg.uplink.compressors.codes import Reader, pack, positions_length, whole_bytes, write_positions
 from lapg.uplink.compressors.rounded import quantise
-from lapg.uplink.triggers import known
 
 
 def top_k(fraction: Scalar, *, bits: int | None = None) -> Compressor:

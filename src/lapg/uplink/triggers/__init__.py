@@ -2,7 +2,6 @@
 
 from lapg.uplink.triggers import measures
 from lapg.uplink.triggers.age_weighted import Scale, Window, age_weighted
-from lapg.uplink.triggers.common import known
 from lapg.uplink.triggers.lazy import changed, lazy
 from lapg.uplink.triggers.schedules import always, never, periodic, random
 
@@ -12,7 +11,6 @@ __all__ = [
     "age_weighted",
     "always",
     "changed",
-    "known",
     "lazy",
     "measures",
     "never",

@@ -6,8 +6,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from lapg.types import Arrival, Candidate, Decision, GradientAt, Scalar, Trigger, squared_norm
-from lapg.uplink.triggers.common import check_max_age, known, overdue
+from lapg.types import Arrival, Candidate, Decision, GradientAt, Scalar, Trigger, known, squared_norm
+from lapg.uplink.triggers.common import check_max_age, overdue
 
 Scale = Literal["report", "step"]
 

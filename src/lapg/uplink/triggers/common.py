@@ -1,15 +1,7 @@
 """What triggers share."""
 
-from typing import Any
-
 import jax.numpy as jnp
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Int
-
-
-def known(value: Any) -> bool:
-    """Whether a hyperparameter is a concrete number, so that a constructor can check it; tracers are not."""
-    return not isinstance(value, Tracer)
 
 
 def check_max_age(owner: str, max_age: int | None) -> None:

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from lapg.types import Candidate, Decision, GradientAt, Scalar, Trigger, squared_norm
-from lapg.uplink.triggers.common import check_max_age, known, overdue
+from lapg.types import Candidate, Decision, GradientAt, Scalar, Trigger, known, squared_norm
+from lapg.uplink.triggers.common import check_max_age, overdue
 from lapg.uplink.triggers.measures import Measure, innovation
 
 

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from lapg.types import Candidate, GradientAt, Scalar, squared_norm
-from lapg.uplink.triggers.common import known
+from lapg.types import Candidate, GradientAt, Scalar, known, squared_norm
 
 
 class Sides(NamedTuple):

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Key
 
-from lapg.types import Candidate, Decision, GradientAt, Scalar, Trigger, squared_norm
-from lapg.uplink.triggers.common import known
+from lapg.types import Candidate, Decision, GradientAt, Scalar, Trigger, known, squared_norm
 
 
 def _rule(rule: Callable[[Key[Array, ""], Candidate], tuple[Bool[Array, ""], Any, Any]]) -> Trigger:

@@ -1,0 +1,288 @@
+"""What the theory and a few measured batches say about a configuration before, or after, it is run."""
+
+import inspect
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lapg import theory
+from lapg.experiments.build import build, build_estimator, resolve
+from lapg.experiments.config import Config
+from lapg.experiments.run import Run
+from lapg.methods import METHODS
+from lapg.runtimes.protocol import sample_batch
+from lapg.types import INIT, NOBODY, Problem, ScoreBounds, address
+
+FAILURE = 0.05
+"""δ of the high-probability statements."""
+Certainty = Literal["exact", "bound", "estimate", "measured", "setting"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of a prediction.
+
+    Attributes:
+      topic: what it belongs to.
+      certainty: ``exact``; ``bound``: proved; ``estimate``: from what was met on trajectories, no bound; ``measured``; ``setting``: the configuration's.
+      value: a number, one per learner, or words.
+      meaning: what follows from it.
+    """
+
+    topic: str
+    name: str
+    value: Any
+    certainty: Certainty
+    meaning: str = ""
+
+
+class Constants(NamedTuple):
+    """G, F, ℓ̄_m and L_m, each with its certainty; None where there is no such thing."""
+
+    scores: ScoreBounds | None
+    losses: np.ndarray | None
+    smoothness: np.ndarray | None
+    certainty: Certainty
+    remarks: tuple[str, ...] = ()
+
+
+def predict(config: Config, run: Run | None = None, *, seed: int = 0, num_batches: int = 16) -> list[Finding]:
+    """Constants, admissible step, uploads, momentum, noise, and the method that the noise suggests.
+
+    Args:
+      run: a run of this configuration; noise is then measured at its final parameters, and its uploads are shown beside the bounds.
+      num_batches: batches per learner that the noise is measured on.
+    Raises:
+      ValueError: the configuration does not fit, or the problem is outside JAX.
+    """
+    built = build(config)
+    problem = built.problem
+    if problem.sample is None:
+        raise ValueError(
+            f"predict needs a problem inside JAX, which {config.problem.name!r} is not; its samples are played on the host."
+        )
+    params = problem.init(address(jax.random.key(seed), INIT, NOBODY, 0)) if run is None else jnp.asarray(run.params())
+    settings = _settings(config)
+    constants = known_constants(problem, params, seed)
+    if config.estimator.time_average:
+        share = 1 / problem.num_steps
+        constants = constants._replace(
+            losses=None if constants.losses is None else constants.losses * share,
+            smoothness=None if constants.smoothness is None else constants.smoothness * share,
+        )
+    noise, signal = measure(config, problem, params, seed, num_batches)
+    findings = [*_constants(constants), *_step(settings, constants), *_uploads(config, settings, constants, run)]
+    findings += [*_momentum(settings), *_noise(config, problem, settings, constants, noise, signal)]
+    return [*findings, _suggestion(noise, signal)]
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """The method's arguments: given ones, and its own defaults."""
+    factory = resolve("method", config.method.name, METHODS)
+    defaults = {name: item.default for name, item in inspect.signature(factory).parameters.items()}
+    given = {name: getattr(config.method, name) for name in defaults if getattr(config.method, name, None) is not None}
+    return defaults | given | config.method.options
+
+
+def known_constants(problem: Problem, params: Any, seed: int) -> Constants:
+    """The best that is known of a problem: its own constants, bounds from its policy's, or estimates at ``params``."""
+    if problem.smoothness is not None:
+        return Constants(None, None, np.asarray(jax.vmap(problem.smoothness)(problem.tasks)), "exact")
+    policy = problem.policy
+    if policy is None:
+        return Constants(None, None, None, "estimate", ("nothing is known of this problem's constants",))
+    remarks, certainty = [], "bound"
+    scores = policy.score_bounds
+    losses = None if problem.loss_bound is None else np.asarray(jax.vmap(problem.loss_bound)(problem.tasks))
+    if scores is None or not math.isfinite(scores.score) or losses is None:
+        found = theory.estimate_constants(problem, seed, 100, params=params, num_hessians=64)
+        certainty = "estimate"
+        if losses is None:
+            losses = np.asarray(found.losses)
+            remarks.append("losses are known only from trajectories")
+        if scores is None:
+            scores = found.scores
+            remarks.append("networks have no G and F that hold for all θ: Assumption 2 is false for them")
+        elif not math.isfinite(scores.score):
+            scores = found.scores
+            remarks.append("normal policies have infinite G and F: Assumption 2 is false for them")
+    smooth = theory.smoothness(scores, losses, problem.discount, problem.num_steps, form="sharp")
+    return Constants(scores, losses, np.asarray(smooth), certainty, tuple(remarks))
+
+
+def measure(
+    config: Config, problem: Problem, params: Any, seed: int, num_batches: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Per learner the mean noise σ̂² of a batch's gradient, and ‖∇L_m‖² without it: ‖mean‖² − σ̂²/(number of batches), at least 0."""
+    estimator = build_estimator(config.estimator, problem, config.batch_size)
+    root = jax.random.key(seed)
+
+    def learner(task: Any) -> Any:
+        start = estimator.init(root, params)
+
+        def step(state: Any, round: Any) -> Any:
+            batch = sample_batch(problem, root, task, params, round, 0, config.batch_size)
+            state = estimator.update(state, task, batch)
+            estimate = estimator.estimate(state, task, params, batch)
+            return state, (estimate.gradient, estimate.noise)
+
+        _, (gradients, noise) = jax.lax.scan(step, start, jnp.arange(num_batches))
+        mean = noise.mean()
+        return mean, jnp.maximum(jnp.sum(gradients.mean(0) ** 2) - mean / num_batches, 0)
+
+    noise, signal = jax.jit(lambda tasks: jax.lax.map(learner, tasks))(problem.tasks)
+    return np.asarray(noise), np.asarray(signal)
+
+
+def _constants(constants: Constants) -> list[Finding]:
+    lines = []
+    if constants.scores is not None:
+        lines.append(
+            Finding("constants", "G, F", tuple(constants.scores), constants.certainty, "; ".join(constants.remarks))
+        )
+    if constants.losses is not None:
+        lines.append(Finding("constants", "ℓ̄_m", constants.losses, constants.certainty))
+    if constants.smoothness is not None:
+        lines.append(Finding("constants", "L_m", constants.smoothness, constants.certainty, "L is their sum"))
+        hardness = np.asarray(theory.hardness(constants.smoothness))
+        lines.append(Finding("constants", "H(m)", hardness, constants.certainty, "hardness (L_m/L)²"))
+    return lines or [Finding("constants", "L_m", "unknown", constants.certainty, "; ".join(constants.remarks))]
+
+
+def _weights(settings: dict[str, Any]) -> np.ndarray | None:
+    """ξ_1..ξ_D of the trigger (16), or None for methods without it."""
+    if "xi" not in settings:
+        return None
+    return np.broadcast_to(np.atleast_1d(np.asarray(settings["xi"], float)), (settings["window"],))
+
+
+def _step(settings: dict[str, Any], constants: Constants) -> list[Finding]:
+    step, weights = float(settings["step_size"]), _weights(settings)
+    total = 0.0 if weights is None else float(weights.sum())
+    lines = [Finding("step", "α", step, "setting")]
+    if total >= 1 / 3:
+        return [*lines, Finding("step", "Σξ", total, "setting", "not below 1/3: Theorem 1 admits no step")]
+    if constants.smoothness is None:
+        return lines
+    limit = float(theory.admissible_step(np.zeros(1) if weights is None else weights, constants.smoothness.sum()))
+    word = "admissible" if step <= limit else f"{step / limit:.3g} times too large for Theorem 1"
+    if constants.certainty == "estimate":
+        word += ", as far as the estimates go (they are from below)"
+    elif step > limit and constants.certainty == "bound":
+        word += "; the bound on L is loose, and larger steps often work"
+    return [*lines, Finding("step", "(1 − 3Σξ)/L", limit, constants.certainty, f"the step is {word}")]
+
+
+def _uploads(config: Config, settings: dict[str, Any], constants: Constants, run: Run | None) -> list[Finding]:
+    lines, weights = [], _weights(settings)
+    if weights is None or settings.get("average_weight") is not None:
+        meaning = (
+            "PG uploads always" if config.method.name == "pg" else "Lemma 4 is about lapg without a running average"
+        )
+        lines.append(Finding("uploads", "largest fractions", "no bound", "bound", meaning))
+    elif constants.smoothness is None or (np.diff(weights) > 0).any():
+        lines.append(
+            Finding(
+                "uploads", "largest fractions", "no bound", "bound", "Lemma 4 needs L_m, and ξ that do not increase"
+            )
+        )
+    else:
+        total, num_learners = constants.smoothness.sum(), constants.smoothness.size
+        step = settings.get("trigger_step_size") or settings["step_size"]
+        thresholds = theory.hardness_thresholds(weights, step, total, num_learners)
+        lazy = np.asarray(theory.laziness(theory.hardness(constants.smoothness, total), thresholds))
+        meaning = "1/(d+1) by Lemma 4, for exact gradients, or with (15) and its probability in (16)"
+        if not lazy.any():
+            meaning += "; vacuous: no learner is easy enough at this step"
+        lines.append(Finding("uploads", "largest fractions", 1 / (lazy + 1), constants.certainty, meaning))
+    if run is not None:
+        lines.append(
+            Finding("uploads", "fractions of the run", run.record["sent"].mean(("seed", "round")).values, "measured")
+        )
+    return lines
+
+
+def _momentum(settings: dict[str, Any]) -> list[Finding]:
+    momentum = float(settings.get("momentum") or 0.0)
+    if momentum == 0:
+        return []
+    meaning = "β lengthens displacements by 1/(1−β) and the drift of (16) by the square: it makes the trigger lazier by itself"
+    return [Finding("momentum", "drift times", 1 / (1 - momentum) ** 2, "exact", meaning)]
+
+
+def _noise(
+    config: Config,
+    problem: Problem,
+    settings: dict[str, Any],
+    constants: Constants,
+    noise: np.ndarray,
+    signal: np.ndarray,
+) -> list[Finding]:
+    ratio = _ratio(noise, signal)
+    lines = [
+        Finding("noise", "σ̂²_m", noise, "measured", f"N = {config.batch_size}"),
+        Finding(
+            "noise", "σ̂²_m/‖∇L_m‖²", ratio, "measured", "noise to signal of one gradient; inf: no signal to be seen"
+        ),
+    ]
+    if "noise_weight" in settings and settings.get("average_weight") is None:
+        weight = float(settings["noise_weight"])
+        # noise alone makes E‖δ‖² = 2σ²; a change Δ of the gradient adds ‖Δ‖², and fires where that exceeds (c − 2)σ²
+        need = np.sqrt(np.maximum(weight - 2, 0) * ratio)
+        meaning = f"a learner is heard when its gradient changes by this many of its own lengths (c = {weight:g})"
+        if weight <= 2:
+            meaning = f"noise alone exceeds {weight:g} σ̂² about every other round: (16) saves little"
+        elif (need > 2).all():
+            meaning += "; more than 2 cannot come from a shrinking gradient: (16) silences everybody, and old noise is replayed"
+        lines.append(Finding("noise", "change that (16) needs", need, "measured", meaning))
+    enough = np.ceil(2 * config.batch_size * ratio)
+    lines.append(
+        Finding(
+            "noise",
+            "N for a ratio of 1/2",
+            enough,
+            "measured",
+            "noise falls like 1/N; then an innovation is no longer mostly noise",
+        )
+    )
+    union = math.log(2 * noise.size * config.rounds / FAILURE)
+    meaning = "below it not even the largest possible innovation exceeds 6σ² of (15)"
+    lines.append(Finding("noise", "N for (15) in (16)", math.ceil(12 * union), "bound", meaning))
+    if constants.scores is not None and constants.losses is not None:
+        deviation = theory.deviation_bound(
+            constants.scores.score, constants.losses, problem.discount, problem.num_steps
+        )
+        bound = theory.concentration_bound(deviation, config.batch_size, config.rounds, FAILURE)
+        lines.append(
+            Finding(
+                "noise",
+                "σ²_m of (15)",
+                np.asarray(bound),
+                constants.certainty,
+                "holds with probability 0.95 in all rounds; compare σ̂²_m",
+            )
+        )
+    return lines
+
+
+def _ratio(noise: np.ndarray, signal: np.ndarray) -> np.ndarray:
+    """σ̂²/‖∇L_m‖²; a gradient smaller than its error in the mean of the batches cannot be told from none."""
+    return np.divide(noise, signal, out=np.where(noise > 0, np.inf, 0.0), where=signal > 0)
+
+
+def _suggestion(noise: np.ndarray, signal: np.ndarray) -> Finding:
+    typical = float(np.median(_ratio(noise, signal)))
+    sizes = np.sqrt(noise)
+    share = 1.0 if sizes.max() == 0 else float(sizes.sum() ** 2 / (sizes.size * (sizes**2).sum()))
+    if typical <= 0.5:
+        return Finding(
+            "suggestion", "method", "lapg", "measured", f"noise is {typical:.2g} of the signal: innovations carry news"
+        )
+    meaning = f"noise is {typical:.3g} of the signal: accumulate gradients and upload seldom; the best rates need {share:.2g} of a period's uploads"
+    if share > 0.8:
+        meaning += ", so that periodic does about as well"
+    return Finding("suggestion", "method", "awapg", "measured", meaning)
