@@ -100,7 +100,12 @@ def _federate(programs: Mapping[str, str], home: Path, app: Path, logs: Path, le
         write_node_key(home / f"node{m}")
     link, *ports = free_ports(1 + learners)
     connection = {"address": f"127.0.0.1:{link}", "root-certificates": str(home / "ca.crt")}
-    lines = ["[superlink]", 'default = "demo"', "[superlink.demo]", *(f"{k} = {json.dumps(v)}" for k, v in connection.items())]
+    lines = [
+        "[superlink]",
+        'default = "demo"',
+        "[superlink.demo]",
+        *(f"{k} = {json.dumps(v)}" for k, v in connection.items()),
+    ]
     (home / "config.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
     environment = os.environ | {
         "FLWR_HOME": str(home),
@@ -119,9 +124,13 @@ def _federate(programs: Mapping[str, str], home: Path, app: Path, logs: Path, le
         left = max(1.0, ends - time.monotonic())
         command = [programs["flwr"], *arguments, "--format", "json"]
         try:
-            done = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, timeout=left, check=False)
+            done = subprocess.run(
+                command, env=environment, cwd=home, capture_output=True, text=True, timeout=left, check=False
+            )
         except subprocess.TimeoutExpired as error:
-            raise ValueError(f"flwr {arguments[0]} must end within the timeout; see {logs}, or give --timeout.") from error
+            raise ValueError(
+                f"flwr {arguments[0]} must end within the timeout; see {logs}, or give --timeout."
+            ) from error
         try:
             return json.loads(done.stdout)
         except json.JSONDecodeError as error:
@@ -133,30 +142,46 @@ def _federate(programs: Mapping[str, str], home: Path, app: Path, logs: Path, le
         def start(name: str, *arguments: str, log: str) -> subprocess.Popen[bytes]:
             return stack.enter_context(running([programs[name], *arguments], environment, home, logs / f"{log}.log"))
 
-        offline = "--disable-runtime-dependency-installation"
-        server = start("flower-superlink", *secured, "--enable-supernode-auth", offline, "--port", str(link), log="superlink")
+        server = start(
+            "flower-superlink",
+            *secured,
+            "--enable-supernode-auth",
+            "--disable-runtime-dependency-installation",
+            "--port",
+            str(link),
+            log="superlink",
+        )
         wait_for_port(link, server, ends)
         for m in range(learners):
             flwr("supernode", "register", f"node{m}.pub")
+        nodes = []
         for m, port in enumerate(ports):
             own = ["--auth-supernode-private-key", f"node{m}", "--node-config", f"learner={m}", "--port", str(port)]
             where = ["--superlink", f"127.0.0.1:{link}", "--root-certificates", "ca.crt"]
-            start("flower-supernode", *where, *own, offline, log=f"supernode{m}")
+            nodes.append(start("flower-supernode", *where, *own, log=f"supernode{m}"))
         run_id = str(flwr("run", str(app), "demo")["run-id"])
         while True:
             (entry,) = flwr("list", "--run-id", run_id)["runs"]
             if entry["status"] in DONE:
                 break
+            if any(process.poll() is not None for process in (server, *nodes)):
+                raise ValueError(
+                    f"SuperLink and SuperNodes must run to the end, but one has not; see the logs in {logs}."
+                )
             if time.monotonic() > ends:
-                raise ValueError(f"the run must end within the timeout, got status {entry['status']}; see {logs}, or give --timeout.")
-            time.sleep(1)
+                raise ValueError(
+                    f"the run must end within the timeout, got status {entry['status']}; see {logs}, or give --timeout."
+                )
+            time.sleep(2)
         (logs / "flwr-list.json").write_text(json.dumps(entry, indent=1), encoding="utf-8")
         if not DONE[entry["status"]]:
             raise ValueError(f"the run must be completed, got {entry['status']}; see {logs}/superlink.log.")
 
 
 @contextlib.contextmanager
-def running(command: list[str], environment: Mapping[str, str], cwd: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    command: list[str], environment: Mapping[str, str], cwd: Path, log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
     """A process; it and whatever it has started are ended afterwards, if need be by force."""
     import psutil
 
@@ -205,7 +230,11 @@ def write_certificates(where: Path) -> None:
     def name(text: str) -> x509.Name:
         return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
 
-    now, authority, key = datetime.now(UTC), ec.generate_private_key(ec.SECP384R1()), ec.generate_private_key(ec.SECP384R1())
+    now, authority, key = (
+        datetime.now(UTC),
+        ec.generate_private_key(ec.SECP384R1()),
+        ec.generate_private_key(ec.SECP384R1()),
+    )
 
     def certificate(subject: str, public: Any, *, ca: bool) -> x509.Certificate:
         builder = x509.CertificateBuilder().subject_name(name(subject)).issuer_name(name("lapg demonstration"))

@@ -42,7 +42,9 @@ def client_app(open_lane: OpenLane) -> ClientApp:
 
 
 def server_app(
-    open_lane: OpenLane, begin: Callable[[Lane], ControllerHost], finish: Callable[[Any, ControllerHost, list[Log]], None]
+    open_lane: OpenLane,
+    begin: Callable[[Lane], ControllerHost],
+    finish: Callable[[Any, ControllerHost, list[Log]], None],
 ) -> ServerApp:
     """The controller: waits for all learners, plays all rounds, hands the logs over.
 
@@ -56,9 +58,18 @@ def server_app(
         lane = open_lane(config)
         host = begin(lane)
         nodes = _join(grid, lane, float(config.get("timeout", 600.0)))
-        limits: dict[str, Any] = {"deadline": float(config.get("deadline", 120.0)), "quorum": int(config.get("quorum", 1))}
+        limits: dict[str, Any] = {
+            "deadline": float(config.get("deadline", 120.0)),
+            "quorum": int(config.get("quorum", 1)),
+        }
         post = Office(grid, nodes)
-        finish(config, host, [play_round(host, post, **limits) for _ in range(lane.rounds)])
+        logs = []
+        for round in range(lane.rounds):
+            logs.append(play_round(host, post, **limits))
+            print(
+                f"round {round}: uploads from {logs[-1].sent.nonzero()[0].tolist()}", flush=True
+            )  # Flower streams it to the user
+        finish(config, host, logs)
 
     return app
 
@@ -70,7 +81,9 @@ class Office:
         self._grid, self._nodes, self._kind = grid, nodes, kind
 
     def send(self, learner: int, frame: bytes, seconds: float) -> Hashable:
-        letter = Message(_packed({"frame": frame}), dst_node_id=self._nodes[learner], message_type=self._kind, ttl=seconds)
+        letter = Message(
+            _packed({"frame": frame}), dst_node_id=self._nodes[learner], message_type=self._kind, ttl=seconds
+        )
         return next(iter(self._grid.push_messages([letter])))
 
     def fetch(self, tickets: set[Hashable]) -> dict[Hashable, Record | None]:
@@ -92,7 +105,9 @@ def _join(grid: Grid, lane: Lane, timeout: float) -> dict[int, int]:
     while len(nodes) < num_learners:
         left = ends - time.monotonic()
         if left <= 0:
-            raise RuntimeError(f"{num_learners} learners must join within {timeout} s, got {sorted(nodes)}; are all nodes up?")
+            raise RuntimeError(
+                f"{num_learners} learners must join within {timeout} s, got {sorted(nodes)}; are all nodes up?"
+            )
         office = Office(grid, {node: node for node in grid.get_node_ids()}, MessageType.QUERY)
         for node in set(office._nodes) - set(nodes.values()) - set(asked.values()):
             asked[office.send(node, b"", left)] = node
@@ -114,7 +129,9 @@ def _join(grid: Grid, lane: Lane, timeout: float) -> dict[int, int]:
 
 def _number(context: Context) -> int:
     if "learner" not in context.node_config:
-        raise ValueError("node-config must say which learner a node is, got nothing; start it with --node-config 'learner=NUMBER'.")
+        raise ValueError(
+            "node-config must say which learner a node is, got nothing; start it with --node-config 'learner=NUMBER'."
+        )
     return int(context.node_config["learner"])
 
 
