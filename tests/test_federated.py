@@ -130,5 +130,5 @@ def test_nobody_answers(lane):
     assert len(office.replies) == 1 + MAX_TRIES
     np.testing.assert_array_equal(logs[0].faults["missing"], [0, 1])
     silent = Office(lane, lambda learner, number, record: "lost")
-    with pytest.raises(RuntimeError, match="round 1 must have 1 answers within 0.2 s, got 0; are the nodes up"):
+    with pytest.raises(RuntimeError, match=r"round 1 must have 1 answers within 0\.2 s, got 0; are the nodes up"):
         play_round(host, silent, deadline=0.2)

@@ -142,27 +142,47 @@ def _federate(programs: Mapping[str, str], home: Path, app: Path, logs: Path, le
         def start(name: str, *arguments: str, log: str) -> subprocess.Popen[bytes]:
             return stack.enter_context(running([programs[name], *arguments], environment, home, logs / f"{log}.log"))
 
+<<<<<<< HEAD
         offline = "--disable-runtime-dependency-installation"
         server = start(
             "flower-superlink", *secured, "--enable-supernode-auth", offline, "--port", str(link), log="superlink"
+=======
+        server = start(
+            "flower-superlink",
+            *secured,
+            "--enable-supernode-auth",
+            "--disable-runtime-dependency-installation",
+            "--port",
+            str(link),
+            log="superlink",
+>>>>>>> af413c348e963aa0f77a72fd7565cfdb3cc03129
         )
         wait_for_port(link, server, ends)
         for m in range(learners):
             flwr("supernode", "register", f"node{m}.pub")
+        nodes = []
         for m, port in enumerate(ports):
             own = ["--auth-supernode-private-key", f"node{m}", "--node-config", f"learner={m}", "--port", str(port)]
             where = ["--superlink", f"127.0.0.1:{link}", "--root-certificates", "ca.crt"]
-            start("flower-supernode", *where, *own, offline, log=f"supernode{m}")
+            nodes.append(start("flower-supernode", *where, *own, log=f"supernode{m}"))
         run_id = str(flwr("run", str(app), "demo")["run-id"])
         while True:
             (entry,) = flwr("list", "--run-id", run_id)["runs"]
             if entry["status"] in DONE:
                 break
+            if any(process.poll() is not None for process in (server, *nodes)):
+                raise ValueError(
+                    f"SuperLink and SuperNodes must run to the end, but one has not; see the logs in {logs}."
+                )
             if time.monotonic() > ends:
                 raise ValueError(
                     f"the run must end within the timeout, got status {entry['status']}; see {logs}, or give --timeout."
                 )
+<<<<<<< HEAD
             time.sleep(1)
+=======
+            time.sleep(2)
+>>>>>>> af413c348e963aa0f77a72fd7565cfdb3cc03129
         (logs / "flwr-list.json").write_text(json.dumps(entry, indent=1), encoding="utf-8")
         if not DONE[entry["status"]]:
             raise ValueError(f"the run must be completed, got {entry['status']}; see {logs}/superlink.log.")

@@ -79,8 +79,10 @@ def as_skip(broadcast: bytes) -> bytes:
 
 @runtime_checkable
 class Post(Protocol):
-    """What an engine must do: ``send: learner, frame, seconds that it is worth → ticket`` · ``fetch: tickets → what has come, by ticket``, at once;
-    None in place of a record that will not come.
+    """What an engine must do.
+
+    ``send: learner, frame, seconds that it is worth → ticket`` · ``fetch: tickets → what has come, by ticket``, at once; None in place of a record
+    that will not come.
     """
 
     def send(self, learner: int, frame: bytes, seconds: float) -> Hashable: ...

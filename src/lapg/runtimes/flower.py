@@ -63,7 +63,13 @@ def server_app(
             "quorum": int(config.get("quorum", 1)),
         }
         post = Office(grid, nodes)
-        finish(config, host, [play_round(host, post, **limits) for _ in range(lane.rounds)])
+        logs = []
+        for round in range(lane.rounds):
+            logs.append(play_round(host, post, **limits))
+            print(
+                f"round {round}: uploads from {logs[-1].sent.nonzero()[0].tolist()}", flush=True
+            )  # Flower streams it to the user
+        finish(config, host, logs)
 
     return app
 
