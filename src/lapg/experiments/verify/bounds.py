@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, ArrayLike, Float, Key
 
 from lapg import estimators, theory
 from lapg.experiments.verify.families import TABLE, gradients, quadratics, rescaled, spread_scales, tables
@@ -75,9 +75,9 @@ def _scores(policy: Policy, joint: bool, key: Key[Array, ""]) -> Any:
     return jax.vmap(one)(jnp.arange(4))
 
 
-def spectral_norms(matrices: np.ndarray) -> np.ndarray:
+def spectral_norms(matrices: ArrayLike) -> np.ndarray:
     """‖A‖ of symmetric matrices [..., d, d]; by NumPy, as compiling such decompositions takes longer than computing them."""
-    return np.abs(np.linalg.eigvalsh(matrices)).max(-1)
+    return np.abs(np.linalg.eigvalsh(np.asarray(matrices))).max(-1)
 
 
 def smoothness(num: int, seed: int) -> list[Row]:
