@@ -29,7 +29,7 @@ KNOWN: dict[str, tuple[MethodConfig, Grid]] = {
         MethodConfig("lapg", xi=(0.0,), average_weight=0.05),
         {"step": (0.7, 1.0), "noise_weight": (0.75, 1.0, 1.5)},
     ),
-    "scout": (replace(LOCAL, name="scout"), {"step": (0.8, 1.2), "threshold": (320.0, 640.0, 1280.0)}),
+    "scout": (replace(LOCAL, name="scout"), {"step": (0.8, 1.2), "threshold": (160.0, 320.0, 640.0)}),
     "awapg": (MethodConfig("awapg"), {"step": (1.0, 1.6), "threshold": (80.0, 160.0, 320.0)}),
     "periodic": (MethodConfig("periodic"), {"step": (1.0, 1.6), "period": (20.0, 40.0, 80.0)}),
     "periodic-local": (replace(LOCAL, name="periodic"), {"step": (0.8, 1.2), "period": (25.0, 50.0, 100.0)}),
