@@ -23,7 +23,7 @@ def hardness_thresholds(xi: Any, step_size: Any, smoothness: Any, num_learners: 
       ValueError: ξ increases with d, which Lemma 4 excludes.
     """
     xi = jnp.asarray(xi)
-    if known(xi) and bool(np.any(np.diff(np.asarray(xi)) > 0)):
+    if known(xi) and bool(np.any(np.diff(np.asarray(xi, float)) > 0)):
         raise ValueError(f"hardness_thresholds(xi=...) must not increase with d, got {np.asarray(xi).tolist()}.")
     return xi / (3 * jnp.arange(1, xi.shape[0] + 1) * (step_size * smoothness * num_learners) ** 2)
 

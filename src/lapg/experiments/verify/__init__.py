@@ -118,8 +118,9 @@ def verify(problems: int = 200, seed: int = 0, progress: Callable[[float, str], 
 def ratios(facts: Facts, reference: int) -> tuple[np.ndarray, np.ndarray]:
     """LAPG's rounds over PG's (reference 1: at PG's step 1/L; 2: at LAPG's step), and 1/(1 − 3Σξ); where both reached ε."""
     both = (facts.rounds[:, 0] > 0) & (facts.rounds[:, reference] > 0)
-    factor = np.broadcast_to(facts.iterations_factor[:, None], both.shape)
-    return (facts.rounds[:, 0][both] / facts.rounds[:, reference][both]), factor[both]
+    factor = np.broadcast_to(np.asarray(facts.iterations_factor)[:, None], both.shape)
+    rounds = np.asarray(facts.rounds)
+    return rounds[:, 0][both] / rounds[:, reference][both], factor[both]
 
 
 def _shown(where: str, facts: Facts) -> Iterator[Row]:

@@ -100,7 +100,8 @@ def smoothness(num: int, seed: int) -> list[Row]:
 
         def table(key: Key[Array, ""], discount: float = discount) -> Any:
             case = tables(discount=discount, num_steps=1, infinite=True)(key)
-            losses = jax.vmap(case.problem.loss_bound)(case.problem.tasks)
+            bound: Any = case.problem.loss_bound
+            losses = jax.vmap(bound)(case.problem.tasks)
             return hessians(case.objective, key), theory.smoothness(TABLE, losses, discount), case.smoothness
 
         left, right, sharp = many(table, seed, num)

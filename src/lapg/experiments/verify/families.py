@@ -1,7 +1,7 @@
 """Random problems of one shape, drawn inside compiled code, each with constants that are known for certain; and random settings of LAPG."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -72,8 +72,8 @@ def quadratics(num_learners: int = 4, dimension: int = 3, noise: float = 0.0) ->
 def quadratic_case(problem: Problem) -> Case:
     """A quadratic with its exact constants."""
     tasks, best = problem.tasks, minimiser(problem.tasks)
-    lowest = total_value(problem, best)
-    return Case(problem, problem, jax.vmap(problem.smoothness)(tasks), total_smoothness(tasks), lowest)
+    lowest, smoothness = total_value(problem, best), cast(Any, problem.smoothness)
+    return Case(problem, problem, jax.vmap(smoothness)(tasks), total_smoothness(tasks), lowest)
 
 
 def centred(num_learners: int, scales: Float[Array, " M"] | None = None, dimension: int = 1) -> Case:
@@ -112,7 +112,7 @@ def tables(*, discount: float, num_steps: int, infinite: bool = False, num_learn
 
         problem = make(num_steps)
         objective = make(None) if infinite else problem
-        losses = jax.vmap(problem.loss_bound)(problem.tasks)
+        losses = jax.vmap(cast(Any, problem.loss_bound))(problem.tasks)
         constants = theory.smoothness(TABLE, losses, discount, None if infinite else num_steps, form="sharp")
         truncation = theory.truncation_bound(TABLE.score, losses, discount, num_steps) if infinite else 0.0
         # losses are in [0, ℓ̄_m], so 0 is below every L

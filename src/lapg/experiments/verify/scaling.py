@@ -1,6 +1,6 @@
 """The O(1/M) example as it holds, on quadratics of one parameter, and on tabular MDPs, where it does not show."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ def _fit(sizes: tuple[int, ...], ratios: np.ndarray) -> Fit:
     """Least squares on log-log scales; the interval is Student's over the repetitions' own slopes and over the residuals, the wider one."""
     x = np.log(sizes)
     line: Any = stats.linregress(np.tile(x, len(ratios)), np.log(ratios).ravel())
-    own = [float(stats.linregress(x, np.log(each)).slope) for each in ratios]
+    own = [float(cast(Any, stats.linregress(x, np.log(each))).slope) for each in ratios]
     half = max(
         stats.t.ppf(0.975, ratios.size - 2) * line.stderr,
         stats.t.ppf(0.975, len(own) - 1) * np.std(own, ddof=1) / len(own) ** 0.5,
