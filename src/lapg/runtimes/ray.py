@@ -36,12 +36,13 @@ class Learners:
     ) -> None:
         jax.config.update("jax_enable_x64", float64)
         recipe, problem = parts()
-        compiled = Compiled(recipe, problem, hypers[0])
-        self._hosts = [
-            {m: LearnerHost(compiled, hyper, seed, m) for m in learners}
-            for hyper, seed in zip(hypers, seeds, strict=True)
-        ]
-        compiled.rehearse(hypers[0])
+        self._compiled, self._learners = Compiled(recipe, problem, hypers[0]), learners
+        self._lanes = list(zip(hypers, seeds, strict=True))
+        self._hosts = [self._newborn(lane) for lane in range(len(self._lanes))]
+        self._compiled.rehearse(hypers[0])
+
+    def _newborn(self, lane: int) -> dict[int, LearnerHost]:
+        return {m: LearnerHost(self._compiled, *self._lanes[lane], m) for m in self._learners}
 
     def join(self, settings: Mapping[str, Any]) -> bytes:
         """Compiled and ready."""
@@ -57,7 +58,8 @@ class Learners:
         return {m: self._hosts[lane][m].save(*number) for m, number in wanted.items()}
 
     def load(self, lane: int, states: dict[int, tuple[bytes, int, int]]) -> None:
-        """States to go on from."""
+        """States to go on from; learners without one know nothing."""
+        self._hosts[lane] = self._newborn(lane)
         for m, state in states.items():
             self._hosts[lane][m].load(*state)
 
