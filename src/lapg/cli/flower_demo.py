@@ -111,7 +111,7 @@ def _federate(programs: Mapping[str, str], home: Path, app: Path, logs: Path, le
         "FLWR_HOME": str(home),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
         "JAX_COMPILATION_CACHE_DIR": str(home / "cache"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_ENABLE_X64": str(int(jax.config.read("jax_enable_x64"))),
@@ -172,7 +172,7 @@ def _federate(programs: Mapping[str, str], home: Path, app: Path, logs: Path, le
                 raise ValueError(
                     f"the run must end within the timeout, got status {entry['status']}; see {logs}, or give --timeout."
                 )
-            time.sleep(2)
+            time.sleep(5)  # each look is a process of its own
         (logs / "flwr-list.json").write_text(json.dumps(entry, indent=1), encoding="utf-8")
         if not DONE[entry["status"]]:
             raise ValueError(f"the run must be completed, got {entry['status']}; see {logs}/superlink.log.")
@@ -223,9 +223,9 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], ends: float) -> N
 
 def write_certificates(where: Path) -> None:
     """``ca.crt``, and ``server.pem`` with ``server.key`` for the loopback interface, good for a day; the authority's own key is kept nowhere."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography import x509  # pyright: ignore[reportMissingImports]
+    from cryptography.hazmat.primitives import hashes, serialization  # pyright: ignore[reportMissingImports]
+    from cryptography.hazmat.primitives.asymmetric import ec  # pyright: ignore[reportMissingImports]
 
     def name(text: str) -> x509.Name:
         return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
@@ -255,8 +255,8 @@ def write_certificates(where: Path) -> None:
 
 def write_node_key(path: Path) -> None:
     """A P-384 key in OpenSSH's format, and its public half beside it."""
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives import serialization  # pyright: ignore[reportMissingImports]
+    from cryptography.hazmat.primitives.asymmetric import ec  # pyright: ignore[reportMissingImports]
 
     key = ec.generate_private_key(ec.SECP384R1())
     openssh, plain = serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()

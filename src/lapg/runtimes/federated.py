@@ -67,8 +67,8 @@ def answer(lane: Lane, learner: int, memory: Mapping[str, Any], raw: bytes) -> t
     """
     host = LearnerHost(lane.compiled, lane.hyper, lane.seed, learner, recall(memory, lane.compiled))
     said = host.hear(raw)
-    skips = said is None or said.reply == as_skip(raw)
-    return remember(host.held), {} if skips else {"frame": said.reply}
+    reply: Record = {} if said is None or said.reply == as_skip(raw) else {"frame": said.reply}
+    return remember(host.held), reply
 
 
 def as_skip(broadcast: bytes) -> bytes:

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
-from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid, ServerApp
+from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict  # pyright: ignore[reportMissingImports]
+from flwr.clientapp import ClientApp  # pyright: ignore[reportMissingImports]
+from flwr.serverapp import Grid, ServerApp  # pyright: ignore[reportMissingImports]
 
 from lapg.runtimes.federated import Lane, Record, answer, play_round
 from lapg.runtimes.hosts import ControllerHost
