@@ -43,6 +43,7 @@ def on_ray(what, timeout=300):
     return json.loads(found.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_ray_is_sequential():
     """Oracle: the sequential runtime: two lanes, three of four learners a round, two processes; then the invariant, and the learners of the killed one."""
     found = on_ray("compare")

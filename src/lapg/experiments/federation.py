@@ -38,7 +38,7 @@ def open_lane(run_config: Any) -> Lane:
     """What is played: one seed, the first."""
     config = read_settings(run_config)
     built = build(config)
-    hyper = {name: np.asarray(value, np.asarray(jax.numpy.zeros(())).dtype) for name, value in built.hyper.items()}
+    hyper = {name: np.asarray(value, np.asarray(jax.numpy.zeros(())).dtype)[()] for name, value in built.hyper.items()}
     agreed = {name: to_dict(config)[name] for name in AGREED}
     return Lane(Compiled(built.recipe, built.problem, hyper), hyper, config.first_seed, config.rounds, agreed)
 

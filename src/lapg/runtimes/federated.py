@@ -67,8 +67,8 @@ def answer(lane: Lane, learner: int, memory: Mapping[str, Any], raw: bytes) -> t
     """
     host = LearnerHost(lane.compiled, lane.hyper, lane.seed, learner, recall(memory, lane.compiled))
     said = host.hear(raw)
-    reply = None if said is None or said.reply == as_skip(raw) else said.reply
-    return remember(host.held), {} if reply is None else {"frame": reply}
+    reply: Record = {} if said is None or said.reply == as_skip(raw) else {"frame": said.reply}
+    return remember(host.held), reply
 
 
 def as_skip(broadcast: bytes) -> bytes:

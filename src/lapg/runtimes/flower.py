@@ -66,9 +66,8 @@ def server_app(
         logs = []
         for round in range(lane.rounds):
             logs.append(play_round(host, post, **limits))
-            print(
-                f"round {round}: uploads from {logs[-1].sent.nonzero()[0].tolist()}", flush=True
-            )  # Flower streams it to the user
+            senders = logs[-1].sent.nonzero()[0].tolist()
+            print(f"round {round}: uploads from {senders}", flush=True)  # flwr log shows it
         finish(config, host, logs)
 
     return app
