@@ -14,6 +14,7 @@ pytest.importorskip("flwr", reason="flwr is not installed; pip install 'lapg[flo
 
 import flwr.serverapp
 from flwr.app import Context, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
 
 from lapg.experiments import federation
 from lapg.experiments.run import load, train
@@ -50,6 +51,7 @@ class Grid(flwr.serverapp.Grid):
     """Two nodes in this process; messages are really given to the ClientApp. Node numbers are not the learners'."""
 
     def __init__(self):
+        TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1  # what Flower tells its processes
         self.app = flower.client_app(open_lane)
         self.contexts = {700 + m: Context(1, 700 + m, {"learner": m}, RecordDict(), dict(RUN_CONFIG)) for m in range(2)}
         self.replies, self.empty = {}, 0
@@ -65,7 +67,6 @@ class Grid(flwr.serverapp.Grid):
             number = f"letter {len(self.replies)}"
             message.metadata.__dict__["_message_id"] = number
             reply = self.app(message, self.contexts[message.metadata.dst_node_id])
-            reply.metadata.__dict__["_reply_to_message_id"] = number
             self.empty += not len(reply.content)
             self.replies[number] = reply
             yield number

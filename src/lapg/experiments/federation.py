@@ -57,8 +57,7 @@ def finish(run_config: Any, host: ControllerHost, logs: list[Log]) -> None:
     params = np.asarray(host.state.params)[None]
     record.create(path, to_dict(config), None)
     segment = record.to_dataset(log, first=0, seeds=config.seed_list, params=params, wall=0.0)
-    record.save(path, segment, jax.tree.map(lambda leaf: np.asarray(leaf)[None], host.state))
-    record.finish(path)
+    record.write_dataset(path / "record.nc", segment)
 
 
 def client_app() -> Any:
