@@ -1,4 +1,4 @@
-"""Train policy gradient (pg) and age-weighted accumulated policy gradient (awapg) on cooperative navigation, and count their uploads.
+"""Train policy gradient (pg) and the recommended method (scout) on cooperative navigation, and count their uploads.
 
 python examples/quickstart.py
 python examples/quickstart.py --rounds 50 --out runs/quickstart-short
@@ -13,7 +13,7 @@ from lapg import Config, EstimatorConfig, MethodConfig, ProblemConfig, train
 
 METHODS = {
     "pg": MethodConfig("pg", step_size=0.002),
-    "awapg": MethodConfig("awapg", step_size=0.002, threshold=160.0),
+    "scout": MethodConfig("scout", step_size=0.002, threshold=160.0),
 }
 
 

@@ -173,12 +173,12 @@ def test_report_of_two_runs(place, lapg, tmp_path, fails):
     text = (tmp_path / "report" / "report.md").read_text()
     assert "pg gains" in text
     for label in ("pg", "lapg"):
-        assert text.count(f"\n| {label} | ") == 3
+        assert text.count(f"\n| {label} | ") == 6
         assert f"- {label}: " in text
         assert label in printed
     rows = json.loads((tmp_path / "report" / "report.json").read_text())["rows"]
-    assert rows["pg"]["total_uploads"] == 60
-    assert rows["lapg"]["total_uploads"] == float(load(place / "lapg").record["sent"].sum(("round", "learner")).mean())
+    assert rows["pg"]["totals"]["uploads"] == 60
+    assert rows["lapg"]["totals"]["uploads"] == float(load(place / "lapg").record["sent"].sum(("round", "learner")).mean())
     with Image.open(tmp_path / "report" / "figure.png") as picture:
         assert picture.format == "PNG"
     assert snapshot(place) == before
@@ -265,8 +265,8 @@ def test_reproduce(reproduced):
     text = (place / "report.md").read_text()
     assert text.startswith("# Figure 4: 2 agents, relu, heterogeneous, momentum 0.6, preset recommended")
     for label in runs:
-        assert text.count(f"\n| {label} | ") == 3
-    assert text.count("| SCOUT | ") == 3 + 3  # and three claims about it
+        assert text.count(f"\n| {label} | ") == 6  # final scores, rounds to two targets, bits to two, probabilities
+    assert text.count("| SCOUT | ") == 6 + 3  # and three claims about it
     assert (place / "figure.png").is_file()
 
 

@@ -86,7 +86,7 @@ def test_never_keeps_one_direction(problem, certain):
     "recipe",
     [
         lambda setting: methods.lapg(setting, step_size=STEP, noise_bound=[0.02] * 3, noise_weight=1.0),
-        lambda setting: methods.awapg(setting, step_size=STEP, threshold=5.0),
+        lambda setting: methods.lapg(setting, step_size=STEP, noise_bound=[0.002] * 3, average_weight=0.3),
     ],
 )
 def test_order_of_learners_does_not_matter(problem, certain, recipe):

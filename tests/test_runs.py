@@ -429,10 +429,10 @@ def settings_of(monkeypatch):
     class Stop(Exception):  # noqa: N818
         pass
 
-    def stop(settings, out, **options):
+    def stop(settings, *arguments, **options):
         raise Stop(settings)
 
-    monkeypatch.setattr(cli, "train_run", stop)
+    monkeypatch.setattr("lapg.cli.train.train_run", stop)
 
     def settings(*arguments):
         with pytest.raises(Stop) as caught:

@@ -117,7 +117,7 @@ class MethodConfig:
     """Step sizes α/(1 + decay·k); left out: constant."""
     optimiser: str = "heavy_ball"
     """heavy_ball, any optimiser of optax by name (adam, ...), or MODULE:NAME, called with a step size (a schedule if decay is given)."""
-    xi: float | tuple[float, ...] | None = None
+    xi: tuple[float, ...] | None = None
     """lapg: ξ of (16), one number for all past displacements or D numbers, newest first."""
     window: int | None = None
     """lapg: D, how many past displacements count."""

@@ -31,7 +31,7 @@ def play(entries: Sequence[Entry], path: Path, about: dict[str, Any], *, show_pr
       RunError: ``path`` holds another line-up, or a run with other settings.
     """
     wanted = {"format": record.FORMAT, **about, "runs": {entry.label: slug(entry.label) for entry in entries}}
-    file = path / CONTENTS
+    file, found = path / CONTENTS, None
     if file.is_file():
         found = read_contents(path)
         if not found["runs"].items() <= wanted["runs"].items() or found | {"runs": wanted["runs"]} != wanted:
@@ -44,7 +44,8 @@ def play(entries: Sequence[Entry], path: Path, about: dict[str, Any], *, show_pr
         )
     else:
         path.mkdir(parents=True, exist_ok=True)
-    record.write_text(file, json.dumps(wanted, indent=2))
+    if found != wanted:
+        record.write_text(file, json.dumps(wanted, indent=2))
     done: dict[str, Run] = {}
     for entry in entries:
         place, config = path / slug(entry.label), entry.config
@@ -52,9 +53,9 @@ def play(entries: Sequence[Entry], path: Path, about: dict[str, Any], *, show_pr
             rate = float(upload_fraction(done[entry.rate_of].record["sent"].values).mean())
             config = dataclasses.replace(config, method=dataclasses.replace(config.method, rate=rate))
         started = (place / "config.json").is_file()
-        if started and (found := read_config(place)) != config:
-            names = [name for name, value in vars(config).items() if getattr(found, name) != value]
-            words = ", ".join(f"{name} = {getattr(found, name)}, not {getattr(config, name)}" for name in names)
+        if started and (other := read_config(place)) != config:
+            names = [name for name, value in vars(config).items() if getattr(other, name) != value]
+            words = ", ".join(f"{name} = {getattr(other, name)}, not {getattr(config, name)}" for name in names)
             raise RunError(
                 f"run={place} has other settings than those asked for: {words}; choose a new directory, or ask for the same ones."
             )
