@@ -193,11 +193,12 @@ jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_num_cpu_devices", 2)
 jax.devices()
 from lapg import cli
+import lapg.cli.train
 from lapg.experiments.run import train
 def slowly(*arguments, **options):
     wait = lambda segment, until: time.sleep(0.3)
     return train(*arguments, **options | {"checkpoint_seconds": 0.0, "watchers": (wait,)})
-cli.train_run = slowly
+lapg.cli.train.train_run = slowly
 cli.main(sys.argv[1:])
 """
 FLAGS = [
