@@ -178,7 +178,9 @@ def test_report_of_two_runs(place, lapg, tmp_path, fails):
         assert label in printed
     rows = json.loads((tmp_path / "report" / "report.json").read_text())["rows"]
     assert rows["pg"]["totals"]["uploads"] == 60
-    assert rows["lapg"]["totals"]["uploads"] == float(load(place / "lapg").record["sent"].sum(("round", "learner")).mean())
+    assert rows["lapg"]["totals"]["uploads"] == float(
+        load(place / "lapg").record["sent"].sum(("round", "learner")).mean()
+    )
     with Image.open(tmp_path / "report" / "figure.png") as picture:
         assert picture.format == "PNG"
     assert snapshot(place) == before
