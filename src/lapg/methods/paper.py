@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from lapg.controller import heavy_ball
 from lapg.methods.assembly import Optimiser, Setting, Weights, assemble, past_weights
@@ -31,7 +32,7 @@ def lapg(
     xi: Weights = 0.03,
     window: int = 10,
     noise_weight: Scalar = 6.0,
-    noise_bound: Sequence[float] | None = None,
+    noise_bound: Sequence[float] | Float[Array, " M"] | None = None,
     strict: bool = True,
     max_age: int | None = None,
     average_weight: Scalar | None = None,

@@ -58,9 +58,9 @@ def _tightness(found: Verification) -> Figure:
     )
     axes.axvline(1, color="black", linewidth=1)
     axes.tick_params(axis="y", labelsize=7)
-    axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
-    axes.set(xscale="log", xlim=(1e-4, 3), xlabel="left side over right side at the tightest case; 1 is the bound")
+    axes.set(xscale="log", xlim=(1e-4, 3), ylim=(len(rows) - 0.4, -0.6))
+    axes.set_xlabel("left side over right side at the tightest case; 1 is the bound", loc="right")
     return figure
 
 
