@@ -341,7 +341,7 @@ def test_prediction_measures_the_noise():
     noisy = values(
         Config(ProblemConfig("quadratic", num_learners=2, options={"noise": 500.0}), EstimatorConfig("noisy"), method)
     )
-    assert noisy["method"].value == "awapg"
+    assert noisy["method"].value == "scout"
     assert "silences everybody" in noisy["change that (16) needs"].meaning
 
 

@@ -285,4 +285,4 @@ def _suggestion(noise: np.ndarray, signal: np.ndarray) -> Finding:
     meaning = f"noise is {typical:.3g} of the signal: accumulate gradients and upload seldom; the best rates need {share:.2g} of a period's uploads"
     if share > 0.8:
         meaning += ", so that periodic does about as well"
-    return Finding("suggestion", "method", "awapg", "measured", meaning)
+    return Finding("suggestion", "method", "scout", "measured", meaning)
