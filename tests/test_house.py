@@ -3,9 +3,9 @@
 import ast
 from pathlib import Path
 
-import lapg.types
+import lapg
 
-HOUSE = Path(lapg.types.__file__).parent
+HOUSE = Path(lapg.__file__).parent
 BELOW = {  # what each room may import directly, itself and everything further below included; the ledger is open to all
     "types": (),
     "ledger": (),

@@ -1,240 +1,24 @@
-"""The letters of the code base: messages, states and the protocols of every part.
-
-Everything is unbatched. ``M`` learners, ``N`` trajectories a batch, ``T`` steps a trajectory, ``K``
-rounds, ``D`` window of the trigger, ``d`` parameters; ``θ`` is one flat vector of ``d`` entries and
-only policies unravel it. Runtimes add axes with ``vmap``.
-"""
+"""The protocols of all parts: named tuples of pure functions."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
-from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, PyTree
 
-Scalar = int | float | Float[Array, ""]
-
-
-def known(value: Any) -> bool:
-    """Whether a value is concrete, so that a constructor can check it; tracers are not."""
-    return not isinstance(value, Tracer)
-
-
-# Purposes of random numbers: the first entry of every address.
-SAMPLE, REPLY, SIGNAL, INIT, SCORE, PRESENCE, RELAY = range(7)
-NOBODY = 2**32 - 1
-"""The learner of an address that belongs to no learner: the controller, or a shared environment."""
-
-
-def address(
-    root: Key[Array, ""],
-    purpose: int,
-    learner: int | Int[Array, ""],
-    round: int | Int[Array, ""],
-    step: int | Int[Array, ""] = 0,
-) -> Key[Array, ""]:
-    """The key of one use of randomness; a pure function of where it is used, so no state holds a key.
-
-    Every runtime, order of execution, restart and resume therefore sees the same samples. All four
-    parts are always folded in: shortening an address would make two of them collide.
-    """
-    for part in (purpose, learner, round, step):
-        root = jax.random.fold_in(root, part)
-    return root
-
-
-# ---------------------------------------------------------------- what travels
-
-
-class Broadcast(eqx.Module):
-    """Controller to learners, once a round, the same for every learner.
-
-    Attributes:
-      round: k, counted from 0.
-      params: θ^k.
-      signal: what the trigger's controller half says: a drift, a scale, ...
-    """
-
-    round: Int[Array, ""]
-    params: Float[Array, " d"]
-    signal: PyTree
-
-
-class Upload(eqx.Module):
-    """Learner to controller. Zero everywhere where nothing was sent.
-
-    Attributes:
-      sent: whether the learner uploads in this round.
-      message: the compressor's fixed-shape output.
-      report: scalars that ride on the upload, the trigger's and the length that a `StepLimit` asks for; they never travel alone.
-      bits: payload and report together, whole bytes; the header is the ledger's.
-    """
-
-    sent: Bool[Array, ""]
-    message: PyTree
-    report: PyTree
-    bits: Int[Array, ""]
-
-
-class Arrival(eqx.Module):
-    """All that a controller step may use: the sum of the decompressed messages, who sent, their triggers' reports, their lengths."""
-
-    total: Float[Array, " d"]
-    sent: Bool[Array, " M"]
-    report: PyTree
-    length: PyTree = ()
-
-
-class Relay(eqx.Module):
-    """What a replica of the controller is told of an `Arrival`: all of it, its total compressed. Zero everywhere where nobody sent.
-
-    Attributes:
-      message: the compressor's fixed-shape output for the total.
-      sent, report, length: as they arrived; on the wire a bit for each learner, and the numbers of those that sent.
-      bits: of all this, whole bytes; without header.
-    """
-
-    message: PyTree
-    sent: Bool[Array, " M"]
-    report: PyTree
-    length: PyTree
-    bits: Int[Array, ""]
-
-
-# ---------------------------------------------------------------- what is computed
-
-
-class Task(eqx.Module):
-    """What learner m owns: its index, the positive scale c_m of its loss, and anything a problem adds. A problem stacks M of them."""
-
-    index: Int[Array, " *M"]
-    scale: Float[Array, " *M"]
-    extra: PyTree = None
-
-
-class Trajectories(eqx.Module):
-    """One trajectory of T steps, with a leading axis T where steps are told apart; a batch of them has a leading axis N in front of all.
-
-    Attributes:
-      observations: what the policy saw; after the end of the episode, the last observation again and again.
-      actions: what it did (axes T, agents for a joint policy).
-      log_probs: log π(a_t|s_t) of the joint action under the behaviour policy.
-      losses: c_m · ℓ_m(s_t, a_t), the scaled loss.
-      mask: False after the end of the episode; such steps have no loss and no score.
-      terminated: whether the episode came to its own end. If not, it was cut off, by T or by the environment, and its last state has a future.
-      final_observation: what the policy would have seen next.
-    """
-
-    observations: PyTree
-    actions: PyTree
-    log_probs: Float[Array, "*N T"]
-    losses: Float[Array, "*N T"]
-    mask: Bool[Array, "*N T"]
-    terminated: Bool[Array, "*N"]
-    final_observation: PyTree
-
-
-class Recorded(NamedTuple):
-    """Episodes of all learners as a host environment leaves them: NumPy arrays, leading axes M, N, T (M, N for the last two).
-
-    As `Trajectories`, but with raw losses ℓ_m and without log-probabilities, which the compiled reply adds.
-    """
-
-    observations: PyTree
-    actions: PyTree
-    losses: Any
-    mask: Any
-    terminated: Any
-    final_observation: PyTree
-
-
-class Estimate(eqx.Module):
-    """A gradient estimate at one θ.
-
-    Attributes:
-      gradient: ĝ, an estimate of ∇L_m(θ).
-      noise: σ̂², an estimate of tr Cov(ĝ); 0 for exact gradients, inf where one sample cannot tell.
-      effective_samples: (Σw)²/Σw² of the importance weights; N on-policy.
-    """
-
-    gradient: Float[Array, " d"]
-    noise: Float[Array, ""]
-    effective_samples: Float[Array, ""]
-
-
-class Candidate(eqx.Module):
-    """What a trigger decides about.
-
-    Attributes:
-      innovation: what would be uploaded, before compression.
-      noise: the noise of the innovation as its memory defines it.
-      decoded: the innovation as the controller would decode it.
-      params: θ at which the learner sampled.
-      age: rounds since the learner uploaded last; k + 1 if never.
-      index: m.
-      signal: the controller half's word, from the Broadcast.
-    """
-
-    innovation: Float[Array, " d"]
-    noise: Float[Array, ""]
-    decoded: Float[Array, " d"]
-    params: Float[Array, " d"]
-    age: Int[Array, ""]
-    index: Int[Array, ""]
-    signal: PyTree
-
-
-class Decision(eqx.Module):
-    """A trigger's answer: whether it fires, both sides of its condition, and what rides on the upload."""
-
-    fires: Bool[Array, ""]
-    left: Float[Array, ""]
-    right: Float[Array, ""]
-    report: PyTree = ()
-
-
-class LearnerLog(eqx.Module):
-    """What a round leaves in the record, per learner."""
-
-    innovation_norm: Float[Array, ""]
-    gradient_norm: Float[Array, ""]
-    noise: Float[Array, ""]
-    trigger_left: Float[Array, ""]
-    trigger_right: Float[Array, ""]
-    staleness: Int[Array, ""]
-    non_finite: Bool[Array, ""]
-
-
-class RoundLog(eqx.Module):
-    """What a round leaves in the record, once: ‖aggregate‖ and ‖θ^{k+1} − θ^k‖."""
-
-    aggregate_norm: Float[Array, ""]
-    displacement_norm: Float[Array, ""]
-
-
-class LearnerState(eqx.Module):
-    """All that learner m remembers. ``sent_round`` is −1 until its first upload."""
-
-    index: Int[Array, ""]
-    estimator: PyTree
-    memory: PyTree
-    trigger: PyTree
-    sent_round: Int[Array, ""]
-
-
-class ControllerState(eqx.Module):
-    """All that the controller remembers."""
-
-    round: Int[Array, ""]
-    params: Float[Array, " d"]
-    aggregate: Float[Array, " d"]
-    optimiser: PyTree
-    trigger: PyTree
-
-
-# ---------------------------------------------------------------- the parts
+from lapg.types.data import (
+    Arrival,
+    Broadcast,
+    ControllerState,
+    Decision,
+    Estimate,
+    LearnerLog,
+    LearnerState,
+    Recorded,
+    RoundLog,
+    Upload,
+)
+from lapg.types.tools import Scalar, tree_bits
 
 GradientAt = Callable[[Float[Array, " d"]], Estimate]
 
@@ -464,18 +248,3 @@ class Method(NamedTuple):
 
 Recipe = Callable[[dict[str, Any]], Method]
 """Hyperparameters (scalars, possibly traced) to a Method. Called inside the compiled function."""
-
-
-def tree_bits(tree: PyTree) -> int:
-    """Length of a tree's leaves on the wire, each at its own precision; shapes suffice."""
-    return sum(8 * leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def squared_norm(vector: Float[Array, " d"]) -> Float[Array, ""]:
-    """‖x‖²."""
-    return jnp.sum(vector * vector)
-
-
-def select(condition: Bool[Array, ""], yes: PyTree, no: PyTree) -> PyTree:
-    """``yes`` where the condition holds, else ``no``, leaf by leaf; keys included."""
-    return jax.tree.map(lambda a, b: jax.lax.select(condition, a, b), yes, no)

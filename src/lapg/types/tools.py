@@ -1,0 +1,53 @@
+"""Small things that everybody needs: what is known before tracing, addresses of random numbers, sizes."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+Scalar = int | float | Float[Array, ""]
+
+
+def known(value: Any) -> bool:
+    """Whether a value is concrete, so that a constructor can check it; tracers are not."""
+    return not isinstance(value, Tracer)
+
+
+# Purposes of random numbers: the first entry of every address.
+SAMPLE, REPLY, SIGNAL, INIT, SCORE, PRESENCE, RELAY = range(7)
+NOBODY = 2**32 - 1
+"""The learner of an address that belongs to no learner: the controller, or a shared environment."""
+
+
+def address(
+    root: Key[Array, ""],
+    purpose: int,
+    learner: int | Int[Array, ""],
+    round: int | Int[Array, ""],
+    step: int | Int[Array, ""] = 0,
+) -> Key[Array, ""]:
+    """The key of one use of randomness; a pure function of where it is used, so no state holds a key.
+
+    Every runtime, order of execution, restart and resume therefore sees the same samples. All four
+    parts are always folded in: shortening an address would make two of them collide.
+    """
+    for part in (purpose, learner, round, step):
+        root = jax.random.fold_in(root, part)
+    return root
+
+
+def tree_bits(tree: PyTree) -> int:
+    """Length of a tree's leaves on the wire, each at its own precision; shapes suffice."""
+    return sum(8 * leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def squared_norm(vector: Float[Array, " d"]) -> Float[Array, ""]:
+    """‖x‖²."""
+    return jnp.sum(vector * vector)
+
+
+def select(condition: Bool[Array, ""], yes: PyTree, no: PyTree) -> PyTree:
+    """``yes`` where the condition holds, else ``no``, leaf by leaf; keys included."""
+    return jax.tree.map(lambda a, b: jax.lax.select(condition, a, b), yes, no)
