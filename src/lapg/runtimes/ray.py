@@ -24,6 +24,8 @@ from lapg.types import Problem, Recipe
 Parts = Callable[[], tuple[Recipe, Problem]]
 INLINE_BYTES = 100_000
 """Longer broadcasts go through Ray's object store, once per machine."""
+CPUS = 0.001
+"""What an actor asks for: next to nothing, but Ray does not spread actors that ask for nothing."""
 MAX_FAILURES = 3
 """How many actors in a row may fail to start, and how often one is asked in a round."""
 
@@ -149,7 +151,7 @@ class Ray(InTurn):
         """Starts an actor, without waiting for it."""
         if process.actor is not None:
             ray.kill(process.actor)
-        options = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}
+        options = {"num_cpus": CPUS, "max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}
         float64 = bool(jax.config.read("jax_enable_x64"))
         actor = ray.remote(**options)(Learners)
         process.actor = actor.remote(self._parts, self._hypers, self._seeds.tolist(), process.learners, float64)
