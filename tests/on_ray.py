@@ -13,7 +13,8 @@ jax.config.update("jax_enable_x64", True)
 
 import numpy as np  # noqa: E402
 
-from lapg import estimators, methods  # noqa: E402
+from lapg import compressors, estimators, methods  # noqa: E402
+from lapg.downlink import dense, replicated  # noqa: E402
 from lapg.problems import quadratic  # noqa: E402
 from lapg.runtimes import Sequential, Vectorised  # noqa: E402
 from lapg.runtimes.ray import Ray  # noqa: E402
@@ -23,9 +24,11 @@ HYPERS = {"step_size": np.array([0.1, 0.05]), "noise_weight": np.array([0.5, 0.5
 SEEDS = [3, 4]
 
 
-def parts(num_learners=M, participation=0.75):
+def parts(num_learners=M, participation=0.75, downlink="dense"):
     problem = quadratic(num_learners=num_learners, dimension=5, conditioning=4.0, noise=0.2)
-    setting = methods.Setting(estimators.noisy(problem.gradient), 2, num_learners, participation=participation)
+    codec = replicated(compressors.top_k(0.5)) if downlink == "replicated" else dense()
+    noisy = estimators.noisy(problem.gradient)
+    setting = methods.Setting(noisy, 2, num_learners, participation=participation, downlink=codec)
     return lambda hyper: methods.lapg(setting, xi=0.03, **hyper), problem
 
 
@@ -49,11 +52,12 @@ def kill(runtime, number, delay=0.0):
         os.kill(pid, signal.SIGKILL)
 
 
-def compare():
+def compare(downlink="dense"):
     """As the sequential runtime, given a state back, and with an actor killed after the second of three stretches."""
-    plain = Sequential(*parts(), HYPERS, SEEDS, chunk_rounds=8)
+    make = partial(parts, downlink=downlink)
+    plain = Sequential(*make(), HYPERS, SEEDS, chunk_rounds=8)
     expected, wanted = play(plain, 3)
-    runtime = Ray(parts, HYPERS, SEEDS, chunk_rounds=8, processes=2)
+    runtime = Ray(make, HYPERS, SEEDS, chunk_rounds=8, processes=2)
     state, log = play(runtime, 3)
     found = {
         "sent": bool(np.array_equal(log.sent, wanted.sent)),
@@ -82,8 +86,9 @@ def compare():
 def invariants(state):
     """How far the aggregate is from the sum of the shares, and these from what the learners believe that they have uploaded."""
     uploaded = np.where(state.roster.accepted[..., None] > 0, state.learners.memory.uploaded, 0)
+    untold = state.downlink.error if state.downlink else 0
     return {
-        "invariant": float(np.abs(state.controller.aggregate - np.sum(state.roster.shares, 1)).max()),
+        "invariant": float(np.abs(state.controller.aggregate + untold - np.sum(state.roster.shares, 1)).max()),
         "shares": float(np.abs(uploaded - state.roster.shares).max()),
     }
 
@@ -170,4 +175,10 @@ def kills(num=20, rounds=300):
 
 
 if __name__ == "__main__":
-    print(json.dumps({"compare": compare, "deploy": deploy, "kills": kills}[sys.argv[1]]()))
+    print(
+        json.dumps(
+            {"compare": compare, "follow": partial(compare, "replicated"), "deploy": deploy, "kills": kills}[
+                sys.argv[1]
+            ]()
+        )
+    )

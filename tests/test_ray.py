@@ -46,9 +46,10 @@ def on_ray(what, timeout=300):
 
 
 @pytest.mark.slow
-def test_ray_is_sequential():
+@pytest.mark.parametrize("what", ["compare", "follow"])
+def test_ray_is_sequential(what):
     """Oracle: the sequential runtime: two lanes, three of four learners a round, two processes; then the invariant, and the learners of the killed one."""
-    found = on_ray("compare")
+    found = on_ray(what)
     assert found["sent"]
     assert found["participated"]
     assert found["bits"]
