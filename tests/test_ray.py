@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,22 +12,11 @@ from scipy import stats
 
 pytest.importorskip("ray", reason="needs Ray: pip install 'lapg[ray]'")
 
+from alone import alone
 from lapg.runtimes.ray import Ray, check_security
 from on_ray import HYPERS, M, parts
 
 HERE = Path(__file__).parent
-
-
-def alone(*command):
-    """The command, in a network of its own where the system allows that: Ray listens on all interfaces."""
-    inside = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
-    if (
-        shutil.which("unshare")
-        and shutil.which("ip")
-        and not subprocess.call([*inside, "true"], stderr=subprocess.DEVNULL)
-    ):
-        return [*inside, *command]
-    return list(command)
 
 
 def on_ray(what, timeout=300):

@@ -339,6 +339,9 @@ def _start(address: str | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     place: dict[str, Any] = {"address": address}
     if address is None:
+        os.environ.setdefault(
+            "RAY_gcs_rpc_server_reconnect_timeout_s", "5"
+        )  # what outlives a killed driver, it ends soon
         place = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # what Ray forks becomes another program at once
