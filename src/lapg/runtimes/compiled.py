@@ -28,6 +28,7 @@ from lapg.types import (
     Upload,
     address,
     select,
+    sum_rows,
 )
 
 
@@ -99,7 +100,7 @@ class Compiled:
             downlink, _ = codec.deliver(codec.resync(downlink, gone), controller, broadcast, heard & ~gone)
             if method.reuses:
                 kept, mended = jnp.where(gone[:, None], 0, shares), jnp.any(gone)
-                aggregate = jnp.where(mended, jnp.sum(kept, 0), controller.aggregate)
+                aggregate = jnp.where(mended, sum_rows(kept), controller.aggregate)
                 shares = kept + jnp.where(uploads.sent[:, None], decoded, 0)
                 controller = ControllerState(
                     controller.round, controller.params, aggregate, controller.optimiser, controller.trigger
