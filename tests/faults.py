@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import jax
 import numpy as np
 
 from lapg.runtimes import wire
-from lapg.runtimes.hosts import ControllerHost, Deployed, LearnerHost, new_roster
+from lapg.runtimes.deployed import begin
+from lapg.runtimes.hosts import ControllerHost, LearnerHost
 
 
 class Network:
@@ -22,13 +22,12 @@ class Network:
     def __init__(self, compiled: Any, hyper: dict[str, Any], seed: int, rates: dict[str, float], **limits: Any) -> None:
         self.compiled, self.hyper, self.seed, self.rates = compiled, hyper, seed, rates
         self.random = np.random.default_rng(seed)
-        state = jax.tree.map(np.asarray, compiled.start(hyper, np.uint32(seed), None))
-        start = Deployed(state.controller, state.learners, new_roster(compiled))
-        self.controller = ControllerHost(compiled, hyper, seed, start, **limits)
+        self.controller = ControllerHost(compiled, hyper, seed, begin(compiled, hyper, seed), **limits)
         self.learners = [self.newborn(m) for m in range(compiled.num_learners)]
         self.hung = np.zeros(compiled.num_learners, int)
         self.down: list[tuple[int, int, bytes]] = []  # due, learner, message
         self.up: list[tuple[int, int, Any]] = []
+        self.truth: dict[int, bytes] = {}  # the controller's state before every round
         self.happened = dict.fromkeys(rates, 0)
 
     def newborn(self, learner: int) -> LearnerHost:
@@ -85,14 +84,17 @@ class Network:
                 self.learners[m] = self.newborn(m)
             if self.trouble("hung"):
                 self.hung[m] = now + int(self.random.integers(2, 8))
-        heads, payload = self.controller.open()
-        for m, head in heads.items():
-            self.post(self.down, m, head + payload, now)
+        self.truth[now] = wire.encode_tree(self.controller.state)
+        for m in self.controller.open():
+            self.post(self.down, m, b"".join(self.controller.letter(m)), now)
         for _, m, raw in self.due(self.down, now):
             if self.hung[m] > now:
                 self.down.append((int(self.hung[m]), m, raw))
                 continue
             answer = self.learners[m].hear(raw)
+            held = self.learners[m].held
+            if held.replica is not None:
+                assert wire.encode_tree(held.replica) == self.truth[held.heard], (now, m)
             if answer is not None:
                 self.post(self.up, m, answer._replace(reply=self.spoil(answer.reply)), now)
         for _, m, answer in self.due(self.up, now):

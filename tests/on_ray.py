@@ -1,9 +1,11 @@
-"""Runs on real Ray actors; in a process of its own, whose last line is what it found, as JSON. Called as ``on_ray.py WHAT [ADDRESS of a cluster]``."""
+"""Runs on real Ray actors; in a process of its own, whose last line is what it found, as JSON. Called as ``on_ray.py WHAT``."""
 
 import json
 import os
 import signal
 import sys
+import threading
+from functools import partial
 
 import jax
 
@@ -11,20 +13,22 @@ jax.config.update("jax_enable_x64", True)
 
 import numpy as np  # noqa: E402
 
-from lapg import estimators, methods  # noqa: E402
+from lapg import compressors, estimators, methods  # noqa: E402
+from lapg.downlink import dense, replicated  # noqa: E402
 from lapg.problems import quadratic  # noqa: E402
-from lapg.runtimes import Sequential  # noqa: E402
+from lapg.runtimes import Sequential, Vectorised  # noqa: E402
 from lapg.runtimes.ray import Ray  # noqa: E402
 
 M, ROUNDS = 4, 24
 HYPERS = {"step_size": np.array([0.1, 0.05]), "noise_weight": np.array([0.5, 0.5])}
 SEEDS = [3, 4]
-ADDRESS = sys.argv[2] if len(sys.argv) > 2 else None
 
 
-def parts():
-    problem = quadratic(num_learners=M, dimension=5, conditioning=4.0, noise=0.2)
-    setting = methods.Setting(estimators.noisy(problem.gradient), 2, M, participation=0.75)
+def parts(num_learners=M, participation=0.75, downlink="dense"):
+    problem = quadratic(num_learners=num_learners, dimension=5, conditioning=4.0, noise=0.2)
+    codec = replicated(compressors.top_k(0.5)) if downlink == "replicated" else dense()
+    noisy = estimators.noisy(problem.gradient)
+    setting = methods.Setting(noisy, 2, num_learners, participation=participation, downlink=codec)
     return lambda hyper: methods.lapg(setting, xi=0.03, **hyper), problem
 
 
@@ -37,19 +41,23 @@ def play(runtime, chunks, between=lambda number: None):
     return state, jax.tree.map(lambda *parts: np.concatenate(parts, 1), *logs)
 
 
-def kill(runtime, number):
-    """Ends the process of one actor at once."""
+def kill(runtime, number, delay=0.0):
+    """Ends the process of one actor at once, or some seconds later."""
     import ray
 
-    actor = runtime._processes[number].actor
-    os.kill(ray.get(actor.__ray_call__.remote(lambda self: os.getpid())), signal.SIGKILL)
+    pid = ray.get(runtime._processes[number].actor.__ray_call__.remote(lambda self: os.getpid()))
+    if delay:
+        threading.Timer(delay, os.kill, (pid, signal.SIGKILL)).start()
+    else:
+        os.kill(pid, signal.SIGKILL)
 
 
-def compare():
+def compare(downlink="dense"):
     """As the sequential runtime, given a state back, and with an actor killed after the second of three stretches."""
-    plain = Sequential(*parts(), HYPERS, SEEDS, chunk_rounds=8)
+    make = partial(parts, downlink=downlink)
+    plain = Sequential(*make(), HYPERS, SEEDS, chunk_rounds=8)
     expected, wanted = play(plain, 3)
-    runtime = Ray(parts, HYPERS, SEEDS, chunk_rounds=8, processes=2, address=ADDRESS)
+    runtime = Ray(make, HYPERS, SEEDS, chunk_rounds=8, processes=2)
     state, log = play(runtime, 3)
     found = {
         "sent": bool(np.array_equal(log.sent, wanted.sent)),
@@ -71,13 +79,106 @@ def compare():
     state, log = play(runtime, 3, lambda number: kill(runtime, 0) if number == 1 else None)
     renewed = np.argwhere(log.faults["renewed"])
     found["renewed"] = sorted({(int(lane), int(m)) for lane, _, m in renewed})
-    aggregate = state.controller.aggregate - np.sum(state.roster.shares, 1)
-    found["invariant"] = float(np.abs(aggregate).max())
-    uploaded = np.where(state.roster.accepted[..., None] > 0, state.learners.memory.uploaded, 0)
-    found["shares"] = float(np.abs(uploaded - state.roster.shares).max())
     runtime.close()
-    return found
+    return found | invariants(state)
+
+
+def invariants(state):
+    """How far the aggregate is from the sum of the shares, and these from what the learners believe that they have uploaded."""
+    uploaded = np.where(state.roster.accepted[..., None] > 0, state.learners.memory.uploaded, 0)
+    untold = state.downlink.error if state.downlink else 0
+    return {
+        "invariant": float(np.abs(state.controller.aggregate + untold - np.sum(state.roster.shares, 1)).max()),
+        "shares": float(np.abs(uploaded - state.roster.shares).max()),
+    }
+
+
+def deploy():
+    """Eight learners on two nodes, and in this process by both runtimes; in both precisions."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    rounds, eight = 50, partial(parts, 8, 1.0)
+    found = {}
+    for precision in ("float64", "float32"):
+        jax.config.update("jax_enable_x64", precision == "float64")
+        hypers = {"step_size": np.array([0.05], precision), "noise_weight": np.array([4.0], precision)}
+        on_cluster = Ray(eight, hypers, SEEDS[:1], chunk_rounds=25, processes=4, address=cluster.address)
+        state, log = play(on_cluster, 2)
+        nodes = {process.actor: node(process.actor) for process in on_cluster._processes}
+        on_cluster.close()
+        entry = {"nodes": len(set(nodes.values())), "actors": len(nodes), "uploads": float(log.sent.mean())}
+        for runtime in (Vectorised, Sequential):
+            expected, wanted = play(runtime(*eight(), hypers, SEEDS[:1], chunk_rounds=25), 2)
+            difference = np.abs(state.controller.params - expected.controller.params).max()
+            entry[runtime.__name__] = {
+                "decisions": wanted.sent.size,
+                "differ": int(np.sum(log.sent != wanted.sent)),
+                "params": float(difference),
+            }
+        found[precision] = entry
+    ray.shutdown()
+    cluster.shutdown()
+    return found | {"rounds": rounds}
+
+
+def node(actor):
+    """Where an actor lives."""
+    import ray
+
+    return ray.get(actor.__ray_call__.remote(lambda self: ray.get_runtime_context().get_node_id()))
+
+
+def score(params, problem):
+    """−Σ L_m(θ)."""
+    return -float(jax.vmap(problem.value, (0, None))(problem.tasks, params).sum())
+
+
+class Mortal(Ray):
+    """Kills one of the actors that are at work in each of the given rounds, as soon as it has been asked."""
+
+    def __init__(self, *arguments, rounds, random, **options):
+        super().__init__(*arguments, **options)
+        self.due, self.random, self.killed, self.round = rounds, random, 0, 0
+
+    def play_round(self, lane=0):
+        idle = [number for number, process in enumerate(self._processes) if process.asked is None]
+        if self.round in self.due and idle:
+            kill(self, idle[self.random.integers(len(idle))], float(self.random.uniform(0, 0.01)))
+            self.killed += 1
+        self.round += 1
+        return super().play_round(lane)
+
+
+def kills(num=20, rounds=300):
+    """A run in which actors are killed at random, one after the other, beside runs of other seeds where nothing happens."""
+    make, seeds = partial(parts, 8, 1.0), list(range(10))
+    lanes = {"step_size": np.full(10, 0.05), "noise_weight": np.full(10, 4.0)}
+    ends, plain = play(Vectorised(*make(), lanes, seeds, chunk_rounds=rounds), 1)
+
+    random = np.random.default_rng(0)
+    due = set(random.choice(np.arange(5, rounds - 5), num, replace=False).tolist())
+    options = {"chunk_rounds": 25, "processes": 4, "quorum": 6}
+    runtime = Mortal(make, jax.tree.map(lambda leaf: leaf[:1], lanes), seeds[:1], rounds=due, random=random, **options)
+    state, log = play(runtime, rounds // 25)
+    runtime.close()
+    return invariants(state) | {
+        "killed": runtime.killed,
+        "renewed": int(log.faults["renewed"].sum()),
+        "missing": int(log.faults["missing"].sum()),
+        "score": score(state.controller.params[0], make()[1]),
+        "without": [score(params, make()[1]) for params in ends.controller.params],
+        "uploads": [float(log.sent.mean()), float(plain.sent.mean())],
+    }
 
 
 if __name__ == "__main__":
-    print(json.dumps({"compare": compare}[sys.argv[1]]()))
+    print(
+        json.dumps(
+            {"compare": compare, "follow": partial(compare, "replicated"), "deploy": deploy, "kills": kills}[
+                sys.argv[1]
+            ]()
+        )
+    )

@@ -68,19 +68,19 @@ def test_replicas_follow_to_the_bit(controller, compressor):
     step = jax.jit(lambda state, relay: controller.step(state, codec.expand(relay))[0])
     compress = jax.jit(codec.compress)
     state = controller.init(jnp.ones(DIMENSION), LEARNERS)
-    nothing = jax.tree.map(jnp.zeros_like, state)
-    replicas, outbox, end, relay = [nothing] * LEARNERS, Outbox(compressor, LEARNERS), codec.init(state, LEARNERS), None
+    replicas, last, relay = [None] * LEARNERS, [-1] * LEARNERS, None
+    outbox, end = Outbox(compressor, state), codec.init(state, LEARNERS)
     heard = []
     for k, arrival in enumerate(arrivals(ROUNDS)):
         if k == 20:
-            replicas[2] = nothing
-            outbox.resync(2)
+            replicas[2], last[2] = None, -1
             end = codec.resync(end, jnp.arange(LEARNERS) == 2)
         present = jnp.asarray([True, k % 8 in (0, 2), k >= 5])
         end, due = codec.deliver(end, state, controller.broadcast(jax.random.key(0), state), present)
         for m in np.flatnonzero(present):
-            raw = outbox.take(int(m), state)
-            replicas[m] = follow(replicas[m], raw, k, compressor, step, like=relay)
+            raw = outbox.take(last[m], state)
+            replicas[m] = follow(replicas[m], raw, k, compressor, step, like=(state, relay))
+            last[m] = k
             assert wire.encode_tree(replicas[m]) == wire.encode_tree(state), (k, m)
             assert 8 * len(raw) == due[m], (k, m)
         heard.append(np.asarray(due))

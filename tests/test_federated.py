@@ -6,13 +6,15 @@ import jax
 import numpy as np
 import pytest
 
-from lapg import estimators, methods
+from lapg import compressors, estimators, methods
+from lapg.downlink import dense, replicated
 from lapg.problems import quadratic
 from lapg.runtimes import wire
 from lapg.runtimes.compiled import Compiled
 from lapg.runtimes.consistency import Held
+from lapg.runtimes.deployed import begin
 from lapg.runtimes.federated import MAX_TRIES, Lane, answer, as_skip, play_round, recall, remember
-from lapg.runtimes.hosts import ControllerHost, Deployed, new_roster
+from lapg.runtimes.hosts import ControllerHost
 from lapg.runtimes.sequential import Sequential
 
 M, ROUNDS, SEED = 2, 12, 5
@@ -24,9 +26,9 @@ def problem():
     return quadratic(num_learners=M, dimension=3, conditioning=4.0, noise=0.0)
 
 
-@pytest.fixture(scope="module")
-def recipe(problem):
-    setting = methods.Setting(estimators.exact(problem.gradient), 2, M)
+@pytest.fixture(scope="module", params=[dense(), replicated(compressors.identity())], ids=["dense", "replicated"])
+def recipe(problem, request):
+    setting = methods.Setting(estimators.exact(problem.gradient), 2, M, downlink=request.param)
     return lambda hyper: methods.lapg(setting, window=2, noise_weight=0.0, **hyper)
 
 
@@ -36,9 +38,7 @@ def lane(problem, recipe):
 
 
 def new_host(lane):
-    state = jax.tree.map(np.asarray, lane.compiled.start(lane.hyper, np.uint32(lane.seed), None))
-    start = Deployed(state.controller, state.learners, new_roster(lane.compiled))
-    return ControllerHost(lane.compiled, lane.hyper, lane.seed, start)
+    return ControllerHost(lane.compiled, lane.hyper, lane.seed, begin(lane.compiled, lane.hyper, lane.seed))
 
 
 class Office:
@@ -76,6 +76,7 @@ def test_rounds_by_post_are_sequential(lane, problem, recipe):
     sent = np.array([log.sent for log in logs])
     np.testing.assert_array_equal(sent, expected.sent[0])
     np.testing.assert_array_equal([log.uplink_bits for log in logs], expected.uplink_bits[0])
+    np.testing.assert_array_equal([log.downlink_bits for log in logs], expected.downlink_bits[0])
     np.testing.assert_allclose(host.state.params, state.controller.params[0], rtol=0, atol=1e-12)
     assert 0 < (~sent).sum() == office.replies.count({})
 
@@ -88,6 +89,7 @@ def test_a_learner_survives_in_a_record(lane):
     held = recall(office.memory[0], lane.compiled)
     assert held[:2] == (1, 1)
     assert (held.proposed, held.heard) == (2, 1)
+    assert (held.replica is None) == (lane.compiled.downlink.compressor is None)
     again = recall(remember(held), lane.compiled)
     for mine, theirs in zip(jax.tree.leaves(held), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(mine, theirs)

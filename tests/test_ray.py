@@ -2,31 +2,21 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import stats
 
 pytest.importorskip("ray", reason="needs Ray: pip install 'lapg[ray]'")
 
+from alone import alone
 from lapg.runtimes.ray import Ray, check_security
 from on_ray import HYPERS, M, parts
 
 HERE = Path(__file__).parent
-
-
-def alone(*command):
-    """The command, in a network of its own where the system allows that: Ray listens on all interfaces."""
-    inside = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
-    if (
-        shutil.which("unshare")
-        and shutil.which("ip")
-        and not subprocess.call([*inside, "true"], stderr=subprocess.DEVNULL)
-    ):
-        return [*inside, *command]
-    return list(command)
 
 
 def on_ray(what, timeout=300):
@@ -44,9 +34,10 @@ def on_ray(what, timeout=300):
 
 
 @pytest.mark.slow
-def test_ray_is_sequential():
+@pytest.mark.parametrize("what", ["compare", "follow"])
+def test_ray_is_sequential(what):
     """Oracle: the sequential runtime: two lanes, three of four learners a round, two processes; then the invariant, and the learners of the killed one."""
-    found = on_ray("compare")
+    found = on_ray(what)
     assert found["sent"]
     assert found["participated"]
     assert found["bits"]
@@ -57,6 +48,36 @@ def test_ray_is_sequential():
     assert found["renewed"] == [[0, 0], [0, 2], [1, 0], [1, 2]]
     assert found["invariant"] <= 1e-12
     assert found["shares"] <= 1e-12
+
+
+@pytest.mark.slow
+def test_simulation_is_deployment():
+    """Oracle: both runtimes in one process: fifty rounds of eight learners on two nodes, in float64 the same decisions; in float32 they are counted."""
+    found = on_ray("deploy")
+    print(json.dumps(found, indent=1))
+    for precision in ("float64", "float32"):
+        assert (found[precision]["nodes"], found[precision]["actors"]) == (2, 4)
+        assert 0.1 < found[precision]["uploads"] < 0.5
+    for runtime in ("Vectorised", "Sequential"):
+        assert found["float64"][runtime]["decisions"] == 400
+        assert found["float64"][runtime]["differ"] == 0
+        assert found["float64"][runtime]["params"] <= 1e-10
+
+
+@pytest.mark.slow
+def test_twenty_kills():
+    """Oracle: the invariants of lost messages, and the 95 % prediction interval of one more run, from ten seeds where nothing happens."""
+    found = on_ray("kills", timeout=600)
+    print(json.dumps(found, indent=1))
+    assert found["killed"] == 20
+    assert found["renewed"] >= 2 * 20  # two learners an actor
+    assert found["missing"] > 0
+    assert found["invariant"] <= 1e-12
+    assert found["shares"] <= 1e-12
+    others = np.array(found["without"])
+    half = stats.t.ppf(0.975, others.size - 1) * others.std(ddof=1) * (1 + 1 / others.size) ** 0.5
+    print(f"score {found['score']:.5f}, without kills {others.mean():.5f} ± {half:.5f}")
+    assert abs(found["score"] - others.mean()) <= half
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from lapg.types import (
     Upload,
     known,
     squared_norm,
+    sum_rows,
 )
 
 
@@ -103,7 +104,7 @@ def make_controller(
 
     def gather(uploads: Upload) -> Arrival:
         decoded = jax.vmap(compressor.decompress)(uploads.message)
-        total = jnp.sum(jnp.where(uploads.sent[:, None], decoded, 0), 0)
+        total = sum_rows(jnp.where(uploads.sent[:, None], decoded, 0))
         return Arrival(total, uploads.sent, *uploads.report)
 
     def step(state: ControllerState, arrival: Arrival) -> tuple[ControllerState, RoundLog]:

@@ -11,9 +11,10 @@ import numpy as np
 from lapg import record
 from lapg.experiments.build import build
 from lapg.experiments.config import Config, from_dict, to_dict
+from lapg.runtimes import deployed
 from lapg.runtimes.compiled import Compiled
 from lapg.runtimes.federated import Lane
-from lapg.runtimes.hosts import ControllerHost, Deployed, new_roster
+from lapg.runtimes.hosts import ControllerHost
 from lapg.runtimes.protocol import Log
 
 AGREED = ("problem", "estimator", "method", "batch_size", "rounds", "first_seed")
@@ -45,8 +46,7 @@ def open_lane(run_config: Any) -> Lane:
 
 def begin(lane: Lane) -> ControllerHost:
     """The controller before round 0."""
-    state = jax.tree.map(np.asarray, lane.compiled.start(lane.hyper, np.uint32(lane.seed), None))
-    start = Deployed(state.controller, state.learners, new_roster(lane.compiled))
+    start = deployed.begin(lane.compiled, lane.hyper, lane.seed)
     return ControllerHost(lane.compiled, lane.hyper, lane.seed, start)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
 from lapg.runtimes.protocol import (
     Reply,
@@ -28,6 +28,7 @@ from lapg.types import (
     Upload,
     address,
     select,
+    sum_rows,
 )
 
 
@@ -37,24 +38,22 @@ class Compiled:
     Args:
       hyper: any lane's hyperparameters; the parts check them, and shapes are taken from them.
     Raises:
-      ValueError: learners would need a replica of the controller, or their environment is outside JAX.
+      ValueError: learners' environment is outside JAX.
 
     ``start: hyper, seed, θ⁰ or None → RunState`` · ``announce: hyper, seed, ControllerState → Broadcast`` · ``present: hyper, seed, round → Bool[M]`` ·
     ``play: hyper, seed, m, LearnerState, Broadcast → LearnerState, Reply`` · ``renew: hyper, seed, m, θ, LearnerState or None → LearnerState`` ·
-    ``conclude: hyper, seed, ControllerState, shares, Uploads, gone → ControllerState, shares, RoundLog, unsound``.
+    ``collect: hyper, seed, ControllerState, shares, downlink, Uploads, heard, gone → ControllerState, shares, downlink, relay, unsound``, then
+    ``step: hyper, ControllerState, relay → ControllerState, RoundLog``.
     """
 
     def __init__(self, recipe: Recipe, problem: Problem, hyper: dict[str, Any]) -> None:
         method = recipe(hyper)
-        if method.downlink.compressor is not None:
-            raise ValueError(
-                "downlink must be dense on a runtime that is distributed, got a replicated one; use runtime vectorised or sequential for that."
-            )
         if problem.sample is None:
             raise ValueError(
                 "runtime must be vectorised for a problem outside JAX, whose episodes are played on the host."
             )
-        self.compressor, self.reuses, self.num_learners = method.compressor, method.reuses, problem.num_learners
+        self.compressor, self.downlink = method.compressor, method.downlink
+        self.reuses, self.num_learners = method.reuses, problem.num_learners
 
         @jax.jit
         def start(hyper: dict[str, Any], seed: Any, params: Any) -> RunState:
@@ -81,31 +80,42 @@ class Compiled:
             return LearnerState(new.index, old.estimator, new.memory, new.trigger, new.sent_round)
 
         @jax.jit
-        def conclude(
+        def collect(
             hyper: dict[str, Any],
             seed: Any,
             controller: ControllerState,
             shares: Float[Array, "M d"],
+            downlink: PyTree,
             uploads: Upload,
+            heard: Bool[Array, " M"],
             gone: Bool[Array, " M"],
-        ) -> tuple[ControllerState, Float[Array, "M d"], RoundLog, Bool[Array, " M"]]:
-            """The controller's half of a round; the shares of those that are gone, or whose upload is not finite, leave the aggregate first."""
+        ) -> tuple[ControllerState, Float[Array, "M d"], PyTree, PyTree, Bool[Array, " M"]]:
+            """What the controller is to step with; the shares of those that are gone, or whose upload is not finite, leave the aggregate first."""
             method, root = recipe(hyper), jax.random.key(seed)
-            broadcast = announce(method, root, controller)
+            codec, broadcast = method.downlink, announce(method, root, controller)
             decoded = jax.vmap(method.compressor.decompress)(uploads.message)
             unsound = uploads.sent & ~(_finite(jnp.sum(decoded * decoded, -1)) & _finite(uploads.report))
             uploads = jax.vmap(select)(unsound, jax.tree.map(jnp.zeros_like, uploads), uploads)
+            gone = gone | unsound
+            downlink, _ = codec.deliver(codec.resync(downlink, gone), controller, broadcast, heard & ~gone)
             if method.reuses:
-                gone = gone | unsound
-                kept = jnp.where(gone[:, None], 0, shares)
-                aggregate = jnp.where(jnp.any(gone), jnp.sum(kept, 0), controller.aggregate)
+                kept, mended = jnp.where(gone[:, None], 0, shares), jnp.any(gone)
+                aggregate = jnp.where(mended, sum_rows(kept), controller.aggregate)
                 shares = kept + jnp.where(uploads.sent[:, None], decoded, 0)
                 controller = ControllerState(
                     controller.round, controller.params, aggregate, controller.optimiser, controller.trigger
                 )
-            _, relayed = make_relay(method, root, broadcast, (), uploads)
-            controller, log = take_step(method, controller, relayed)
-            return controller, shares, log, unsound
+                # learners then hear the state, so that nothing is left over of what compression has held back
+                downlink = select(mended, codec.init(controller, problem.num_learners), downlink)
+            downlink, relayed = make_relay(method, root, broadcast, downlink, uploads)
+            return controller, shares, downlink, relayed, unsound
+
+        @jax.jit
+        def step(
+            hyper: dict[str, Any], controller: ControllerState, relayed: PyTree
+        ) -> tuple[ControllerState, RoundLog]:
+            """A function of its own, so that replicas compute the same to the bit."""
+            return take_step(recipe(hyper), controller, relayed)
 
         def _finite(tree: Any) -> Bool[Array, " M"]:
             leaves = [jnp.isfinite(x).reshape(x.shape[0], -1).all(1) for x in jax.tree.leaves(tree)]
@@ -116,7 +126,7 @@ class Compiled:
             return participants(recipe(hyper), jax.random.key(seed), round, problem.num_learners)
 
         self.start, self.announce, self.present, self.play = start, hear, present, play
-        self.renew, self.conclude = renew, conclude
+        self.renew, self.collect, self.step = renew, collect, step
         self.state = jax.eval_shape(start, hyper, np.uint32(0), None)
         """Shapes of a lane's state."""
         self.learner = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.state.learners)
@@ -124,6 +134,24 @@ class Compiled:
         reply = jax.eval_shape(play, hyper, np.uint32(0), np.int32(0), self.learner, broadcast)[1]
         self.broadcast, self.upload, self.record = zeros(broadcast), zeros(reply.upload), (reply.log, reply.scores)
         """What messages look like: zeros of their shapes."""
+        everybody = jax.ShapeDtypeStruct((self.num_learners,), bool)
+        uploads = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((self.num_learners, *leaf.shape), leaf.dtype), reply.upload
+        )
+        self.relay = zeros(
+            jax.eval_shape(
+                collect,
+                hyper,
+                np.uint32(0),
+                self.state.controller,
+                self.empty_shares(),
+                self.state.downlink,
+                uploads,
+                everybody,
+                everybody,
+            )[3]
+        )
+        """What the controller steps with."""
 
     def rehearse(self, hyper: dict[str, Any]) -> None:
         """Compiles what a learner needs, so that its first round is as quick as the others."""
@@ -132,6 +160,8 @@ class Compiled:
         fresh = self.renew(hyper, np.uint32(0), np.int32(0), params, None)
         self.play(hyper, np.uint32(0), np.int32(0), fresh, broadcast)
         self.renew(hyper, np.uint32(0), np.int32(0), params, state)
+        if self.downlink.compressor is not None:
+            self.announce(hyper, np.uint32(0), self.step(hyper, zeros(self.state.controller), self.relay)[0])
 
     def empty_shares(self) -> Float[Array, "M d"]:
         """Nobody's share; without entries where the method keeps no sum of uploads."""

@@ -27,6 +27,7 @@ class Held(NamedTuple):
       proposed: sequence number that leads to ``pending``; 0 if there is none.
       pending: the state after the last reply.
       heard: round of the newest broadcast.
+      replica: the controller's state at the beginning of that round, where the downlink is replicated.
     """
 
     generation: int = 0
@@ -35,6 +36,7 @@ class Held(NamedTuple):
     proposed: int = 0
     pending: Any = None
     heard: int = -1
+    replica: Any = None
 
 
 STALE, PLAY, RENEW, ASTRAY = "stale", "play", "renew", "astray"
@@ -58,7 +60,7 @@ def hear(held: Held, header: Header) -> tuple[Held, str]:
 def settle(held: Held, base: int) -> Held | None:
     """Commits or forgets the pending state; None if ``base`` is a number that this learner knows nothing of."""
     if held.proposed and base == held.proposed:
-        return Held(held.generation, base, held.pending, heard=held.heard)
+        return held._replace(accepted=base, state=held.pending, proposed=0, pending=None)
     if base == held.accepted:
         return held._replace(proposed=0, pending=None)
     return None
@@ -67,6 +69,11 @@ def settle(held: Held, base: int) -> Held | None:
 def sequence_of(round: int) -> int:
     """The sequence number of a reply to the broadcast of a round."""
     return round + 1
+
+
+def round_of(sequence: int) -> int:
+    """Inverse of `sequence_of`: the last broadcast that a learner is known to have heard; −1 for none in this generation."""
+    return sequence - 1
 
 
 LATE, DUPLICATE, OUTDATED = "late", "duplicate", "outdated"

@@ -36,7 +36,7 @@ class Lane(NamedTuple):
 
 def remember(held: Held) -> Record:
     """What a learner remembers, as a record. A state that there is not yet is left out."""
-    states = {"state": held.state, "pending": held.pending}
+    states = {"state": held.state, "pending": held.pending, "replica": held.replica}
     counts: Record = {"counts": [held.generation, held.accepted, held.proposed, held.heard]}
     return counts | {name: wire.encode_tree(state) for name, state in states.items() if state is not None}
 
@@ -51,10 +51,12 @@ def recall(record: Mapping[str, Any], compiled: Compiled) -> Held:
         return Held()
     generation, accepted, proposed, heard = record["counts"]
 
-    def state(name: str) -> Any:
-        return jax.tree.map(np.array, wire.decode_tree(record[name], compiled.learner)) if name in record else None
+    def state(name: str, like: Any) -> Any:
+        return jax.tree.map(np.array, wire.decode_tree(record[name], like)) if name in record else None
 
-    return Held(generation, accepted, state("state"), proposed, state("pending"), heard)
+    mine, controller = compiled.learner, compiled.state.controller
+    states = {"state": state("state", mine), "pending": state("pending", mine), "replica": state("replica", controller)}
+    return Held(generation, accepted, proposed=proposed, heard=heard, **states)
 
 
 def answer(lane: Lane, learner: int, memory: Mapping[str, Any], raw: bytes) -> tuple[Record, Record]:
@@ -101,16 +103,17 @@ def play_round(host: ControllerHost, post: Post, *, deadline: float, quorum: int
       RuntimeError: fewer than the quorum have answered.
     """
     ends = time.monotonic() + deadline
-    heads, payload = host.open()
-    tries, open_letters = dict.fromkeys(heads, 0), {}
+    present = host.open()
+    tries, open_letters = dict.fromkeys(present, 0), {}
 
     def ask(learner: int) -> None:
-        head, left = host.head(learner), ends - time.monotonic()
+        left = ends - time.monotonic()
         if tries[learner] < MAX_TRIES and left > 0:
             tries[learner] += 1
+            head, payload = host.letter(learner)
             open_letters[post.send(learner, head + payload, left)] = learner, head
 
-    for learner in heads:
+    for learner in present:
         ask(learner)
     while open_letters and time.monotonic() < ends:
         come = post.fetch(set(open_letters))
@@ -122,9 +125,9 @@ def play_round(host: ControllerHost, post: Post, *, deadline: float, quorum: int
                 ask(learner)
         if not come:
             time.sleep(pause)
-    if len(host.answered) < min(quorum, len(heads)):
+    if len(host.answered) < min(quorum, len(present)):
         raise RuntimeError(
-            f"round {int(host.state.round)} must have {min(quorum, len(heads))} answers within {deadline} s, got {len(host.answered)}; "
+            f"round {int(host.state.round)} must have {min(quorum, len(present))} answers within {deadline} s, got {len(host.answered)}; "
             "are the nodes up? Otherwise give a longer deadline."
         )
     return host.close()

@@ -5,21 +5,21 @@ reorder anything (see `lapg.runtimes.consistency`). The engine alone knows proce
 round is closed counts as one that skipped.
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
 
 from lapg.runtimes import wire
 from lapg.runtimes.compiled import Compiled, zeros
-from lapg.runtimes.consistency import ASTRAY, OUTDATED, RENEW, STALE, Held, hear, judge, sequence_of, settle
+from lapg.runtimes.consistency import ASTRAY, OUTDATED, RENEW, STALE, Held, hear, judge, round_of, sequence_of, settle
+from lapg.runtimes.deployed import Deployed, Roster
 from lapg.runtimes.in_turn import stack
 from lapg.runtimes.protocol import Log
-from lapg.types import ControllerState, LearnerState, Upload
+from lapg.runtimes.replicas import Outbox, follow
+from lapg.types import Broadcast, Upload
 
 FAULTS = ("missing", "late", "duplicate", "outdated", "malformed", "oversized", "unsound", "renewed", "wasted_bits")
 """What a round counts for every learner: no reply was taken; replies dropped, by reason; replies refused, by reason (not a message, longer than the
@@ -55,17 +55,18 @@ class LearnerHost:
         header, payload = wire.unframe(raw)
         if header.learner != self.index:
             raise ValueError(f"learner {self.index} must be given its own broadcasts, got one for {header.learner}.")
-        broadcast = wire.decode_broadcast(payload, header.round, self._compiled.broadcast)
         held, action = hear(self.held, header)
         if action == STALE:
             return None
-        if action == ASTRAY:
+        understood = None if action == ASTRAY else self._understand(held.replica, header.round, payload)
+        if understood is None:
             return Answer(wire.frame(b"", round=header.round, learner=self.index, generation=0))
+        broadcast, replica = understood
         if action == RENEW:
             fresh = self._compiled.renew(*self._lane, broadcast.params, held.state)
             held = held._replace(state=fresh)
         pending, reply = self._compiled.play(*self._lane, held.state, broadcast)
-        self.held = held._replace(proposed=sequence_of(header.round), pending=pending)
+        self.held = held._replace(proposed=sequence_of(header.round), pending=pending, replica=replica)
         encoded = wire.encode_upload(self._compiled.compressor, reply.upload) or b""
         if 8 * len(encoded) != int(reply.upload.bits):
             raise RuntimeError(
@@ -75,6 +76,17 @@ class LearnerHost:
             encoded, round=header.round, learner=self.index, generation=held.generation, base=held.accepted
         )
         return Answer(raw, wire.encode_tree((reply.log, reply.scores)))
+
+    def _understand(self, replica: Any, round: int, payload: bytes) -> tuple[Broadcast, Any] | None:
+        """A broadcast, and where the replica then is; None for frames without a replica to follow them with."""
+        parts, (hyper, seed, _) = self._compiled, self._lane
+        if parts.downlink.compressor is None:
+            return wire.decode_broadcast(payload, round, parts.broadcast), None
+        like = parts.state.controller, parts.relay
+        replica = follow(
+            replica, payload, round, parts.downlink.compressor, lambda *given: parts.step(hyper, *given)[0], like=like
+        )
+        return None if replica is None else (parts.announce(hyper, seed, replica), replica)
 
     def save(self, generation: int, base: int) -> bytes | None:
         """The state that the controller knows of as number ``base`` of a generation; None if this learner knows nothing of it."""
@@ -89,42 +101,6 @@ class LearnerHost:
         """
         state = jax.tree.map(np.array, wire.decode_tree(raw, self._compiled.learner))
         self.held = Held(generation, accepted, state)
-
-
-class Roster(eqx.Module):
-    """What the controller's end remembers of every learner.
-
-    Attributes:
-      generation: which life.
-      accepted: sequence number of the last accepted reply; 0 if there is none in this generation.
-      silent: rounds since that reply.
-      shares: what the aggregate holds of each; without entries where the method keeps no sum of uploads.
-    """
-
-    generation: Int[np.ndarray, " M"]
-    accepted: Int[np.ndarray, " M"]
-    silent: Int[np.ndarray, " M"]
-    shares: Float[Array, "M d"]
-
-
-class Deployed(eqx.Module):
-    """What a `lapg.runtimes.protocol.RunState` is where learners live elsewhere: everything to go on from, between rounds."""
-
-    controller: ControllerState
-    learners: LearnerState
-    roster: Roster
-
-    def saved(self, learners: Sequence[int]) -> dict[int, tuple[bytes, int, int]]:
-        """What those learners go on from, for `LearnerHost.load`: state, generation, sequence number. Who has nothing accepted yet starts by itself."""
-        known = [m for m in learners if self.roster.accepted[m]]
-        states = {m: wire.encode_tree(jax.tree.map(lambda leaf, m=m: leaf[m], self.learners)) for m in known}
-        return {m: (states[m], int(self.roster.generation[m]), int(self.roster.accepted[m])) for m in known}
-
-
-def new_roster(compiled: Compiled) -> Roster:
-    """Everybody in the first life, nothing accepted yet."""
-    nothing = np.zeros(compiled.num_learners, np.int32)
-    return Roster(nothing + 1, nothing, nothing, compiled.empty_shares())
 
 
 class ControllerHost:
@@ -155,6 +131,8 @@ class ControllerHost:
         generation, accepted, silent = (np.array(count) for count in counts)
         self.roster = Roster(generation, accepted, silent, jnp.asarray(lane.roster.shares))
         upload = compiled.upload
+        self.downlink, compressor = lane.downlink, compiled.downlink.compressor
+        self._outbox = None if compressor is None else Outbox(compressor, self.state)
         self._limit = 64 + 2 * wire.tree_size((upload.message, upload.report)) if limit_bytes is None else limit_bytes
         self._blank = jax.tree.map(_unknown, compiled.record)
         self._prepare()
@@ -163,19 +141,32 @@ class ControllerHost:
         self._round = int(self.state.round)
         self._generation, self._accepted = self.roster.generation.copy(), self.roster.accepted.copy()
         self._taken: dict[int, tuple[Upload | None, bytes]] = {}
+        self._payloads: dict[int, bytes] = {}
+        self._told = np.zeros(self._compiled.num_learners, np.int32)
         self._present, self._gone = np.zeros((2, self._compiled.num_learners), bool)
         self._faults = {name: np.zeros(self._compiled.num_learners, np.int32) for name in FAULTS}
 
-    def open(self) -> tuple[dict[int, bytes], bytes]:
-        """The round's broadcast: a header for every learner that takes part, and the payload that follows each of them."""
-        self._payload = wire.encode_broadcast(self._compiled.announce(self._hyper, self._seed, self.state))
+    def open(self) -> list[int]:
+        """Begins a round: who takes part in it."""
         self._present = np.asarray(self._compiled.present(self._hyper, self._seed, self.state.round))
-        return {int(m): self.head(int(m)) for m in np.flatnonzero(self._present)}, self._payload
+        return np.flatnonzero(self._present).tolist()
 
-    def head(self, learner: int) -> bytes:
-        """The header of the open round's broadcast to one learner, as things are now."""
+    def letter(self, learner: int) -> tuple[bytes, bytes]:
+        """The open round's broadcast to one learner, as things are now: header and payload, the same object for all who are to hear the same."""
         generation, base = int(self._generation[learner]), int(self._accepted[learner])
-        return wire.HEADER.pack(self._round, learner, generation, base, len(self._payload))
+        payload = self._payload(0 if self._outbox is None else round_of(base))
+        self._told[learner] = 8 * len(payload)
+        return wire.HEADER.pack(self._round, learner, generation, base, len(payload)), payload
+
+    def _payload(self, heard: int) -> bytes:
+        """What a learner hears that has heard everything up to the broadcast of a round; all the same where θ^k itself is sent."""
+        if heard not in self._payloads:
+            if self._outbox is None:
+                broadcast = self._compiled.announce(self._hyper, self._seed, self.state)
+                self._payloads[heard] = wire.encode_broadcast(broadcast)
+            else:
+                self._payloads[heard] = self._outbox.take(heard, self.state)
+        return self._payloads[heard]
 
     def receive(self, learner: int, raw: bytes, record: bytes = b"") -> str | None:
         """Takes a reply that came from ``learner``, at whatever time, or says why not: a name of `FAULTS`, counted."""
@@ -252,9 +243,16 @@ class ControllerHost:
                 self.lose(int(m))
         nothing = zeros(self._compiled.upload)
         uploads = stack([self._taken.get(m, (None, b""))[0] or nothing for m in learners])
-        self.state, shares, round_log, unsound = self._compiled.conclude(
-            self._hyper, self._seed, self.state, self.roster.shares, uploads, self._gone
+        answered = np.array([m in self._taken for m in learners])
+        controller, shares, self.downlink, relayed, unsound = self._compiled.collect(
+            self._hyper, self._seed, self.state, self.roster.shares, self.downlink, uploads, answered, self._gone
         )
+        self.state, round_log = self._compiled.step(self._hyper, controller, relayed)
+        if self._outbox is not None:
+            if self._compiled.reuses and np.any(self._gone | unsound):
+                self._outbox.restart(self._round + 1)  # shares have left the aggregate, which no frame says
+            else:
+                self._outbox.add(self._round, relayed)
         for m in np.flatnonzero(unsound):
             self._faults["unsound"][m] += 1
             self.lose(int(m))
@@ -263,8 +261,8 @@ class ControllerHost:
         self._accepted[taken] = sequence_of(self._round)
         learner_log, scores = stack([self._record(self._taken[m][1] if m in self._taken else b"") for m in learners])
         sent = uploads.sent & taken
-        down, up = np.where(self._present, 8 * len(self._payload), 0), np.where(sent, uploads.bits, 0)
-        log = Log(self._present, down, sent, up, learner_log, round_log, scores, self._faults)
+        up = np.where(sent, uploads.bits, 0)
+        log = Log(self._present, self._told, sent, up, learner_log, round_log, scores, self._faults)
         silent = np.where(self._gone, 0, silent).astype(np.int32)
         self.roster = Roster(self._generation, self._accepted, silent, shares)
         self._prepare()
@@ -278,7 +276,7 @@ class ControllerHost:
 
     def snapshot(self, states: list[bytes | None]) -> Deployed:
         """Where to go on from, given what each learner saved; one that could not be asked starts anew from there, and its share is not in it."""
-        controller, roster = self.state, self.roster
+        controller, roster, downlink = self.state, self.roster, self.downlink
         unknown = np.array([raw is None for raw in states])
         if unknown.any():
             shares = jnp.where(unknown[:, None], 0, roster.shares)
@@ -286,9 +284,10 @@ class ControllerHost:
             roster = Roster(roster.generation + unknown.astype(np.int32), accepted, roster.silent, shares)
             if self._compiled.reuses:
                 controller = eqx.tree_at(lambda c: c.aggregate, controller, shares.sum(0))
+                downlink = self._compiled.downlink.init(controller, len(states))
         nobody = zeros(self._compiled.learner)
         learners = [nobody if raw is None else wire.decode_tree(raw, self._compiled.learner) for raw in states]
-        return Deployed(controller, stack(learners), roster)
+        return Deployed(controller, stack(learners), roster, downlink)
 
 
 def _unknown(leaf: Any) -> np.ndarray:

@@ -15,7 +15,8 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from lapg.runtimes.compiled import Compiled
-from lapg.runtimes.hosts import ControllerHost, Deployed, LearnerHost, new_roster
+from lapg.runtimes.deployed import Deployed, begin
+from lapg.runtimes.hosts import ControllerHost, LearnerHost
 from lapg.runtimes.in_turn import InTurn, stack
 from lapg.runtimes.join import check, introduction
 from lapg.runtimes.protocol import Log
@@ -24,6 +25,8 @@ from lapg.types import Problem, Recipe
 Parts = Callable[[], tuple[Recipe, Problem]]
 INLINE_BYTES = 100_000
 """Longer broadcasts go through Ray's object store, once per machine."""
+CPUS = 0.001
+"""What an actor asks for: next to nothing, but Ray does not spread actors that ask for nothing."""
 MAX_FAILURES = 3
 """How many actors in a row may fail to start, and how often one is asked in a round."""
 
@@ -48,9 +51,9 @@ class Learners:
         """Compiled and ready."""
         return introduction(settings)
 
-    def hear(self, lane: int, heads: dict[int, bytes], payload: bytes) -> list[tuple[int, bytes, bytes]]:
-        """A round's broadcast to learners of a lane: what they reply, and what they leave for the record."""
-        answers = [(m, self._hosts[lane][m].hear(head + payload)) for m, head in heads.items()]
+    def hear(self, lane: int, heads: dict[int, tuple[bytes, int]], *payloads: bytes) -> list[tuple[int, bytes, bytes]]:
+        """A round's broadcast to learners of a lane, whose heads say which payload is theirs: what they reply, and what they leave for the record."""
+        answers = [(m, self._hosts[lane][m].hear(head + payloads[which])) for m, (head, which) in heads.items()]
         return [(m, answer.reply, answer.record) for m, answer in answers if answer is not None]
 
     def save(self, lane: int, wanted: dict[int, tuple[int, int]]) -> dict[int, bytes | None]:
@@ -149,15 +152,14 @@ class Ray(InTurn):
         """Starts an actor, without waiting for it."""
         if process.actor is not None:
             ray.kill(process.actor)
-        options = {"num_cpus": 0, "max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}
+        options = {"num_cpus": CPUS, "max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}
         float64 = bool(jax.config.read("jax_enable_x64"))
         actor = ray.remote(**options)(Learners)
         process.actor = actor.remote(self._parts, self._hypers, self._seeds.tolist(), process.learners, float64)
         process.asked, process.joining, process.silent = process.actor.join.remote(self._settings), True, 0
 
     def _initialise(self, index: int) -> Deployed:
-        state = self._compiled.start(self._hypers[index], self._seeds[index], self._initial[index])
-        return Deployed(state.controller, state.learners, new_roster(self._compiled))
+        return begin(self._compiled, self._hypers[index], self._seeds[index], self._initial[index])
 
     def advance(self, state: Deployed, first: int, until: int) -> tuple[Deployed, Log]:
         """Plays the rounds first, ..., min(first + chunk_rounds, until) − 1.
@@ -235,14 +237,13 @@ class Ray(InTurn):
     def play_round(self, lane: int = 0) -> Log:
         """One round of a lane, from where the last one left it; only between `advance` and its next call."""
         host, began = self._hosts[lane], time.monotonic()
-        payload: Any = host.open()[1]
-        if len(payload) > INLINE_BYTES:
-            payload = ray.put(payload)
+        host.open()
+        put: dict[bytes, Any] = {}
         for process in self._processes:
             process.tries = 0
         self._take_in()
         while True:
-            self._ask(lane, payload)
+            self._ask(lane, put)
             waited = time.monotonic() - began
             enough = len(host.answered) >= min(self._quorum, len(host.answered | host.awaited))
             busy = [p.asked for p in self._processes if p.asked is not None and not (enough and p.joining)]
@@ -272,13 +273,20 @@ class Ray(InTurn):
             for m, reply, record in answers if answers is not None and not joining else ():
                 self._hosts[process.lane].receive(m, reply, record)
 
-    def _ask(self, lane: int, payload: Any) -> None:
-        """Sends the round to every idle actor, for those of its learners that have not answered."""
+    def _ask(self, lane: int, put: dict[bytes, Any]) -> None:
+        """Sends the round to every idle actor, for those of its learners that have not answered; ``put`` is what the object store has been given in it."""
         host = self._hosts[lane]
         for process in self._processes:
-            heads = {m: host.head(m) for m in process.learners if m in host.awaited}
-            if process.asked is None and heads and process.tries < MAX_FAILURES:
-                process.asked, process.lane = process.actor.hear.remote(lane, heads, payload), lane
+            wanted = host.awaited.intersection(process.learners)
+            if process.asked is None and wanted and process.tries < MAX_FAILURES:
+                letters = {m: host.letter(m) for m in wanted}
+                payloads = list(dict.fromkeys(payload for _, payload in letters.values()))
+                heads = {m: (head, payloads.index(payload)) for m, (head, payload) in letters.items()}
+                for payload in payloads:
+                    if len(payload) > INLINE_BYTES and payload not in put:
+                        put[payload] = ray.put(payload)
+                given = [put.get(payload, payload) for payload in payloads]
+                process.asked, process.lane = process.actor.hear.remote(lane, heads, *given), lane
                 process.tries += 1
 
     def _save(self, lane: int) -> list[bytes | None]:
@@ -331,6 +339,9 @@ def _start(address: str | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     place: dict[str, Any] = {"address": address}
     if address is None:
+        os.environ.setdefault(
+            "RAY_gcs_rpc_server_reconnect_timeout_s", "5"
+        )  # what outlives a killed driver, it ends soon
         place = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # what Ray forks becomes another program at once

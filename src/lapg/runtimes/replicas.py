@@ -13,49 +13,73 @@ Step = Callable[[ControllerState, Relay], ControllerState]
 
 
 class Outbox:
-    """The controller's end: for each learner the frames that it has not heard, or nothing to build on, and then it needs the state."""
+    """The controller's end: one frame for each round in which somebody uploaded, for as long as all of them are no longer than the state.
 
-    def __init__(self, compressor: Compressor, num_learners: int) -> None:
+    It knows nothing of learners: what one has to hear follows from the round that its replica is known to have reached.
+
+    Args:
+      compressor: of the relays.
+      state: the controller's; what was before has to be told by the state itself.
+    """
+
+    def __init__(self, compressor: Compressor, state: ControllerState) -> None:
         self._compressor = compressor
-        self._frames: list[bytes | None] = [None] * num_learners
+        self._limit = wire.HEADER.size + wire.tree_size(state)
+        self.restart(int(state.round))
 
-    def resync(self, learner: int) -> None:
-        """This learner has lost its replica."""
-        self._frames[learner] = None
+    def restart(self, round: int) -> None:
+        """The controller has come to this round by more than its own step, which frames cannot tell: everybody needs the state."""
+        self._first, self._frames = round, dict[int, bytes]()
 
     def add(self, round: int, relay: Relay) -> None:
         """What the controller stepped with in this round; nothing if nobody uploaded."""
         if bool(jnp.any(relay.sent)):
-            frame = wire.frame(wire.encode_relay(self._compressor, relay), round=round, learner=NOBODY)
-            self._frames = [None if frames is None else frames + frame for frames in self._frames]
+            self._frames[round] = wire.frame(wire.encode_relay(self._compressor, relay), round=round, learner=NOBODY)
+        while sum(map(len, self._frames.values())) > self._limit:
+            oldest = min(self._frames)
+            del self._frames[oldest]
+            self._first = oldest + 1
 
-    def take(self, learner: int, state: ControllerState) -> bytes:
-        """What this learner is to hear to be where ``state`` is; it then has no more to hear."""
-        frames, self._frames[learner] = self._frames[learner], b""
-        if frames is not None and 8 * len(frames) <= wire.HEADER_BITS + 8 * wire.tree_size(state):
-            return frames
-        return wire.frame(wire.encode_tree(state), round=int(state.round), learner=NOBODY)
+    def take(self, heard: int, state: ControllerState) -> bytes:
+        """What takes a replica from the round ``heard`` to ``state``: frames, or the state if those would be longer or do not go back so far.
+
+        Args:
+          heard: round of the last broadcast that the learner is known to have heard; −1 if there is none.
+        """
+        if heard < self._first:
+            return wire.frame(wire.encode_tree(state), round=int(state.round), learner=NOBODY)
+        return b"".join(frame for round, frame in self._frames.items() if round >= heard)
 
 
 def follow(
-    replica: ControllerState, raw: bytes, round: int, compressor: Compressor, step: Step, *, like: PyTree
-) -> ControllerState:
+    replica: ControllerState | None,
+    raw: bytes,
+    round: int,
+    compressor: Compressor,
+    step: Step,
+    *,
+    like: tuple[ControllerState, PyTree],
+) -> ControllerState | None:
     """The learner's end: the controller's state at the beginning of ``round``, from an older one and what the `Outbox` had for it.
 
+    A frame says which round it is of, so that one which was heard before is not stepped with again.
+
     Args:
-      replica: where it was when the learner took part last; only its shapes matter where the whole state comes.
+      replica: where it was when the learner heard something last; None if there is none.
       step: the controller's own, without its log.
-      like: a relay's shapes and dtypes; None where only the state can come.
+      like: shapes and dtypes of a state and of a relay; None for the latter where only the state can come.
+    Returns:
+      None if there is no replica and the state has not come.
     Raises:
       ValueError: a frame is not complete, or its length does not fit.
     """
-    silence = jax.tree.map(jnp.zeros_like, like)
-    for number, payload in wire.unframe_all(raw):
-        if number == round:
-            return wire.decode_tree(payload, replica)
-        while int(replica.round) < number:
-            replica = step(replica, silence)
-        replica = step(replica, wire.decode_relay(compressor, payload, like))
-    while int(replica.round) < round:
-        replica = step(replica, silence)
+    frames = dict(wire.unframe_all(raw))
+    if round in frames:
+        return wire.decode_tree(frames[round], like[0])
+    if replica is None:
+        return None
+    silence = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like[1])
+    for number in range(int(replica.round), round):
+        spoken = number in frames
+        replica = step(replica, wire.decode_relay(compressor, frames[number], like[1]) if spoken else silence)
     return replica

@@ -27,9 +27,13 @@ from lapg.types import NOBODY, Broadcast, ControllerState, Problem, Recipe
 
 @dataclass
 class _Ends:
-    """Both ends of one lane's replicated downlink, which live beside its state; ``relayed`` is what was relayed last."""
+    """Both ends of one lane's replicated downlink, which live beside its state.
+
+    ``heard`` is the round of what each learner heard last, −1 if there is no replica of it; ``relayed`` is what was relayed last.
+    """
 
     outbox: Outbox
+    heard: list[int]
     replicas: list[Any]
     relayed: Any = None
 
@@ -92,8 +96,7 @@ class Sequential(InTurn):
 
     def _new_ends(self, controller: Any) -> _Ends:
         assert self._codec.compressor is not None
-        nothing = jax.tree.map(jnp.zeros_like, controller)
-        return _Ends(Outbox(self._codec.compressor, self._num_learners), [nothing] * self._num_learners)
+        return _Ends(Outbox(self._codec.compressor, controller), [-1] * self._num_learners, [None] * self._num_learners)
 
     def _play_round(self, index: int, state: RunState) -> tuple[RunState, Log]:
         """A round of one lane.
@@ -110,11 +113,13 @@ class Sequential(InTurn):
         learners, uploads, rest = [], [], []
         for m, task in enumerate(self._tasks):
             if lost[m] and ends is not None:
-                ends.outbox.resync(m)
-                ends.replicas[m] = jax.tree.map(jnp.zeros_like, state.controller)
+                ends.heard[m], ends.replicas[m] = -1, None
             heard = broadcast  # of a learner that is absent only the scores count
             if participated[m]:
-                raw = wire.encode_broadcast(broadcast) if ends is None else ends.outbox.take(m, state.controller)
+                if ends is None:
+                    raw = wire.encode_broadcast(broadcast)
+                else:
+                    raw = ends.outbox.take(ends.heard[m], state.controller)
                 _check_length(f"the controller, to learner {m},", int(due[m]), raw)
                 heard = self._listen(
                     index, m, wire.frame(raw, round=round, learner=NOBODY), broadcast, state.controller
@@ -148,8 +153,9 @@ class Sequential(InTurn):
             header.round,
             self._codec.compressor,
             lambda *given: self._step(hyper, *given)[0],
-            like=ends.relayed,
+            like=(controller, ends.relayed),
         )
+        ends.heard[m] = header.round
         if wire.encode_tree(ends.replicas[m]) != wire.encode_tree(controller):
             raise RuntimeError(f"learner {m}'s replica is not where the controller is before round {header.round}.")
         return self._announce(hyper, seed, ends.replicas[m])

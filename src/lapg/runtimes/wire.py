@@ -100,12 +100,13 @@ def encode_upload(compressor: Compressor, upload: Upload) -> bytes | None:
 
 
 def decode_upload(compressor: Compressor, raw: bytes | None, like: Upload) -> Upload:
-    """Inverse of `encode_upload`; a missing upload is zeros."""
+    """Inverse of `encode_upload`, in NumPy; a missing upload is zeros."""
     if raw is None:
-        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+        return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
     split = len(raw) - tree_size(like.report)
-    message: Any = jax.tree.map(jnp.asarray, compressor.decode(raw[:split], like.message))
-    return Upload(jnp.bool_(True), message, decode_tree(raw[split:], like.report), jnp.int32(8 * len(raw)))
+    message = compressor.decode(raw[:split], like.message)
+    fields = (np.True_, message, decode_tree(raw[split:], like.report), np.int32(8 * len(raw)))
+    return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(fields))
 
 
 def unframe_all(raw: bytes) -> list[tuple[int, bytes]]:

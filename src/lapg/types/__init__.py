@@ -53,6 +53,7 @@ from lapg.types.tools import (
     known,
     select,
     squared_norm,
+    sum_rows,
     tree_bits,
 )
 
@@ -100,5 +101,6 @@ __all__ = [
     "known",
     "select",
     "squared_norm",
+    "sum_rows",
     "tree_bits",
 ]
