@@ -15,7 +15,7 @@ TWO_AGENTS = {
     "PG": MethodConfig("pg", 0.005, decay=8e-4),
     "LAPG": MethodConfig("lapg", 0.005, decay=8e-4, xi=XI, noise_weight=0.5),
     "LAPG average": MethodConfig("lapg", 0.005, decay=8e-4, xi=(0.0,), noise_weight=0.75, average_weight=0.05),
-    "SCOUT": _local("scout", 0.005, decay=8e-4, threshold=160.0),
+    "SCOUT": _local("scout", 0.006, decay=8e-4, threshold=320.0),
     "periodic local": _local("periodic", 0.005, decay=8e-4, period=25.0),
 }
 FIVE_AGENTS = {
