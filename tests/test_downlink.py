@@ -209,6 +209,6 @@ def test_relays_come_back():
     back = wire.decode_relay(identity(), raw, jax.tree.map(jnp.zeros_like, relay))
     jax.tree.map(np.testing.assert_array_equal, back, relay)
     frames = wire.frame(raw, round=3, learner=0) + wire.frame(b"", round=5, learner=0)
-    assert [(header.round, payload) for header, payload in wire.unframe_all(frames)] == [(3, raw), (5, b"")]
+    assert wire.unframe_all(frames) == [(3, raw), (5, b"")]
     with pytest.raises(ValueError, match="a frame has at least 20 bytes, got 19"):
         wire.unframe_all(frames[:-1])

@@ -75,7 +75,7 @@ def follow(
     Raises:
       ValueError: a frame is not complete, or its length does not fit.
     """
-    frames = {header.round: (header.base, payload) for header, payload in wire.unframe_all(raw)}
+    frames = {header.round: (header.base, payload) for header, payload in wire.split(raw)}
     if round in frames:
         return wire.decode_tree(frames[round][1], like[0])
     if replica is None:

@@ -110,7 +110,7 @@ def decode_upload(compressor: Compressor, raw: bytes | None, like: Upload) -> Up
     return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(fields))
 
 
-def unframe_all(raw: bytes) -> list[tuple[Header, bytes]]:
+def split(raw: bytes) -> list[tuple[Header, bytes]]:
     """Header and payload of every frame, one after the other.
 
     Raises:
@@ -122,6 +122,11 @@ def unframe_all(raw: bytes) -> list[tuple[Header, bytes]]:
         found.append(unframe(raw[:end]))
         raw = raw[end:]
     return found
+
+
+def unframe_all(raw: bytes) -> list[tuple[int, bytes]]:
+    """Round and payload of every frame; see `split`."""
+    return [(header.round, payload) for header, payload in split(raw)]
 
 
 def checksum(tree: PyTree) -> int:
