@@ -89,7 +89,7 @@ def main() -> None:
     shared = {"batch_size": figure.batch_size, "rounds": given.rounds, "seeds": 1, "first_seed": given.seed}
     print(f"{figure.title}; {given.rounds} rounds, seed {given.seed}. A turn is a learner's round.\n")
     print(
-        "| | d | turns | uploads | bits up a turn | frame | bits down a turn | frames | all bits, up and down | all frames |"
+        "| | d | turns | uploads | bits up a turn | frame, bytes | bits down a turn | frames, bytes | all bits, up and down | all frames |"
     )
     print("|---" * 10 + "|")
     for label, method in contenders(given.figure):

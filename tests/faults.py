@@ -92,11 +92,12 @@ class Network:
                 self.down.append((int(self.hung[m]), m, raw))
                 continue
             answer = self.learners[m].hear(raw)
+            if answer is None:
+                continue
             held = self.learners[m].held
-            if held.replica is not None:
+            if held.replica is not None and wire.unframe(answer.reply)[0].generation:  # it has played the round
                 assert wire.encode_tree(held.replica) == self.truth[held.heard], (now, m)
-            if answer is not None:
-                self.post(self.up, m, answer._replace(reply=self.spoil(answer.reply)), now)
+            self.post(self.up, m, answer._replace(reply=self.spoil(answer.reply)), now)
         for _, m, answer in self.due(self.up, now):
             self.controller.receive(m, answer.reply, answer.record)
         return self.controller.close()

@@ -85,7 +85,7 @@ def test_replicas_follow_to_the_bit(controller, compressor):
             assert 8 * len(raw) == due[m], (k, m)
         heard.append(np.asarray(due))
         end, relay = compress(jax.random.key(k), end, arrival)
-        outbox.add(k, relay)
+        outbox.add(state, relay)
         before, state = state, step(state, relay)
         assert not np.array_equal(before.params, state.params)
     heard = np.stack(heard)

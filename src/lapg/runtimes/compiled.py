@@ -114,7 +114,7 @@ class Compiled:
         def step(
             hyper: dict[str, Any], controller: ControllerState, relayed: PyTree
         ) -> tuple[ControllerState, RoundLog]:
-            """A function of its own, so that replicas compute the same to the bit."""
+            """Compiled by itself, so that replicas compute the same to the bit."""
             return take_step(recipe(hyper), controller, relayed)
 
         def _finite(tree: Any) -> Bool[Array, " M"]:
@@ -151,7 +151,7 @@ class Compiled:
                 everybody,
             )[3]
         )
-        """What the controller steps with."""
+        """What the controller and its replicas step with."""
 
     def rehearse(self, hyper: dict[str, Any]) -> None:
         """Compiles what a learner needs, so that its first round is as quick as the others."""

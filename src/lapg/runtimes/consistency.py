@@ -10,6 +10,10 @@ only in its own round, only once, and only if it builds on the last accepted one
 A new generation is the request to start anew (*resync*): the learner's share has left the controller's aggregate, so the learner forgets what it has
 uploaded and uploads next in any case. A learner that cannot make sense of ``base``, because its process is a new one or its state an old one, asks for
 that with a reply of generation 0.
+
+Where the downlink is replicated, ``base`` also says how far the learner's replica of the controller is known to have come: it was there when it answered
+that round. The controller tells what has happened since; a learner that has followed further, because its reply was lost, passes over what it has heard
+before. Without a ``base``, or where that lies before what the controller can still tell step by step, the whole state travels.
 """
 
 from typing import Any, NamedTuple

@@ -78,7 +78,7 @@ class LearnerHost:
         return Answer(raw, wire.encode_tree((reply.log, reply.scores)))
 
     def _understand(self, replica: Any, round: int, payload: bytes) -> tuple[Broadcast, Any] | None:
-        """A broadcast, and where the replica then is; None for frames without a replica to follow them with."""
+        """A broadcast, and where the replica then is; None for frames without a replica that they fit."""
         parts, (hyper, seed, _) = self._compiled, self._lane
         if parts.downlink.compressor is None:
             return wire.decode_broadcast(payload, round, parts.broadcast), None
@@ -252,7 +252,7 @@ class ControllerHost:
             if self._compiled.reuses and np.any(self._gone | unsound):
                 self._outbox.restart(self._round + 1)  # shares have left the aggregate, which no frame says
             else:
-                self._outbox.add(self._round, relayed)
+                self._outbox.add(controller, relayed)
         for m in np.flatnonzero(unsound):
             self._faults["unsound"][m] += 1
             self.lose(int(m))

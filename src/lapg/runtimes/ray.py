@@ -277,7 +277,7 @@ class Ray(InTurn):
         """Sends the round to every idle actor, for those of its learners that have not answered; ``put`` is what the object store has been given in it."""
         host = self._hosts[lane]
         for process in self._processes:
-            wanted = host.awaited.intersection(process.learners)
+            wanted = sorted(host.awaited.intersection(process.learners))
             if process.asked is None and wanted and process.tries < MAX_FAILURES:
                 letters = {m: host.letter(m) for m in wanted}
                 payloads = list(dict.fromkeys(payload for _, payload in letters.values()))

@@ -31,10 +31,11 @@ class Outbox:
         """The controller has come to this round by more than its own step, which frames cannot tell: everybody needs the state."""
         self._first, self._frames = round, dict[int, bytes]()
 
-    def add(self, round: int, relay: Relay) -> None:
-        """What the controller stepped with in this round; nothing if nobody uploaded."""
+    def add(self, state: ControllerState, relay: Relay) -> None:
+        """What the controller stepped with from this state; nothing if nobody uploaded."""
         if bool(jnp.any(relay.sent)):
-            self._frames[round] = wire.frame(wire.encode_relay(self._compressor, relay), round=round, learner=NOBODY)
+            round, message = int(state.round), wire.encode_relay(self._compressor, relay)
+            self._frames[round] = wire.frame(message, round=round, learner=NOBODY, base=wire.checksum(state))
         while sum(map(len, self._frames.values())) > self._limit:
             oldest = min(self._frames)
             del self._frames[oldest]
@@ -62,24 +63,30 @@ def follow(
 ) -> ControllerState | None:
     """The learner's end: the controller's state at the beginning of ``round``, from an older one and what the `Outbox` had for it.
 
-    A frame says which round it is of, so that one which was heard before is not stepped with again.
+    A frame says which round it is of, so that one which was heard before is not stepped with again, and what the controller's state was, so that a
+    replica which another processor or program has led elsewhere, if only by a rounding error, is found out the next time that somebody uploads.
 
     Args:
       replica: where it was when the learner heard something last; None if there is none.
       step: the controller's own, without its log.
       like: shapes and dtypes of a state and of a relay; None for the latter where only the state can come.
     Returns:
-      None if there is no replica and the state has not come.
+      None if there is no replica that the frames fit, and the state has not come.
     Raises:
       ValueError: a frame is not complete, or its length does not fit.
     """
-    frames = dict(wire.unframe_all(raw))
+    frames = {header.round: (header.base, payload) for header, payload in wire.split(raw)}
     if round in frames:
-        return wire.decode_tree(frames[round], like[0])
+        return wire.decode_tree(frames[round][1], like[0])
     if replica is None:
         return None
     silence = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like[1])
     for number in range(int(replica.round), round):
-        spoken = number in frames
-        replica = step(replica, wire.decode_relay(compressor, frames[number], like[1]) if spoken else silence)
+        if number not in frames:
+            replica = step(replica, silence)
+            continue
+        expected, payload = frames[number]
+        if wire.checksum(replica) != expected:
+            return None
+        replica = step(replica, wire.decode_relay(compressor, payload, like[1]))
     return replica

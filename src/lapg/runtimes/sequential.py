@@ -134,7 +134,7 @@ class Sequential(InTurn):
         arrived = jax.tree.map(jnp.asarray, stack(uploads))
         downlink, relayed = self._relay(hyper, seed, broadcast, downlink, arrived)
         if ends is not None:
-            ends.outbox.add(round, relayed)
+            ends.outbox.add(state.controller, relayed)
             ends.relayed = relayed
         controller, round_log = self._step(hyper, state.controller, relayed)
         learner_log, scores = stack(rest)

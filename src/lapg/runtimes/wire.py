@@ -1,6 +1,7 @@
 """Messages as bytes: a fixed header, then arrays in the order of the tree. No pickle; both sides know the shapes."""
 
 import struct
+import zlib
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +23,7 @@ class Header(NamedTuple):
       round: k of the broadcast, and of the replies to it.
       learner: m, whom a broadcast is for or whom a reply is from.
       generation: which life of that learner; from 1, and 0 for a learner that asks to be started anew.
-      base: the sequence number of the learner's last accepted reply; 0 if there is none.
+      base: the sequence number of the learner's last accepted reply; 0 if there is none. In a relay's frame the checksum of the state to step from.
       length: bytes of payload; a reply without any is a skip.
     """
 
@@ -109,8 +110,8 @@ def decode_upload(compressor: Compressor, raw: bytes | None, like: Upload) -> Up
     return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(fields))
 
 
-def unframe_all(raw: bytes) -> list[tuple[int, bytes]]:
-    """Round and payload of every frame, one after the other.
+def split(raw: bytes) -> list[tuple[Header, bytes]]:
+    """Header and payload of every frame, one after the other.
 
     Raises:
       ValueError: the last frame is not complete.
@@ -118,10 +119,19 @@ def unframe_all(raw: bytes) -> list[tuple[int, bytes]]:
     found = []
     while raw:
         end = HEADER.size + (Header(*HEADER.unpack_from(raw)).length if len(raw) >= HEADER.size else 0)
-        header, payload = unframe(raw[:end])
-        found.append((header.round, payload))
+        found.append(unframe(raw[:end]))
         raw = raw[end:]
     return found
+
+
+def unframe_all(raw: bytes) -> list[tuple[int, bytes]]:
+    """Round and payload of every frame; see `split`."""
+    return [(header.round, payload) for header, payload in split(raw)]
+
+
+def checksum(tree: PyTree) -> int:
+    """CRC-32 of `encode_tree`."""
+    return zlib.crc32(encode_tree(tree))
 
 
 def encode_relay(compressor: Compressor, relay: Relay) -> bytes:
