@@ -13,7 +13,8 @@ from scipy import stats
 pytest.importorskip("ray", reason="needs Ray: pip install 'lapg[ray]'")
 
 from alone import alone
-from lapg.runtimes.ray import Ray, check_security
+from lapg.runtimes.ray import Ray
+from lapg.runtimes.security import check_security
 from on_ray import HYPERS, M, parts
 
 HERE = Path(__file__).parent
@@ -62,6 +63,17 @@ def test_simulation_is_deployment():
         assert found["float64"][runtime]["decisions"] == 400
         assert found["float64"][runtime]["differ"] == 0
         assert found["float64"][runtime]["params"] <= 1e-10
+
+
+@pytest.mark.slow
+def test_environments_outside_jax():
+    """Oracle: the runtime that plays them in one process: the same episodes to the number, the same uploads."""
+    pytest.importorskip("gymnasium")
+    found = on_ray("host")
+    assert found["sent"]
+    assert found["scores"]
+    assert 0.1 < found["uploads"] < 1
+    assert found["difference"] <= 1e-12
 
 
 @pytest.mark.slow
