@@ -8,16 +8,20 @@ import pytest
 
 from lapg import compressors, estimators, methods
 from lapg.downlink import dense, replicated
+from lapg.experiments.config import Config
+from lapg.experiments.run import train
 from lapg.problems import quadratic
 from lapg.runtimes import wire
 from lapg.runtimes.compiled import Compiled
 from lapg.runtimes.consistency import Held
 from lapg.runtimes.deployed import begin
-from lapg.runtimes.federated import MAX_TRIES, Lane, answer, as_skip, play_round, recall, remember
+from lapg.runtimes.federated import MAX_TRIES, PLAY, Terms, answer, as_skip, play_round, recall, remember
 from lapg.runtimes.hosts import ControllerHost
+from lapg.runtimes.posted import Limits, Posted
 from lapg.runtimes.sequential import Sequential
 
-M, ROUNDS, SEED = 2, 12, 5
+M, ROUNDS, SEEDS = 2, 12, [5, 6]
+LIMITS = Limits(deadline=60.0, quorum=M, patience=100)
 HYPER = {"step_size": 0.1, "xi": 0.3}
 
 
@@ -33,68 +37,104 @@ def recipe(problem, request):
 
 
 @pytest.fixture(scope="module")
-def lane(problem, recipe):
-    return Lane(Compiled(recipe, problem, HYPER), HYPER, SEED, ROUNDS, {})
+def terms(problem, recipe):
+    return Terms(Compiled(recipe, problem, HYPER), HYPER, SEEDS, {})
 
 
-def new_host(lane):
-    return ControllerHost(lane.compiled, lane.hyper, lane.seed, begin(lane.compiled, lane.hyper, lane.seed))
+@pytest.fixture(scope="module")
+def expected(problem, recipe):
+    """Parameters and log of the sequential runtime."""
+    reference = Sequential(recipe, problem, {name: np.array([x, x]) for name, x in HYPER.items()}, SEEDS)
+    state, log = reference.advance(reference.start(), 0, ROUNDS)
+    return np.asarray(state.controller.params), log
+
+
+def new_host(terms, lane=0):
+    start = begin(terms.compiled, terms.hyper, terms.seeds[lane])
+    return ControllerHost(terms.compiled, terms.hyper, terms.seeds[lane], start)
 
 
 class Office:
-    """A post office with learners behind it that live in records alone. ``spoil: learner, number of the letter, record → what arrives``."""
+    """A post office with learners behind it that live in records alone. ``spoil: learner, number of the letter, answer → what arrives``."""
 
-    def __init__(self, lane, spoil=lambda learner, number, record: record):
-        self.lane, self.spoil, self.numbers = lane, spoil, count()
+    def __init__(self, terms, spoil=lambda learner, number, letter: letter):
+        self.terms, self.spoil, self.numbers = terms, spoil, count()
         self.memory, self.letters, self.replies = {m: {} for m in range(M)}, {}, []
 
-    def send(self, learner, frame, seconds):
+    def send(self, learner, what, letter, seconds):
         assert seconds > 0
         number = next(self.numbers)
-        self.memory[learner], record = answer(self.lane, learner, self.memory[learner], frame)
-        self.replies.append(record)
-        self.letters[number] = self.spoil(learner, number, record)
+        self.memory[learner], reply = answer(self.terms, learner, self.memory[learner], what, letter)
+        self.replies.append((what, reply))
+        self.letters[number] = self.spoil(learner, number, reply)
         return number
 
     def fetch(self, tickets):
         found = {ticket: self.letters.pop(ticket, "lost") for ticket in tickets}
-        return {ticket: record for ticket, record in found.items() if record != "lost"}
+        return {ticket: letter for ticket, letter in found.items() if letter != "lost"}
 
 
-def play(lane, office, rounds=ROUNDS, deadline=60.0):
-    host = new_host(lane)
-    logs = [play_round(host, office, deadline=deadline) for _ in range(rounds)]
+def play(terms, office, rounds=ROUNDS, deadline=60.0):
+    host = new_host(terms)
+    logs = [play_round([host], office, deadline=deadline)[0] for _ in range(rounds)]
     return host, logs
 
 
-def test_rounds_by_post_are_sequential(lane, problem, recipe):
-    """Oracle: the sequential runtime; as many empty records as there are skips."""
-    office = Office(lane)
-    host, logs = play(lane, office)
-    reference = Sequential(recipe, problem, {name: np.array([x]) for name, x in HYPER.items()}, [SEED])
-    state, expected = reference.advance(reference.start(), 0, ROUNDS)
-    sent = np.array([log.sent for log in logs])
-    np.testing.assert_array_equal(sent, expected.sent[0])
-    np.testing.assert_array_equal([log.uplink_bits for log in logs], expected.uplink_bits[0])
-    np.testing.assert_array_equal([log.downlink_bits for log in logs], expected.downlink_bits[0])
-    np.testing.assert_allclose(host.state.params, state.controller.params[0], rtol=0, atol=1e-12)
-    assert 0 < (~sent).sum() == office.replies.count({})
+def test_lanes_by_post_are_sequential(terms, expected):
+    """Oracle: the sequential runtime, diagnostics and scores included; as many missing records in answers as there are skips."""
+    office = Office(terms)
+    runtime = Posted(terms, office, LIMITS, chunk_rounds=ROUNDS)
+    state, log = runtime.advance(runtime.start(), 0, ROUNDS)
+    params, reference = expected
+    np.testing.assert_array_equal(log.sent, reference.sent)
+    np.testing.assert_array_equal(log.uplink_bits, reference.uplink_bits)
+    np.testing.assert_array_equal(log.downlink_bits, reference.downlink_bits)
+    np.testing.assert_allclose(state.controller.params, params, rtol=0, atol=1e-12)
+    for mine, theirs in zip(
+        jax.tree.leaves((log.learner, log.scores)), jax.tree.leaves((reference.learner, reference.scores)), strict=True
+    ):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-12)
+    silences = [len(SEEDS) - len(reply) for what, reply in office.replies if what == PLAY]
+    assert 0 < (~log.sent).sum() == sum(silences)
 
 
-def test_a_learner_survives_in_a_record(lane):
+def test_a_run_goes_on_elsewhere(terms, expected):
+    """Oracle: bitwise the run that was not interrupted; learners of the second half know only what they are told. Whom nobody can ask has no share."""
+
+    def half(runtime, state, first):
+        return runtime.advance(state, first, ROUNDS)
+
+    whole = Posted(terms, Office(terms), LIMITS, chunk_rounds=ROUNDS // 2)
+    middle, first = half(whole, whole.start(), 0)
+    end, second = half(whole, middle, ROUNDS // 2)
+    new = Posted(terms, Office(terms), LIMITS, chunk_rounds=ROUNDS // 2)
+    again, log = half(new, middle, ROUNDS // 2)
+    np.testing.assert_array_equal(log.sent, second.sent)
+    np.testing.assert_array_equal(again.controller.params, end.controller.params)
+    np.testing.assert_array_equal(np.concatenate([first.sent, second.sent], 1), expected[1].sent)
+
+    nonsense = {0: {"state": b"abc", "notes": 3}, -1: {"state": b""}, 7: {}}
+    for said in (None, nonsense):
+        odd = Office(terms, lambda m, number, letter, said=said: said if m == 0 else letter)
+        lost, _ = half(Posted(terms, odd, LIMITS._replace(quorum=1), chunk_rounds=1), middle, ROUNDS // 2)
+        assert not lost.roster.shares[:, 0].any()
+        np.testing.assert_allclose(lost.controller.aggregate, lost.roster.shares.sum(1), rtol=0, atol=1e-12)
+
+
+def test_a_learner_survives_in_a_record(terms):
     """Oracle: equality, leaf by leaf, before the first round, with a pending state and after it was committed; a record of another problem is refused."""
-    assert recall({}, lane.compiled) == recall(remember(Held()), lane.compiled) == Held()
-    office = Office(lane)
-    play(lane, office, rounds=2)
-    held = recall(office.memory[0], lane.compiled)
+    assert recall({}, terms.compiled) == recall(remember(Held()), terms.compiled) == Held()
+    office = Office(terms)
+    play(terms, office, rounds=2)
+    held = recall(office.memory[0][0], terms.compiled)
     assert held[:2] == (1, 1)
     assert (held.proposed, held.heard) == (2, 1)
-    assert (held.replica is None) == (lane.compiled.downlink.compressor is None)
-    again = recall(remember(held), lane.compiled)
+    assert (held.replica is None) == (terms.compiled.downlink.compressor is None)
+    again = recall(remember(held), terms.compiled)
     for mine, theirs in zip(jax.tree.leaves(held), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(mine, theirs)
     with pytest.raises(ValueError, match=r"bytes was expected, got 3\."):
-        recall({"counts": [1, 1, 0, 0], "state": b"abc"}, lane.compiled)
+        recall({"counts": [1, 1, 0, 0], "state": b"abc"}, terms.compiled)
 
 
 def test_an_empty_reply_names_what_it_answers():
@@ -103,21 +143,21 @@ def test_an_empty_reply_names_what_it_answers():
     assert wire.unframe(as_skip(raw)) == (wire.Header(7, 1, 3, 5, 0), b"")
 
 
-def test_trouble_in_the_post(lane):
+def test_trouble_in_the_post(terms):
     """Oracle: by hand: a reply that fails, a stranger's record and a learner that forgets are mended in their own round; aggregate == Σ shares throughout."""
 
-    def spoil(learner, number, record):
+    def spoil(learner, number, letter):
         if number == 5:
             return None
-        return {"frame": 3} if number == 9 else record
+        return {0: {"frame": 3}, -1: {}, 7: {"frame": b""}} if number == 9 else letter
 
-    office = Office(lane, spoil)
-    host = new_host(lane)
+    office = Office(terms, spoil)
+    host = new_host(terms)
     renewed = np.zeros(M, int)
     for k in range(ROUNDS):
         if k == 6:
             office.memory[1] = {}
-        log = play_round(host, office, deadline=60.0)
+        (log,) = play_round([host], office, deadline=60.0)
         assert not log.faults["missing"].any()
         renewed += log.faults["renewed"]
         np.testing.assert_allclose(host.state.aggregate, host.roster.shares.sum(0), rtol=0, atol=1e-12)
@@ -125,12 +165,20 @@ def test_trouble_in_the_post(lane):
     assert renewed[1] >= 1
 
 
-def test_nobody_answers(lane):
+def test_nobody_answers(terms):
     """Oracle: the docstring: a learner that fails is asked so often and not more; without a quorum the round raises."""
-    office = Office(lane, lambda learner, number, record: None if learner == 1 else record)
-    host, logs = play(lane, office, rounds=1)
+    office = Office(terms, lambda learner, number, letter: None if learner == 1 else letter)
+    host, logs = play(terms, office, rounds=1)
     assert len(office.replies) == 1 + MAX_TRIES
     np.testing.assert_array_equal(logs[0].faults["missing"], [0, 1])
-    silent = Office(lane, lambda learner, number, record: "lost")
+    silent = Office(terms, lambda learner, number, letter: "lost")
     with pytest.raises(RuntimeError, match=r"round 1 must have 1 answers within 0\.2 s, got 0; are the nodes up"):
-        play_round(host, silent, deadline=0.2)
+        play_round([host], silent, deadline=0.2)
+
+
+def test_without_flower(monkeypatch, tmp_path):
+    """Oracle: the documentation: the error names what is missing and the remedy; nothing is left behind."""
+    monkeypatch.setattr("shutil.which", lambda name, path: None)
+    with pytest.raises(ValueError, match=r"'flower' needs the program flwr; pip install 'lapg\[flower\]'"):
+        train(Config(runtime="flower"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

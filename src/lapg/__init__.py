@@ -6,9 +6,10 @@ A controller and M learners train a policy together; each learner uploads its in
 from importlib.metadata import version
 
 from lapg import estimators, ledger, methods, policies, problems, theory, types
+from lapg.experiments.advance import Interrupted
 from lapg.experiments.config import ClusterConfig, Config, EstimatorConfig, MethodConfig, ProblemConfig
 from lapg.experiments.evaluate import evaluate, render
-from lapg.experiments.run import Interrupted, Run, load, resume, train
+from lapg.experiments.run import Run, load, resume, train
 from lapg.record import RunError
 from lapg.runtimes import Vectorised, sequential
 from lapg.uplink import compressors, memories, triggers

@@ -21,7 +21,7 @@ import numpy as np
 import xarray as xr
 
 from lapg.ledger import HEADER_BITS
-from lapg.runtimes.protocol import Log, RunState
+from lapg.runtimes.protocol import Log
 
 FORMAT = 2
 PACKAGES = ("lapg", "jax", "jaxlib", "optax", "equinox", "numpy", "xarray")
@@ -143,7 +143,7 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def save(path: Path, segment: xr.Dataset, state: RunState) -> None:
+def save(path: Path, segment: xr.Dataset, state: eqx.Module) -> None:
     """Adds a stretch of rounds and the state after it. The state counts only together with all rounds before it."""
     first, until = int(segment["round"][0]), int(segment["round"][-1]) + 1
     for file in list(path.iterdir()):  # a crash after the last state may have left a stretch that ends elsewhere
@@ -157,7 +157,7 @@ def save(path: Path, segment: xr.Dataset, state: RunState) -> None:
             file.unlink()
 
 
-def _write_state(path: Path, state: RunState) -> None:
+def _write_state(path: Path, state: eqx.Module) -> None:
     with path.open("wb") as stream:
         eqx.tree_serialise_leaves(stream, state)
 
@@ -187,7 +187,7 @@ def progress(path: Path) -> int:
     return max((int(match[1]) for file in path.iterdir() if (match := _STATE.search(file.name))), default=0)
 
 
-def read_state(path: Path, like: RunState) -> RunState:
+def read_state(path: Path, like: eqx.Module) -> Any:
     """The last saved state, given a tree of its shapes.
 
     Raises:

@@ -13,8 +13,8 @@ from lapg.cli.parts import check_env, list_parts
 from lapg.cli.results import evaluate, guide, render, report
 from lapg.cli.theory import predict, verify
 from lapg.cli.train import config_file, train_command
+from lapg.experiments.advance import Interrupted
 from lapg.experiments.config import Config
-from lapg.experiments.run import Interrupted
 from lapg.experiments.study import Study
 
 

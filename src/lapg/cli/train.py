@@ -8,8 +8,9 @@ from typing import Annotated, TypeVar
 import tyro
 
 from lapg.cli.terminal import console
+from lapg.experiments.advance import Watcher
 from lapg.experiments.config import Config, read_toml
-from lapg.experiments.run import Watcher, default_out, load
+from lapg.experiments.run import default_out, load
 from lapg.experiments.run import resume as resume_run
 from lapg.experiments.run import train as train_run
 

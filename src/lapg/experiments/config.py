@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from lapg.runtimes import DISTRIBUTED, RuntimeName
+from lapg.runtimes import REMOTE, RuntimeName
 
 Options = Annotated[dict[str, Any], tyro.conf.Suppress]
 
@@ -169,12 +169,12 @@ class MethodConfig:
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """Where learners live and how long the controller waits for them; for runtime ray."""
+    """Where learners live and how long the controller waits for them; for runtimes ray and flower."""
 
     address: str | None = None
-    """Of a running cluster, as ray.init takes it (auto, HOST:PORT); left out: processes on this machine, for this run alone."""
+    """ray: a running cluster, as ray.init takes it (auto, HOST:PORT); flower: a SuperLink, by its name in Flower's own configuration; left out: processes on this machine, for this run alone."""
     processes: int | None = None
-    """Among how many processes the learners are dealt out; left out: one for each, but at most one for each core."""
+    """ray: among how many processes the learners are dealt out; left out: one for each, but at most one for each core."""
     deadline: float | None = None
     """Seconds after which a round does not wait any longer; left out: it waits for everybody."""
     quorum: int = 1
@@ -184,7 +184,7 @@ class ClusterConfig:
     timeout: float = 600.0
     """Seconds after which a round that has no quorum, or no end, stops the run."""
     insecure: bool = False
-    """Join a cluster on other machines that has neither token nor TLS."""
+    """ray: join a cluster on other machines that has neither token nor TLS."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ class Config:
     chunk_rounds: int = 25
     """Rounds between two looks at progress bar, checkpoints and Ctrl-C."""
     runtime: RuntimeName = "vectorised"
-    """vectorised (compiled, default), sequential (plain loop over messages) or ray (learners in other processes, here or on a cluster)."""
+    """vectorised (compiled, default), sequential (plain loop over messages), ray or flower (learners in other processes, here or elsewhere)."""
     cluster: ClusterConfig = ClusterConfig()
 
     def __post_init__(self) -> None:
@@ -221,9 +221,9 @@ class Config:
                 f"first_seed must be >= 0 and leave room for {self.seeds} seeds below 2^32, got {self.first_seed}."
             )
 
-        if self.runtime not in DISTRIBUTED and self.cluster != ClusterConfig():
+        if self.runtime not in REMOTE and self.cluster != ClusterConfig():
             raise ValueError(
-                f"cluster settings go with a runtime of {', '.join(DISTRIBUTED)}, got runtime {self.runtime!r}; leave them out or choose another."
+                f"cluster settings go with a runtime of {', '.join(REMOTE)}, got runtime {self.runtime!r}; leave them out or choose another."
             )
 
     @property

@@ -1,6 +1,6 @@
 """The two apps of a Flower federation, from settings in the app's own configuration."""
 
-import dataclasses
+import json
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -9,15 +9,14 @@ import jax
 import numpy as np
 
 from lapg import record
+from lapg.experiments.advance import advance
 from lapg.experiments.build import build
 from lapg.experiments.config import Config, from_dict, to_dict
-from lapg.runtimes import deployed
 from lapg.runtimes.compiled import Compiled
-from lapg.runtimes.federated import Lane
-from lapg.runtimes.hosts import ControllerHost
-from lapg.runtimes.protocol import Log
+from lapg.runtimes.federated import Terms
+from lapg.runtimes.posted import Limits, Posted, make_limits
 
-AGREED = ("problem", "estimator", "method", "batch_size", "rounds", "first_seed")
+AGREED = ("problem", "estimator", "method", "batch_size", "participation", "rounds", "seeds", "first_seed")
 
 
 def read_settings(run_config: Any) -> Config:
@@ -27,48 +26,74 @@ def read_settings(run_config: Any) -> Config:
       ValueError: it is missing, is not TOML, or has a setting that does not fit.
     """
     try:
-        config = from_dict(tomllib.loads(str(run_config["experiment"])))
+        return from_dict(tomllib.loads(str(run_config["experiment"])))
     except KeyError as error:
         raise ValueError("[tool.flwr.app.config] must have experiment, the settings as TOML text, got none.") from error
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"experiment must be TOML text: {error}.") from error
-    return dataclasses.replace(config, seeds=1)
 
 
-def open_lane(run_config: Any) -> Lane:
-    """What is played: one seed, the first."""
-    config = read_settings(run_config)
+def read_terms(run_config: Any) -> Terms:
+    """What is played, as every process reads it."""
+    return prepare(read_settings(run_config))[0]
+
+
+def prepare(config: Config) -> tuple[Terms, Limits]:
+    """What is played, one lane for each seed, and how long the controller waits.
+
+    Raises:
+      ValueError: a setting does not fit, or learners' environment is outside JAX.
+    """
     built = build(config)
     hyper = {name: np.asarray(value, np.asarray(jax.numpy.zeros(())).dtype)[()] for name, value in built.hyper.items()}
-    agreed = {name: to_dict(config)[name] for name in AGREED}
-    return Lane(Compiled(built.recipe, built.problem, hyper), hyper, config.first_seed, config.rounds, agreed)
+    terms = Terms(Compiled(built.recipe, built.problem, hyper), hyper, config.seed_list, _agreed(config))
+    waits = {name: getattr(config.cluster, name) for name in ("deadline", "quorum", "patience", "timeout")}
+    return terms, make_limits(built.problem.num_learners, **waits)
 
 
-def begin(lane: Lane) -> ControllerHost:
-    """The controller before round 0."""
-    start = deployed.begin(lane.compiled, lane.hyper, lane.seed)
-    return ControllerHost(lane.compiled, lane.hyper, lane.seed, start)
+def _agreed(config: Config) -> dict[str, Any]:
+    return {name: to_dict(config)[name] for name in AGREED}
 
 
-def finish(run_config: Any, host: ControllerHost, logs: list[Log]) -> None:
-    """Leaves a run directory like that of any other run, at ``out``; a learner's diagnostics and scores stay with it, and are missing there."""
-    path, config = Path(str(run_config["out"])), read_settings(run_config)
-    log = jax.tree.map(lambda *leaves: np.stack(leaves)[None], *logs)
-    params = np.asarray(host.state.params)[None]
-    record.create(path, to_dict(config), None)
-    segment = record.to_dataset(log, first=0, seeds=config.seed_list, params=params, wall=0.0)
-    record.write_dataset(path / "record.nc", segment)
+def play(run_config: Any, gather: Any) -> None:
+    """The controller's half: plays a run, or goes on with it, in the run directory ``out``; a finished one is left as it is.
+
+    Args:
+      gather: see `lapg.runtimes.flower`.
+    Raises:
+      RunError: ``out`` is something else, or another run.
+    """
+    config, path = read_settings(run_config), Path(str(run_config["out"]))
+    if not (path / "config.json").is_file():
+        record.create(path, to_dict(config))
+    elif _agreed(from_dict(record.read_config(path))) != _agreed(config):
+        raise record.RunError(f"out={path} must be new, or this very run, but other settings were played there.")
+    if (path / "record.nc").is_file():
+        print(f"nothing to do: {path} is complete", flush=True)
+        return
+    terms, limits = prepare(config)
+    post = gather(terms, config.cluster.timeout)
+    start = record.read_initial(path)
+    lanes = Posted(terms, post, limits, chunk_rounds=config.chunk_rounds, initial_params=start)
+
+    def tell(segment: Any, until: int, /) -> None:
+        (path / "flower").mkdir(exist_ok=True)
+        record.write_text(path / "flower" / "traffic.json", json.dumps(post.traffic, indent=1))
+        sent = segment["sent"]
+        print(f"{until} rounds are saved; uploads in the last ones: {int(sent.sum())} of {sent.size}", flush=True)
+
+    advance(path, config, lanes, watchers=(tell,), heed_signals=False)
 
 
 def client_app() -> Any:
     """The ClientApp; see docs/federation.md."""
     from lapg.runtimes import flower
 
-    return flower.client_app(open_lane)
+    return flower.client_app(read_terms)
 
 
 def server_app() -> Any:
     """The ServerApp; see docs/federation.md."""
     from lapg.runtimes import flower
 
-    return flower.server_app(open_lane, begin, finish)
+    return flower.server_app(play)

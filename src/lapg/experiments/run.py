@@ -1,42 +1,26 @@
-"""Running an experiment: chunks, progress, checkpoints, interruption, resume; and the finished run as an object."""
+"""Running an experiment, and going on with it; and the finished run as an object."""
 
 import contextlib
 import dataclasses
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lapg import record
+from lapg.experiments.advance import Watcher, advance
 from lapg.experiments.build import Built, build, build_problem, parts
 from lapg.experiments.config import Config, from_dict, to_dict
+from lapg.experiments.federate import check_flower, federate
 from lapg.runtimes import DISTRIBUTED, RuntimeName, distributed, runtime_of, use_all_cores
 from lapg.types import Problem
-
-
-class Interrupted(Exception):  # noqa: N818  (an outcome, not an error)
-    """The run was asked to stop; everything up to ``round`` is saved in ``path``."""
-
-    def __init__(self, path: Path, round: int) -> None:
-        super().__init__(f"interrupted after {round} rounds, all saved in {path}")
-        self.path, self.round = path, round
-
-
-@runtime_checkable
-class Watcher(Protocol):
-    """Told about every finished stretch of rounds."""
-
-    def __call__(self, segment: xr.Dataset, until: int, /) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -140,7 +124,7 @@ def train(
       out: the directory; None is runs/METHOD-DATE-TIME. An existing one is never touched.
       runtime: in place of the configuration's.
       init_from: start from the final parameters of another run instead of the problem's own θ⁰; seeds are matched in order, and around.
-      checkpoint_seconds: at most so much work is lost when the process is killed.
+      checkpoint_seconds: at most so much work is lost when the process is killed; with runtime flower at most ``config.chunk_rounds`` rounds.
       watchers: called after every saved stretch of rounds.
     Raises:
       ValueError: the configuration does not fit.
@@ -151,6 +135,8 @@ def train(
     use_all_cores()
     built = build(config)
     initial = None if init_from is None else _initial_params(init_from, built, config)
+    if config.runtime == "flower":
+        check_flower(config, has_initial=initial is not None)
     path = default_out(config) if out is None else Path(out)
     record.create(path, to_dict(config), initial)
     return _play(path, config, built, initial, show_progress, checkpoint_seconds, watchers)
@@ -181,8 +167,10 @@ def make_lanes(config: Config, built: Built, initial: np.ndarray | None = None) 
     """One lane per seed, all with the same hyperparameters, on the configuration's runtime.
 
     Raises:
-      ValueError: the runtime is not installed, or cannot play the problem.
+      ValueError: the runtime is not installed, cannot play the problem, or has no lanes in this process.
     """
+    if config.runtime == "flower":
+        raise ValueError("runtime 'flower' plays in processes of its own; use lapg.train, or another runtime.")
     hypers = {
         name: np.full(config.seeds, value, np.asarray(jnp.zeros(())).dtype) for name, value in built.hyper.items()
     }
@@ -215,102 +203,8 @@ def _play(
     checkpoint_seconds: float,
     watchers: tuple[Watcher, ...],
 ) -> Run:
+    telling: dict[str, Any] = {"show_progress": show_progress, "watchers": watchers}
+    if config.runtime == "flower":
+        return Run(path, config, federate(path, config, built.problem.num_learners, **telling))
     with contextlib.closing(make_lanes(config, built, initial)) as lanes:
-        return _advance(path, config, built, lanes, show_progress, checkpoint_seconds, watchers)
-
-
-def _advance(
-    path: Path,
-    config: Config,
-    built: Built,
-    lanes: Any,
-    show_progress: bool,
-    checkpoint_seconds: float,
-    watchers: tuple[Watcher, ...],
-) -> Run:
-    first = record.progress(path)
-    clock = 0.0
-    if first:
-        state = record.read_state(path, lanes.state_shape())
-        clock = float(record.read(path)["wall_seconds"][-1])
-    else:
-        state = lanes.start()
-
-    saved, logs, round = first, [], first
-    started = last_save = time.monotonic()
-
-    def save() -> None:
-        nonlocal saved, logs, last_save
-        if not logs:
-            return
-        log = jax.tree.map(lambda *parts: np.concatenate(parts, 1), *logs)
-        params = np.asarray(state.controller.params)[: config.seeds]
-        segment = record.to_dataset(
-            log,
-            first=saved,
-            seeds=config.seed_list,
-            params=params,
-            wall=clock + time.monotonic() - started,
-        )
-        record.save(path, segment, state)
-        saved, logs, last_save = round, [], time.monotonic()
-        for watcher in watchers:
-            watcher(segment, round)
-
-    with _bar(config, first, show_progress) as report, _stop_signals() as stopped:
-        while round < config.rounds:
-            state, log = lanes.advance(state, round, config.rounds)
-            round = min(round + config.chunk_rounds, config.rounds)
-            logs.append(log)
-            report(log, round)
-            if stopped() or round == config.rounds or time.monotonic() - last_save >= checkpoint_seconds:
-                save()
-            if stopped() and round < config.rounds:
-                raise Interrupted(path, round)
-    return Run(path, config, record.finish(path))
-
-
-@contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM ask for a stop between chunks; a second Ctrl-C stops at once. Outside the main thread signals are left alone."""
-    asked = []
-
-    def ask(number: int, frame: Any) -> None:
-        if asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    old = {}
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            old[number] = signal.signal(number, ask)
-    except ValueError:  # not the main thread
-        pass
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _bar(config: Config, first: int, show: bool) -> Iterator[Callable[[Any, int], None]]:
-    """A progress bar with ETA, the score of the last chunk and the upload fraction so far."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[status]}"),
-    )
-    sent = np.zeros(2)
-    with Progress(*columns, disable=not show) as bar:
-        task = bar.add_task(config.method.name, total=config.rounds, completed=first, status="compiling")
-
-        def report(log: Any, round: int) -> None:
-            sent[:] += log.sent.sum(), log.sent.size
-            status = f"score {np.nanmean(log.scores['score_scaled']):.3f}  uploads {sent[0] / sent[1]:.1%}"
-            bar.update(task, completed=round, status=status)
-
-        yield report
+        return Run(path, config, advance(path, config, lanes, checkpoint_seconds=checkpoint_seconds, **telling))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from lapg.experiments.run import Watcher
+from lapg.experiments.advance import Watcher
 
 
 def tensorboard(path: Path) -> Watcher:

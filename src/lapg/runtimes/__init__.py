@@ -11,6 +11,7 @@ from lapg.types import Problem
 
 __all__ = [
     "DISTRIBUTED",
+    "REMOTE",
     "Hosted",
     "RuntimeName",
     "Sequential",
@@ -21,9 +22,11 @@ __all__ = [
     "use_all_cores",
 ]
 
-RuntimeName = Literal["vectorised", "sequential", "ray"]
+RuntimeName = Literal["vectorised", "sequential", "ray", "flower"]
 DISTRIBUTED = {"ray": "Ray"}
 """Runtimes whose learners live in other processes: module under `lapg.runtimes`, which is also the extra that it needs, and class."""
+REMOTE = (*DISTRIBUTED, "flower")
+"""All runtimes whose learners live elsewhere. Under Flower the controller does, too: `lapg.experiments.federate` has a run played there."""
 
 
 def runtime_of(

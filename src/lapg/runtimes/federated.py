@@ -1,12 +1,13 @@
 """Rounds by post: what a federation engine carries, and the loop that plays a round with it. Records of whole numbers and bytes; no engine.
 
-A learner of a federation has no process of its own: its end is built from what it remembers whenever a broadcast comes, and taken apart again. The
-answer to a broadcast that is a skip is an empty record. Nothing is lost by that: such an answer says which broadcast it belongs to, and whoever plays a
-round builds on the very ``generation`` and ``base`` that the broadcast named (`lapg.runtimes.consistency`).
+A learner of a federation has no process of its own: its end is built from what it remembers whenever a letter comes, and taken apart again. A letter
+holds a record for each lane that it concerns. The answer to a broadcast that is a skip is no record. Nothing is lost by that: an answer says which
+letter it belongs to, and whoever plays a round builds on the very ``generation`` and ``base`` that the broadcast named (`lapg.runtimes.consistency`).
 """
 
 import time
-from collections.abc import Hashable, Mapping
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -20,17 +21,23 @@ from lapg.runtimes.protocol import Log
 
 Record = dict[str, Any]
 """Names to bytes or lists of whole numbers."""
+Letter = dict[int, Record]
+"""A record for each lane that is spoken of."""
 MAX_TRIES = 3
 """How often a learner is asked in a round."""
+PLAY, SAVE, LOAD = "play", "save", "load"
+"""What a letter asks for: to play a round; what the learner knows as the controller does, and what it has noted; to go on from a saved state.
+
+In records: ``frame`` → ``frame``, or no record for a skip · ``number`` (generation, sequence number) → ``state``, ``notes`` · ``number``, ``state`` → none.
+"""
 
 
-class Lane(NamedTuple):
-    """One run of a federation, as both ends must know it; ``settings`` is what they must agree on (`lapg.runtimes.join`)."""
+class Terms(NamedTuple):
+    """What both ends of a federation must know; ``settings`` is what they must agree on (`lapg.runtimes.join`). A lane for each seed."""
 
     compiled: Compiled
     hyper: dict[str, Any]
-    seed: int
-    rounds: int
+    seeds: list[int]
     settings: Mapping[str, Any]
 
 
@@ -59,18 +66,37 @@ def recall(record: Mapping[str, Any], compiled: Compiled) -> Held:
     return Held(generation, accepted, proposed=proposed, heard=heard, **states)
 
 
-def answer(lane: Lane, learner: int, memory: Mapping[str, Any], raw: bytes) -> tuple[Record, Record]:
-    """A learner's round.
+def answer(
+    terms: Terms, learner: int, memories: Mapping[int, Record], what: str, letter: Letter
+) -> tuple[Letter, Letter]:
+    """A learner's end.
 
     Returns:
-      What it remembers next, and its reply: the frame, or nothing for a skip.
+      What it remembers next, by lane, and its reply.
     Raises:
-      ValueError: the broadcast is none, or not for this learner.
+      ValueError: a broadcast is none, or not for this learner.
     """
-    host = LearnerHost(lane.compiled, lane.hyper, lane.seed, learner, recall(memory, lane.compiled))
-    said = host.hear(raw)
-    reply: Record = {} if said is None or said.reply == as_skip(raw) else {"frame": said.reply}
-    return remember(host.held), reply
+    after, reply = dict(memories), {}
+    for lane, record in letter.items():
+        memory = memories.get(lane, {})
+        host = LearnerHost(terms.compiled, terms.hyper, terms.seeds[lane], learner, recall(memory, terms.compiled))
+        notes = memory.get("notes", b"")
+        if what == PLAY:
+            said = host.hear(record["frame"])
+            if said is not None:
+                if said.record:
+                    notes += wire.frame(said.record, round=host.held.heard, learner=learner)
+                if said.reply != as_skip(record["frame"]):
+                    reply[lane] = {"frame": said.reply}
+        elif what == SAVE:
+            state = host.save(*record["number"])
+            reply[lane] = {"notes": notes} | ({} if state is None else {"state": state})
+            notes = b""
+        else:
+            host.load(record["state"], *record["number"])
+            notes = b""
+        after[lane] = remember(host.held) | ({"notes": notes} if notes else {})
+    return after, reply
 
 
 def as_skip(broadcast: bytes) -> bytes:
@@ -83,54 +109,82 @@ def as_skip(broadcast: bytes) -> bytes:
 class Post(Protocol):
     """What an engine must do.
 
-    ``send: learner, frame, seconds that it is worth → ticket`` · ``fetch: tickets → what has come, by ticket``, at once; None in place of a record
-    that will not come.
+    ``send: learner, what is asked for, letter, seconds that it is worth → ticket`` · ``fetch: tickets → what has come, by ticket``, at once; None in
+    place of a letter that will not come.
     """
 
-    def send(self, learner: int, frame: bytes, seconds: float) -> Hashable: ...
+    def send(self, learner: int, what: str, letter: Letter, seconds: float) -> Hashable: ...
 
-    def fetch(self, tickets: set[Hashable]) -> dict[Hashable, Record | None]: ...
+    def fetch(self, tickets: set[Hashable]) -> dict[Hashable, Letter | None]: ...
 
 
-def play_round(host: ControllerHost, post: Post, *, deadline: float, quorum: int = 1, pause: float = 0.05) -> Log:
-    """A round: ends when everybody has answered, or at the deadline. What comes later is not fetched: a learner that is late has skipped.
+def play_round(
+    hosts: Sequence[ControllerHost], post: Post, *, deadline: float, quorum: int = 1, pause: float = 0.2
+) -> list[Log]:
+    """A round of all lanes: ends when everybody has answered, or at the deadline. What comes later is not fetched: a learner that is late has skipped.
 
     Args:
+      hosts: of the lanes, all in the same round.
       deadline: seconds.
-      quorum: learners that must have answered by then.
+      quorum: learners that must have answered by then, in each lane.
       pause: seconds between two looks into the post.
     Raises:
       RuntimeError: fewer than the quorum have answered.
     """
     ends = time.monotonic() + deadline
-    present = host.open()
-    tries, open_letters = dict.fromkeys(present, 0), {}
+    present = {learner for host in hosts for learner in host.open()}
+    tries, sent = Counter[int](), dict[Hashable, tuple[int, Letter]]()
 
     def ask(learner: int) -> None:
         left = ends - time.monotonic()
-        if tries[learner] < MAX_TRIES and left > 0:
+        lanes = [lane for lane, host in enumerate(hosts) if learner in host.awaited]
+        if lanes and tries[learner] < MAX_TRIES and left > 0:
             tries[learner] += 1
-            head, payload = host.letter(learner)
-            open_letters[post.send(learner, head + payload, left)] = learner, head
+            letter = {lane: {"frame": b"".join(hosts[lane].letter(learner))} for lane in lanes}
+            sent[post.send(learner, PLAY, letter, left)] = learner, letter
 
-    for learner in present:
+    for learner in sorted(present):
         ask(learner)
-    while open_letters and time.monotonic() < ends:
-        come = post.fetch(set(open_letters))
-        for ticket, record in come.items():
-            learner, head = open_letters.pop(ticket)
-            if record is not None:
-                host.receive(learner, _frame(record) if record else as_skip(head))
-            if learner in host.awaited:
-                ask(learner)
+    while sent and time.monotonic() < ends:
+        come = post.fetch(set(sent))
+        for ticket, reply in come.items():
+            learner, letter = sent.pop(ticket)
+            if reply is not None:
+                for lane, record in letter.items():
+                    frame = _frame(reply[lane]) if lane in reply else as_skip(record["frame"])
+                    hosts[lane].receive(learner, frame)
+            ask(learner)
         if not come:
             time.sleep(pause)
-    if len(host.answered) < min(quorum, len(present)):
-        raise RuntimeError(
-            f"round {int(host.state.round)} must have {min(quorum, len(present))} answers within {deadline} s, got {len(host.answered)}; "
-            "are the nodes up? Otherwise give a longer deadline."
-        )
-    return host.close()
+    for host in hosts:
+        wanted = min(quorum, len(host.answered | host.awaited))
+        if len(host.answered) < wanted:
+            raise RuntimeError(
+                f"round {int(host.state.round)} must have {wanted} answers within {deadline} s, got {len(host.answered)}; "
+                "are the nodes up? Otherwise give a longer deadline."
+            )
+    return [host.close() for host in hosts]
+
+
+def ask_all(
+    post: Post, what: str, letters: Mapping[int, Letter], *, deadline: float, pause: float = 0.2
+) -> dict[int, Letter]:
+    """Sends a letter to each of some learners, once.
+
+    Returns:
+      What they have answered by the deadline, in seconds; who has not is missing.
+    """
+    ends = time.monotonic() + deadline
+    sent = {post.send(learner, what, letter, deadline): learner for learner, letter in letters.items()}
+    answers: dict[int, Letter] = {}
+    while sent and time.monotonic() < ends:
+        come = post.fetch(set(sent))
+        answers |= {sent[ticket]: letter for ticket, letter in come.items() if letter is not None}
+        for ticket in come:
+            del sent[ticket]
+        if not come:
+            time.sleep(pause)
+    return answers
 
 
 def _frame(record: Mapping[str, Any]) -> bytes:

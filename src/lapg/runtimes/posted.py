@@ -1,0 +1,132 @@
+"""The runtime whose learners are reached by post (`lapg.runtimes.federated`); all lanes of a round travel in the same letters."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lapg.runtimes import wire
+from lapg.runtimes.deployed import Deployed, begin
+from lapg.runtimes.federated import LOAD, SAVE, Letter, Post, Terms, ask_all, play_round
+from lapg.runtimes.hosts import ControllerHost
+from lapg.runtimes.in_turn import InTurn, stack
+from lapg.runtimes.protocol import Log
+
+
+class Limits(NamedTuple):
+    """How long the controller waits, and for whom; see `make_limits`."""
+
+    deadline: float
+    quorum: int
+    patience: int
+
+
+def make_limits(
+    num_learners: int, *, deadline: float | None = None, quorum: int = 1, patience: int = 100, timeout: float = 600.0
+) -> Limits:
+    """How long the controller waits.
+
+    Args:
+      deadline: seconds after which a round does not wait any longer; None waits for everybody, but not longer than ``timeout`` seconds.
+      quorum: learners that must have answered nevertheless.
+      patience: rounds without an answer after which a learner counts as lost.
+    Raises:
+      ValueError: an argument does not fit.
+    """
+    if not 0 <= quorum <= num_learners:
+        raise ValueError(f"quorum must lie between 0 and the number of learners, {num_learners}, got {quorum}.")
+    for name, limit in {"deadline": deadline, "patience": patience, "timeout": timeout}.items():
+        if limit is not None and not limit > 0:
+            raise ValueError(f"{name} must be > 0, got {limit}.")
+    return Limits(timeout, num_learners, patience) if deadline is None else Limits(deadline, quorum, patience)
+
+
+class Posted(InTurn):
+    """Used like `lapg.runtimes.Vectorised`, by the process that holds the controller.
+
+    What `advance` returns has been fetched from all learners, with their diagnostics and scores of those rounds: one letter to each of them. A state
+    that it did not return last is carried to them, which costs another one. Who cannot be asked uploads a full gradient when the run goes on from there.
+
+    Args:
+      terms: as the learners know them.
+      post: to the learners, who remember nothing yet.
+    """
+
+    def __init__(
+        self,
+        terms: Terms,
+        post: Post,
+        limits: Limits,
+        *,
+        chunk_rounds: int = 25,
+        initial_params: np.ndarray | None = None,
+    ) -> None:
+        hypers = {name: np.full(len(terms.seeds), value) for name, value in terms.hyper.items()}
+        super().__init__(hypers, terms.seeds, chunk_rounds, initial_params)
+        self._terms, self._post, self._limits = terms, post, limits
+        self._hosts: list[ControllerHost] = []
+
+    def _initialise(self, index: int) -> Deployed:
+        return begin(self._terms.compiled, self._hypers[index], self._seeds[index], self._initial[index])
+
+    def advance(self, state: Deployed, first: int, until: int) -> tuple[Deployed, Log]:
+        """Plays the rounds first, ..., min(first + chunk_rounds, until) − 1 of all lanes.
+
+        Returns:
+          The new state, and the log on the host with leading axes (lane, round).
+        Raises:
+          RuntimeError: a round has no quorum in time.
+        """
+        if state is not self._state:
+            self._deploy(state)
+        num_rounds = min(first + self.chunk_rounds, until) - first
+        limits: dict[str, Any] = {"deadline": self._limits.deadline, "quorum": self._limits.quorum}
+        rounds = [play_round(self._hosts, self._post, **limits) for _ in range(num_rounds)]
+        log = stack([stack(list(lane)) for lane in zip(*rounds, strict=True)])
+        self._state = self._save(log, first)
+        return self._state, log
+
+    def _deploy(self, state: Deployed) -> None:
+        """Makes controllers and learners what the state says."""
+        compiled, letters = self._terms.compiled, dict[int, Letter]()
+        self._hosts = []
+        for lane in range(self.num_lanes):
+            start = self.lane(state, lane)
+            host = ControllerHost(
+                compiled, self._hypers[lane], int(self._seeds[lane]), start, patience=self._limits.patience
+            )
+            self._hosts.append(host)
+            for m, (raw, *number) in start.saved(range(compiled.num_learners)).items():
+                letters.setdefault(m, {})[lane] = {"state": raw, "number": number}
+        ask_all(self._post, LOAD, letters, deadline=self._limits.deadline)
+
+    def _save(self, log: Log, first: int) -> Deployed:
+        """Where to go on from; learners' notes go into the log, which begins with round ``first``."""
+        compiled = self._terms.compiled
+        letters: dict[int, Letter] = {}
+        for m in range(compiled.num_learners):
+            numbers = [(int(h.roster.generation[m]), int(h.roster.accepted[m])) for h in self._hosts]
+            letters[m] = {lane: {"number": list(number)} for lane, number in enumerate(numbers)}
+        answers = ask_all(self._post, SAVE, letters, deadline=self._limits.deadline)
+        states: list[list[bytes | None]] = [[None] * compiled.num_learners for _ in self._hosts]
+        for m, letter in answers.items():
+            for lane in letters[m]:
+                record = letter.get(lane, {})
+                state = record.get("state")
+                if isinstance(state, bytes) and len(state) == wire.tree_size(compiled.learner):
+                    states[lane][m] = state
+                self._take_notes(log, lane, m, first, record.get("notes"))
+        return stack([host.snapshot(raw) for host, raw in zip(self._hosts, states, strict=True)])
+
+    def _take_notes(self, log: Log, lane: int, learner: int, first: int, raw: Any) -> None:
+        """What a learner has noted of rounds whose answer was taken. A stranger's nonsense is left out: the record alone is poorer for it."""
+        like, whole = self._terms.compiled.record, (log.learner, log.scores)
+        taken = log.participated[lane, :, learner] & ~log.faults["missing"][lane, :, learner].astype(bool)
+        try:
+            notes = [(k - first, wire.decode_tree(note, like)) for k, note in wire.unframe_all(raw)]
+        except (ValueError, TypeError):
+            return
+        for k, note in notes:
+            if 0 <= k < len(taken) and taken[k]:
+                for leaf, entry in zip(jax.tree.leaves(whole), jax.tree.leaves(note), strict=True):
+                    leaf[lane, k, learner] = entry
