@@ -25,8 +25,8 @@ from lapg.ledger import downlink_bits, uplink_bits
 from lapg.record import RunError
 from lapg.runtimes import flower
 
-FLOWERS_OWN = 2000
-"""Bytes that Flower counts in each direction for a letter and its answer, beyond what they hold: docs/federation.md measured half of that."""
+FLOWERS_OWN = 1500
+"""Bytes that Flower counts in each direction for a letter and its answer, beyond what they hold: docs/federation.md has 750 to 960."""
 RUN_CONFIG = {
     "experiment": """
 rounds = 6
