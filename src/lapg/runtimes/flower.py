@@ -90,7 +90,7 @@ class Office:
         for reply in self._grid.pull_messages([str(ticket) for ticket in tickets]):
             ticket = reply.metadata.reply_to_message_id
             come[ticket] = None if reply.has_error() else _unpacked(reply.content)
-            self._count(self._asked[ticket], 2, come[ticket] or {})
+            self._count(self._asked.pop(ticket), 2, come[ticket] or {})
         return come
 
     def _count(self, what: str, at: int, letter: Letter) -> None:
