@@ -81,7 +81,7 @@ def play(terms, office, rounds=ROUNDS, deadline=60.0):
 
 
 def test_lanes_by_post_are_sequential(terms, expected):
-    """Oracle: the sequential runtime, diagnostics and scores included; as many missing records in answers as there are skips."""
+    """Oracle: the sequential runtime, diagnostics and scores included; as many missing records in answers as there are skips; no state leaves at the end."""
     office = Office(terms)
     runtime = Posted(terms, office, LIMITS, chunk_rounds=ROUNDS)
     state, log = runtime.advance(runtime.start(), 0, ROUNDS)
@@ -96,6 +96,7 @@ def test_lanes_by_post_are_sequential(terms, expected):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-12)
     silences = [len(SEEDS) - len(reply) for what, reply in office.replies if what == PLAY]
     assert 0 < (~log.sent).sum() == sum(silences)
+    assert not any("state" in record for _, reply in office.replies for record in reply.values())
 
 
 def test_a_run_goes_on_elsewhere(terms, expected):

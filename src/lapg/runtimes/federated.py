@@ -29,6 +29,7 @@ PLAY, SAVE, LOAD = "play", "save", "load"
 """What a letter asks for: to play a round; what the learner knows as the controller does, and what it has noted; to go on from a saved state.
 
 In records: ``frame`` → ``frame``, or no record for a skip · ``number`` (generation, sequence number) → ``state``, ``notes`` · ``number``, ``state`` → none.
+Generation 0 is nobody's: it asks for the notes alone.
 """
 
 

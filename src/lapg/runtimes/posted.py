@@ -46,6 +46,7 @@ class Posted(InTurn):
 
     What `advance` returns has been fetched from all learners, with their diagnostics and scores of those rounds: one letter to each of them. A state
     that it did not return last is carried to them, which costs another one. Who cannot be asked uploads a full gradient when the run goes on from there.
+    After the last round nobody is asked for a state, for nothing goes on from there.
 
     Args:
       terms: as the learners know them.
@@ -83,7 +84,7 @@ class Posted(InTurn):
         limits: dict[str, Any] = {"deadline": self._limits.deadline, "quorum": self._limits.quorum}
         rounds = [play_round(self._hosts, self._post, **limits) for _ in range(num_rounds)]
         log = stack([stack(list(lane)) for lane in zip(*rounds, strict=True)])
-        self._state = self._save(log, first)
+        self._state = self._save(log, first, last=first + num_rounds == until)
         return self._state, log
 
     def _deploy(self, state: Deployed) -> None:
@@ -100,13 +101,13 @@ class Posted(InTurn):
                 letters.setdefault(m, {})[lane] = {"state": raw, "number": number}
         ask_all(self._post, LOAD, letters, deadline=self._limits.deadline)
 
-    def _save(self, log: Log, first: int) -> Deployed:
+    def _save(self, log: Log, first: int, *, last: bool) -> Deployed:
         """Where to go on from; learners' notes go into the log, which begins with round ``first``."""
         compiled = self._terms.compiled
         letters: dict[int, Letter] = {}
         for m in range(compiled.num_learners):
             numbers = [(int(h.roster.generation[m]), int(h.roster.accepted[m])) for h in self._hosts]
-            letters[m] = {lane: {"number": list(number)} for lane, number in enumerate(numbers)}
+            letters[m] = {lane: {"number": [0, 0] if last else list(number)} for lane, number in enumerate(numbers)}
         answers = ask_all(self._post, SAVE, letters, deadline=self._limits.deadline)
         states: list[list[bytes | None]] = [[None] * compiled.num_learners for _ in self._hosts]
         for m, letter in answers.items():
