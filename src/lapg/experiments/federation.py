@@ -42,7 +42,7 @@ def prepare(config: Config) -> tuple[Terms, Limits]:
     """What is played, one lane for each seed, and how long the controller waits.
 
     Raises:
-      ValueError: a setting does not fit, or learners' environment is outside JAX.
+      ValueError: a setting does not fit.
     """
     built = build(config)
     hyper = {name: np.asarray(value, np.asarray(jax.numpy.zeros(())).dtype)[()] for name, value in built.hyper.items()}

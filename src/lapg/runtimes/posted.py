@@ -9,7 +9,7 @@ from lapg.runtimes import wire
 from lapg.runtimes.deployed import Deployed, begin
 from lapg.runtimes.federated import LOAD, SAVE, Letter, Post, Terms, ask_all, play_round
 from lapg.runtimes.hosts import ControllerHost
-from lapg.runtimes.in_turn import InTurn, stack
+from lapg.runtimes.in_turn import Lanes, stack
 from lapg.runtimes.protocol import Log
 
 
@@ -41,7 +41,7 @@ def make_limits(
     return Limits(timeout, num_learners, patience) if deadline is None else Limits(deadline, quorum, patience)
 
 
-class Posted(InTurn):
+class Posted(Lanes):
     """Used like `lapg.runtimes.Vectorised`, by the process that holds the controller.
 
     What `advance` returns has been fetched from all learners, with their diagnostics and scores of those rounds: one letter to each of them. A state
