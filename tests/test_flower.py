@@ -26,7 +26,7 @@ from lapg.record import RunError
 from lapg.runtimes import flower
 
 FLOWERS_OWN = 1500
-"""Bytes that Flower counts in each direction for a letter and its answer, beyond what they hold: docs/federation.md has 750 to 960."""
+"""Bytes that Flower counts in each direction for a letter and its answer, beyond what they hold: docs/federation.md has 740 to 960."""
 RUN_CONFIG = {
     "experiment": """
 rounds = 6
