@@ -2,7 +2,8 @@
 
     python benchmarks/ray_rounds.py [--learners 2 8 32] [--dimensions 2000 200000] [--rounds 40] [--address ADDRESS]
 
-Learners return the gradient of a quadratic, so that next to nothing is computed. Both sides take turns, and every number is a median of rounds.
+Learners return a constant, so that next to nothing is computed. Both sides take turns, and every number is a median of rounds. On both there is one
+process for each learner, or as many as --processes says, in which learners are then side by side.
 """
 
 import argparse
@@ -10,12 +11,14 @@ import functools
 import time
 from collections.abc import Callable
 
+import jax.numpy as jnp
 import numpy as np
 import ray
 
 from lapg import estimators, methods
-from lapg.problems import quadratic
+from lapg.problems.protocol import make_tasks
 from lapg.runtimes.ray import INLINE_BYTES, Ray
+from lapg.types import Problem
 
 
 class Echo:
@@ -28,9 +31,21 @@ class Echo:
         return self._answer
 
 
+def constant(num_learners: int, dimension: int) -> Problem:
+    """Learner m's gradient is m everywhere."""
+    return Problem(
+        sample=lambda key, task, params, num: (),
+        score=lambda task, batch: {"score_scaled": jnp.zeros(()), "score_raw": jnp.zeros(())},
+        init=lambda key: jnp.zeros(dimension),
+        tasks=make_tasks(num_learners, None),
+        num_learners=num_learners,
+        gradient=lambda task, params: jnp.full(dimension, task.index, params.dtype),
+    )
+
+
 def parts(method: str, num_learners: int, dimension: int):
-    problem = quadratic(num_learners=num_learners, dimension=dimension, noise=0.0)
-    setting = methods.Setting(estimators.exact(problem.gradient), 2, num_learners)
+    problem = constant(num_learners, dimension)
+    setting = methods.Setting(estimators.exact(problem.gradient), 1, num_learners)
     return lambda hyper: methods.METHODS[method](setting, **hyper), problem
 
 

@@ -134,7 +134,7 @@ class ControllerHost:
         self.downlink, compressor = lane.downlink, compiled.downlink.compressor
         self._outbox = None if compressor is None else Outbox(compressor, self.state)
         self._limit = 64 + 2 * wire.tree_size((upload.message, upload.report)) if limit_bytes is None else limit_bytes
-        self._blank = jax.tree.map(_unknown, compiled.record)
+        self._blank = wire.encode_tree(jax.tree.map(_unknown, compiled.record))
         self._prepare()
 
     def _prepare(self) -> None:
@@ -259,7 +259,9 @@ class ControllerHost:
         taken = np.array([m in self._taken for m in learners])
         self._faults["missing"] += self._present & ~taken
         self._accepted[taken] = sequence_of(self._round)
-        learner_log, scores = stack([self._record(self._taken[m][1] if m in self._taken else b"") for m in learners])
+        records = [self._taken[m][1] if m in self._taken else b"" for m in learners]
+        records = b"".join(raw if len(raw) == len(self._blank) else self._blank for raw in records)
+        learner_log, scores = wire.decode_rows(records, self._compiled.record, len(learners))
         sent = uploads.sent & taken
         up = np.where(sent, uploads.bits, 0)
         log = Log(self._present, self._told, sent, up, learner_log, round_log, scores, self._faults)
@@ -267,12 +269,6 @@ class ControllerHost:
         self.roster = Roster(self._generation, self._accepted, silent, shares)
         self._prepare()
         return jax.tree.map(np.asarray, log)
-
-    def _record(self, raw: bytes) -> Any:
-        try:
-            return wire.decode_tree(raw, self._compiled.record) if raw else self._blank
-        except ValueError:
-            return self._blank
 
     def snapshot(self, states: list[bytes | None]) -> Deployed:
         """Where to go on from, given what each learner saved; one that could not be asked starts anew from there, and its share is not in it."""

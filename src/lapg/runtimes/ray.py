@@ -1,11 +1,10 @@
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 """Learners as Ray actors, on this machine or on a cluster. Ray moves bytes; `lapg.runtimes.hosts` sees that none of them counts twice."""
 
-import ipaddress
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,57 +13,21 @@ import numpy as np
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from lapg.runtimes.actor import LETTER, Learners, Parts, unpack
 from lapg.runtimes.compiled import Compiled
 from lapg.runtimes.deployed import Deployed, begin
-from lapg.runtimes.hosts import ControllerHost, LearnerHost
+from lapg.runtimes.hosts import ControllerHost
 from lapg.runtimes.in_turn import InTurn, stack
 from lapg.runtimes.join import check, introduction
 from lapg.runtimes.protocol import Log
-from lapg.types import Problem, Recipe
+from lapg.runtimes.security import check_security
 
-Parts = Callable[[], tuple[Recipe, Problem]]
 INLINE_BYTES = 100_000
 """Longer broadcasts go through Ray's object store, once per machine."""
 CPUS = 0.001
 """What an actor asks for: next to nothing, but Ray does not spread actors that ask for nothing."""
 MAX_FAILURES = 3
 """How many actors in a row may fail to start, and how often one is asked in a round."""
-
-
-class Learners:
-    """The actor: some learners, of all lanes."""
-
-    def __init__(
-        self, parts: Parts, hypers: list[dict[str, Any]], seeds: list[int], learners: list[int], float64: bool
-    ) -> None:
-        jax.config.update("jax_enable_x64", float64)
-        recipe, problem = parts()
-        self._compiled, self._learners = Compiled(recipe, problem, hypers[0]), learners
-        self._lanes = list(zip(hypers, seeds, strict=True))
-        self._hosts = [self._newborn(lane) for lane in range(len(self._lanes))]
-        self._compiled.rehearse(hypers[0])
-
-    def _newborn(self, lane: int) -> dict[int, LearnerHost]:
-        return {m: LearnerHost(self._compiled, *self._lanes[lane], m) for m in self._learners}
-
-    def join(self, settings: Mapping[str, Any]) -> bytes:
-        """Compiled and ready."""
-        return introduction(settings)
-
-    def hear(self, lane: int, heads: dict[int, tuple[bytes, int]], *payloads: bytes) -> list[tuple[int, bytes, bytes]]:
-        """A round's broadcast to learners of a lane, whose heads say which payload is theirs: what they reply, and what they leave for the record."""
-        answers = [(m, self._hosts[lane][m].hear(head + payloads[which])) for m, (head, which) in heads.items()]
-        return [(m, answer.reply, answer.record) for m, answer in answers if answer is not None]
-
-    def save(self, lane: int, wanted: dict[int, tuple[int, int]]) -> dict[int, bytes | None]:
-        """The states of learners as the controller knows them, by generation and sequence number."""
-        return {m: self._hosts[lane][m].save(*number) for m, number in wanted.items()}
-
-    def load(self, lane: int, states: dict[int, tuple[bytes, int, int]]) -> None:
-        """States to go on from; learners without one know nothing."""
-        self._hosts[lane] = self._newborn(lane)
-        for m, state in states.items():
-            self._hosts[lane][m].load(*state)
 
 
 @dataclass
@@ -238,7 +201,7 @@ class Ray(InTurn):
         """One round of a lane, from where the last one left it; only between `advance` and its next call."""
         host, began = self._hosts[lane], time.monotonic()
         host.open()
-        put: dict[bytes, Any] = {}
+        put: dict[int, Any] = {}
         for process in self._processes:
             process.tries = 0
         self._take_in()
@@ -270,23 +233,26 @@ class Ray(InTurn):
         for ref in ray.wait(list(asked), num_returns=len(asked), timeout=0)[0] if asked else ():
             process, joining = asked[ref], asked[ref].joining
             answers = self._collect(process)
-            for m, reply, record in answers if answers is not None and not joining else ():
-                self._hosts[process.lane].receive(m, reply, record)
+            if answers is not None and not joining:
+                for m, reply, record in unpack(answers):
+                    self._hosts[process.lane].receive(m, reply, record)
 
-    def _ask(self, lane: int, put: dict[bytes, Any]) -> None:
+    def _ask(self, lane: int, put: dict[int, Any]) -> None:
         """Sends the round to every idle actor, for those of its learners that have not answered; ``put`` is what the object store has been given in it."""
-        host = self._hosts[lane]
+        host, awaited = self._hosts[lane], self._hosts[lane].awaited
         for process in self._processes:
-            wanted = sorted(host.awaited.intersection(process.learners))
+            wanted = sorted(awaited.intersection(process.learners))
             if process.asked is None and wanted and process.tries < MAX_FAILURES:
-                letters = {m: host.letter(m) for m in wanted}
-                payloads = list(dict.fromkeys(payload for _, payload in letters.values()))
-                heads = {m: (head, payloads.index(payload)) for m, (head, payload) in letters.items()}
-                for payload in payloads:
-                    if len(payload) > INLINE_BYTES and payload not in put:
-                        put[payload] = ray.put(payload)
-                given = [put.get(payload, payload) for payload in payloads]
-                process.asked, process.lane = process.actor.hear.remote(lane, heads, *given), lane
+                letters, payloads = [], {}
+                for m in wanted:
+                    head, payload = host.letter(m)
+                    _, which = payloads.setdefault(id(payload), (payload, len(payloads)))
+                    letters.append(LETTER.pack(lane, which, head))
+                for name, (payload, _) in payloads.items():
+                    if name not in put:  # by identity, for to hash a long payload takes as long as to send it
+                        put[name] = ray.put(payload) if len(payload) > INLINE_BYTES else payload
+                given = [put[name] for name in payloads]
+                process.asked, process.lane = process.actor.hear.remote(b"".join(letters), *given), lane
                 process.tries += 1
 
     def _save(self, lane: int) -> list[bytes | None]:
@@ -310,38 +276,12 @@ class Ray(InTurn):
             ray.shutdown()
 
 
-def check_security(address: str | None, insecure: bool) -> None:
-    """Ray runs whatever code it is sent, so a cluster that other machines can reach needs a token or TLS.
-
-    Raises:
-      ValueError: it is given neither.
-    """
-    host = (address or "local").removeprefix("ray://")
-    host = host.rsplit(":", 1)[0].strip("[]") if ":" in host else host
-    secured = os.environ.get("RAY_AUTH_MODE", "").lower() == "token" or os.environ.get("RAY_USE_TLS") == "1"
-    if not (host in ("local", "localhost") or _is_loopback(host) or secured or insecure):
-        raise ValueError(
-            f"address={address} must be this machine, or be secured; set RAY_AUTH_MODE=token (and the cluster's token) or RAY_USE_TLS=1 on all "
-            "machines, or say insecure if the network is yours alone."
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _start(address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     place: dict[str, Any] = {"address": address}
     if address is None:
-        os.environ.setdefault(
-            "RAY_gcs_rpc_server_reconnect_timeout_s", "5"
-        )  # what outlives a killed driver, it ends soon
         place = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # what Ray forks becomes another program at once

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import jax
@@ -51,13 +52,25 @@ def decode_tree(raw: bytes, like: PyTree) -> PyTree:
       ValueError: the length does not fit.
     """
     leaves, treedef = jax.tree.flatten(like)
-    sizes = [tree_size(leaf) for leaf in leaves]
+    sizes = [leaf.size * leaf.dtype.itemsize for leaf in leaves]
     if sum(sizes) != len(raw):
         raise ValueError(f"a message of {sum(sizes)} bytes was expected, got {len(raw)}.")
-    ends = np.cumsum([0, *sizes])
     arrays = [
-        np.frombuffer(raw, leaf.dtype, leaf.size, begin).reshape(leaf.shape)
-        for leaf, begin in zip(leaves, ends, strict=False)
+        np.frombuffer(raw, leaf.dtype, leaf.size, end - size).reshape(leaf.shape)
+        for leaf, size, end in zip(leaves, sizes, accumulate(sizes), strict=True)
+    ]
+    return jax.tree.unflatten(treedef, arrays)
+
+
+def decode_rows(raw: bytes, like: PyTree, num: int) -> PyTree:
+    """As many trees as `encode_tree` has written one after the other, stacked: what takes a call for each of them otherwise takes one."""
+    leaves, treedef = jax.tree.flatten(like)
+    sizes = [leaf.size * leaf.dtype.itemsize for leaf in leaves]
+    rows = np.frombuffer(raw, np.uint8).reshape(num, sum(sizes))
+    columns = np.split(rows, list(accumulate(sizes))[:-1], 1)
+    arrays = [
+        np.ascontiguousarray(column).view(leaf.dtype).reshape(num, *leaf.shape)
+        for leaf, column in zip(leaves, columns, strict=True)
     ]
     return jax.tree.unflatten(treedef, arrays)
 
