@@ -1,5 +1,6 @@
 """Runs on real Ray actors; in a process of its own, whose last line is what it found, as JSON. Called as ``on_ray.py WHAT``."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -13,8 +14,18 @@ jax.config.update("jax_enable_x64", True)
 
 import numpy as np  # noqa: E402
 
-from lapg import compressors, estimators, methods  # noqa: E402
+from lapg import (  # noqa: E402
+    ClusterConfig,
+    Config,
+    MethodConfig,
+    ProblemConfig,
+    compressors,
+    estimators,
+    methods,
+)
 from lapg.downlink import dense, replicated  # noqa: E402
+from lapg.experiments.build import build  # noqa: E402
+from lapg.experiments.run import make_lanes  # noqa: E402
 from lapg.problems import quadratic  # noqa: E402
 from lapg.runtimes import Sequential, Vectorised  # noqa: E402
 from lapg.runtimes.ray import Ray  # noqa: E402
@@ -174,11 +185,41 @@ def kills(num=20, rounds=300):
     }
 
 
+def host():
+    """Learners whose environments are outside JAX, each on its own actor, beside all of them in this process."""
+    config = Config(
+        problem=ProblemConfig("gymnasium", env="CartPole-v1", num_learners=2, hidden=(4,), num_steps=40),
+        method=MethodConfig("lapg", 0.02, xi=(0.1,), noise_weight=3.0),
+        batch_size=3,
+        rounds=10,
+        seeds=1,
+        chunk_rounds=5,
+    )
+    ends, logs = [], []
+    for options in ({}, {"runtime": "ray", "cluster": ClusterConfig(processes=2)}):
+        settings = dataclasses.replace(config, **options)
+        runtime = make_lanes(settings, build(settings))
+        state, log = play(runtime, 2)
+        runtime.close()
+        ends.append(state.controller.params)
+        logs.append(log)
+    return {
+        "sent": bool(np.array_equal(logs[0].sent, logs[1].sent)),
+        "scores": bool(np.array_equal(logs[0].scores["score_raw"], logs[1].scores["score_raw"])),
+        "uploads": float(logs[0].sent.mean()),
+        "difference": float(np.abs(ends[0] - ends[1]).max()),
+    }
+
+
 if __name__ == "__main__":
     print(
         json.dumps(
-            {"compare": compare, "follow": partial(compare, "replicated"), "deploy": deploy, "kills": kills}[
-                sys.argv[1]
-            ]()
+            {
+                "compare": compare,
+                "follow": partial(compare, "replicated"),
+                "deploy": deploy,
+                "host": host,
+                "kills": kills,
+            }[sys.argv[1]]()
         )
     )

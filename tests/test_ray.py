@@ -66,6 +66,17 @@ def test_simulation_is_deployment():
 
 
 @pytest.mark.slow
+def test_environments_outside_jax():
+    """Oracle: the runtime that plays them in one process: the same episodes to the number, the same uploads."""
+    pytest.importorskip("gymnasium")
+    found = on_ray("host")
+    assert found["sent"]
+    assert found["scores"]
+    assert 0.1 < found["uploads"] < 1
+    assert found["difference"] <= 1e-12
+
+
+@pytest.mark.slow
 def test_twenty_kills():
     """Oracle: the invariants of lost messages, and the 95 % prediction interval of one more run, from ten seeds where nothing happens."""
     found = on_ray("kills", timeout=600)

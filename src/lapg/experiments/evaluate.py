@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from lapg.experiments.run import Run
-from lapg.runtimes.hosted import sampler, to_batch
+from lapg.runtimes.outside import sampler, to_batch
 from lapg.sampling import rollout, rollouts
 from lapg.types import NOBODY, SAMPLE, Policy, Problem, address
 

@@ -61,16 +61,34 @@ def from_hosts(
 
 def collector(
     name: str, make: Callable[[], Host], num_learners: int, num_steps: int, *, num_losses: int, shared: bool
-) -> Callable[[Act, Any, int], Recorded]:
+) -> Callable[..., Recorded]:
     """A problem's ``collect`` (`lapg.types.Problem`).
 
     Environments are made when they are first needed and used again, each for one episode a round; whoever has reached its end waits for the others.
     """
-    groups = 1 if shared else num_learners
     pool: list[Host] = []
 
-    def collect(act: Act, seeds: np.ndarray, num: int) -> Recorded:
+    def collect(act: Act, seeds: np.ndarray, num: int, learners: Sequence[int] = range(num_learners)) -> Recorded:
+        groups = 1 if shared else len(learners)
         count, dtype = groups * num, real()
+
+        def for_learners(leaf: np.ndarray) -> np.ndarray:
+            """[hosts, ...] → [M, N, ...]; where episodes are shared, all learners get the same."""
+            grouped = leaf.reshape(groups, -1, *leaf.shape[1:])
+            if groups == len(learners):
+                return grouped
+            return np.broadcast_to(grouped, (len(learners), *grouped.shape[1:]))
+
+        def for_hosts(leaf: np.ndarray) -> np.ndarray:
+            return leaf[:groups].reshape(-1, *leaf.shape[2:])
+
+        def over_time(*steps: np.ndarray) -> np.ndarray:
+            """The steps' [hosts, ...] → [M, N, T, ...]; the last one stands for those that were not played."""
+            whole = np.empty((len(steps[0]), num_steps, *steps[0].shape[1:]), steps[0].dtype)
+            np.stack(steps, 1, out=whole[:, : len(steps)])
+            whole[:, len(steps) :] = steps[-1][:, None]
+            return for_learners(whole)
+
         pool.extend(make() for _ in range(count - len(pool)))
         starts = np.concatenate([np.random.SeedSequence(int(seed)).generate_state(num) for seed in seeds[:groups]])
         seen = [_stack([host.reset(int(seed)) for host, seed in zip(pool, starts, strict=False)], dtype)]
@@ -102,31 +120,16 @@ def collector(
             _check(name, "a reward", t + 1, losses[t])
         observations = _each(over_time, *seen[:num_steps])
         actions = _each(over_time, *(_each(for_hosts, step) for step in acted))
-        own = np.arange(num_learners)
-        everyones = np.broadcast_to(for_learners(losses.swapaxes(0, 1)), (num_learners, num, num_steps, num_learners))
+        own = np.arange(len(learners))
+        everyones = np.broadcast_to(for_learners(losses.swapaxes(0, 1)), (len(learners), num, num_steps, num_learners))
         return Recorded(
             observations,
             actions,
-            everyones[own, :, :, own],
+            everyones[own, :, :, list(learners)],
             for_learners(mask.T),
             for_learners(terminated),
             _each(for_learners, seen[-1]),
         )
-
-    def for_learners(leaf: np.ndarray) -> np.ndarray:
-        """[hosts, ...] → [M, N, ...]; where episodes are shared, all learners get the same."""
-        grouped = leaf.reshape(groups, -1, *leaf.shape[1:])
-        return grouped if groups == num_learners else np.broadcast_to(grouped, (num_learners, *grouped.shape[1:]))
-
-    def for_hosts(leaf: np.ndarray) -> np.ndarray:
-        return leaf[:groups].reshape(-1, *leaf.shape[2:])
-
-    def over_time(*steps: np.ndarray) -> np.ndarray:
-        """The steps' [hosts, ...] → [M, N, T, ...]; the last one stands for those that were not played."""
-        whole = np.empty((len(steps[0]), num_steps, *steps[0].shape[1:]), steps[0].dtype)
-        np.stack(steps, 1, out=whole[:, : len(steps)])
-        whole[:, len(steps) :] = steps[-1][:, None]
-        return for_learners(whole)
 
     return collect
 

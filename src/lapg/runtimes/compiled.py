@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
+from lapg.runtimes.outside import Outside
 from lapg.runtimes.protocol import (
     Reply,
     RunState,
@@ -37,8 +38,6 @@ class Compiled:
 
     Args:
       hyper: any lane's hyperparameters; the parts check them, and shapes are taken from them.
-    Raises:
-      ValueError: learners' environment is outside JAX.
 
     ``start: hyper, seed, θ⁰ or None → RunState`` · ``announce: hyper, seed, ControllerState → Broadcast`` · ``present: hyper, seed, round → Bool[M]`` ·
     ``play: hyper, seed, m, LearnerState, Broadcast → LearnerState, Reply`` · ``renew: hyper, seed, m, θ, LearnerState or None → LearnerState`` ·
@@ -48,10 +47,6 @@ class Compiled:
 
     def __init__(self, recipe: Recipe, problem: Problem, hyper: dict[str, Any]) -> None:
         method = recipe(hyper)
-        if problem.sample is None:
-            raise ValueError(
-                "runtime must be vectorised for a problem outside JAX, whose episodes are played on the host."
-            )
         self.compressor, self.downlink = method.compressor, method.downlink
         self.reuses, self.num_learners = method.reuses, problem.num_learners
 
@@ -125,13 +120,15 @@ class Compiled:
         def present(hyper: dict[str, Any], seed: Any, round: Any) -> Bool[Array, " M"]:
             return participants(recipe(hyper), jax.random.key(seed), round, problem.num_learners)
 
-        self.start, self.announce, self.present, self.play = start, hear, present, play
+        self.start, self.announce, self.present = start, hear, present
+        outside = None if problem.collect is None else Outside(recipe, problem, hyper)
+        self.play, sketch = (play, play) if outside is None else (outside.play_one, outside.sketch)
         self.renew, self.collect, self.step = renew, collect, step
         self.state = jax.eval_shape(start, hyper, np.uint32(0), None)
         """Shapes of a lane's state."""
         self.learner = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.state.learners)
         broadcast = jax.eval_shape(hear, hyper, np.uint32(0), self.state.controller)
-        reply = jax.eval_shape(play, hyper, np.uint32(0), np.int32(0), self.learner, broadcast)[1]
+        reply = jax.eval_shape(sketch, hyper, np.uint32(0), np.int32(0), self.learner, broadcast)[1]
         self.broadcast, self.upload, self.record = zeros(broadcast), zeros(reply.upload), (reply.log, reply.scores)
         """What messages look like: zeros of their shapes."""
         everybody = jax.ShapeDtypeStruct((self.num_learners,), bool)

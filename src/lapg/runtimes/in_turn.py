@@ -1,5 +1,6 @@
 """What runtimes share that play their lanes one after the other, a round at a time."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +10,8 @@ import numpy as np
 from lapg.runtimes.protocol import Log
 
 
-class InTurn:
-    """Used like `lapg.runtimes.Vectorised`. A runtime says how a lane begins (``_initialise: lane → state``) and how it plays a round.
+class Lanes(ABC):
+    """The lanes of a run: their numbers, and how they begin.
 
     A state is a `RunState`, or has what that has and more.
     """
@@ -24,11 +25,17 @@ class InTurn:
         self._initial = [None if initial_params is None else initial_params[i] for i in range(self.num_lanes)]
         self._state: Any = None
 
+    @abstractmethod
     def _initialise(self, index: int) -> Any:
-        raise NotImplementedError
+        """The state of a lane before round 0."""
 
-    def _play_round(self, index: int, state: Any) -> tuple[Any, Log]:
-        raise NotImplementedError
+    @abstractmethod
+    def advance(self, state: Any, first: int, until: int) -> tuple[Any, Log]:
+        """Plays the rounds first, ..., min(first + chunk_rounds, until) − 1.
+
+        Returns:
+          The new state, and the log on the host with leading axes (lane, round).
+        """
 
     def start(self) -> Any:
         """The state of all lanes before round 0."""
@@ -43,6 +50,21 @@ class InTurn:
     def lane_shape(self) -> Any:
         """Shapes and dtypes of one lane's state."""
         return jax.eval_shape(lambda: self._initialise(0))
+
+    def lane(self, state: Any, index: int) -> Any:
+        """The state of one lane."""
+        return jax.tree.map(lambda leaf: leaf[index], state)
+
+    def close(self) -> None:  # noqa: B027  (most have nothing to end)
+        """Ends what the runtime has started."""
+
+
+class InTurn(Lanes):
+    """Plays lanes one after the other, in this process. Used like `lapg.runtimes.Vectorised`; a runtime says how it plays a round."""
+
+    @abstractmethod
+    def _play_round(self, index: int, state: Any) -> tuple[Any, Log]:
+        """A round of a lane, given the state before it: the state after it, and what it leaves for the record."""
 
     def advance(self, state: Any, first: int, until: int) -> tuple[Any, Log]:
         """Plays the rounds first, ..., min(first + chunk_rounds, until) − 1.
@@ -68,13 +90,6 @@ class InTurn:
     def _enter(self, state: Any) -> Any:
         """Gets ready for a state that `advance` did not return itself the last time; the state to go on from."""
         return state
-
-    def lane(self, state: Any, index: int) -> Any:
-        """The state of one lane."""
-        return jax.tree.map(lambda leaf: leaf[index], state)
-
-    def close(self) -> None:
-        """Ends what the runtime has started."""
 
 
 def stack(trees: list[Any]) -> Any:

@@ -17,7 +17,7 @@ from lapg.runtimes.actor import LETTER, Learners, Parts, unpack
 from lapg.runtimes.compiled import Compiled
 from lapg.runtimes.deployed import Deployed, begin
 from lapg.runtimes.hosts import ControllerHost
-from lapg.runtimes.in_turn import InTurn, stack
+from lapg.runtimes.in_turn import Lanes, stack
 from lapg.runtimes.join import check, introduction
 from lapg.runtimes.protocol import Log
 from lapg.runtimes.security import check_security
@@ -48,7 +48,7 @@ class _Process:
     failures: int = 0
 
 
-class Ray(InTurn):
+class Ray(Lanes):
     """Used like `lapg.runtimes.Vectorised`; lanes are played one after the other.
 
     A round closes when everybody has answered, or at the deadline if there is one and a quorum has. An actor that dies, or that stays silent for

@@ -82,9 +82,9 @@ class Problem(NamedTuple):
     Optional: ``gradient: task, θ → ∇L_m(θ)`` and ``value: task, θ → L_m(θ)`` where the model is known; ``loss_bound: task → ℓ̄_m``,
     a bound on |c_m ℓ_m|, and ``smoothness: task → L_m``, the least Lipschitz constant of ∇L_m, where known; ``environment`` and ``policy``
     where there are any; ``observation``: what one looks like, where there is no environment to ask; ``num_steps``: T; ``discount``: γ.
-    An environment outside JAX has ``collect: act, seeds, N → Recorded`` instead of ``sample``: it plays N episodes for each of the M learners,
-    asking ``act: observations (leading axes M, N), t → actions to record, actions to execute`` at every step; ``seeds`` are M whole numbers, and equal
-    seeds and actions mean equal episodes.
+    An environment outside JAX has ``collect: act, seeds, N, learners → Recorded`` instead of ``sample``: it plays N episodes for each of some learners, all M
+    unless told, asking ``act: observations (leading axes M, N), t → actions to record, actions to execute`` at every step; ``seeds`` are a whole number
+    for each of them, and equal seeds and actions mean equal episodes.
     """
 
     sample: Callable[..., Any] | None

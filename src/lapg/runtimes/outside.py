@@ -1,0 +1,213 @@
+"""Learners whose environments are outside JAX: episodes on the host, everything else compiled.
+
+In every step only observations go in and actions come out; behaviour log-probabilities, gradients and uploads are one compiled function per round. A
+round starts from addressed seeds, so that no environment outlives it.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from lapg.runtimes.protocol import Reply, absorb, reply
+from lapg.types import (
+    NOBODY,
+    SAMPLE,
+    SCORE,
+    Broadcast,
+    LearnerState,
+    Policy,
+    Problem,
+    Recipe,
+    Recorded,
+    Task,
+    Trajectories,
+    address,
+)
+
+
+def sampler(problem: Problem, policy: Policy) -> Callable[..., Recorded]:
+    """Episodes of a host problem: ``keys [M], θ [M, d], N → Recorded``, where ``learners`` are those whom keys and θ are for, all unless told.
+
+    The noise of actions is drawn from the keys as in `lapg.sampling.rollouts`: equal keys, equal noise.
+    """
+    collect = problem.collect
+    if collect is None:
+        raise ValueError("sampler(problem=...) needs a problem with collect; use problem.sample.")
+
+    @partial(jax.jit, static_argnames="num")
+    def draw(keys: Key[Array, " M"], num: int) -> Any:
+        def episode(key: Key[Array, ""]) -> Any:
+            reset, actions, _ = jax.random.split(key, 3)
+            return jax.random.bits(reset, dtype=jnp.uint32), jax.vmap(policy.noise)(
+                jax.random.split(actions, problem.num_steps)
+            )
+
+        seeds, noise = jax.vmap(lambda key: jax.vmap(episode)(jax.random.split(key, num)))(keys)
+        return seeds[:, 0], jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 2, 0), noise)
+
+    @jax.jit
+    def act(noise: Any, params: Float[Array, "M d"], observations: Any, t: Any) -> Any:
+        def one(noise: Any, params: Float[Array, " d"], observation: Any) -> Any:
+            action, _ = policy.sample(noise, params, observation)
+            executed = policy.actuate(action)
+            return action, None if executed is action else executed  # what stays as it is comes out once
+
+        now = jax.tree.map(lambda leaf: leaf[t], noise)
+        return jax.vmap(jax.vmap(one, (0, None, 0)))(now, params, observations)
+
+    def play(keys: Key[Array, " M"], params: Float[Array, "M d"], num: int, **learners: Any) -> Recorded:
+        seeds, noise = draw(keys, num=num)
+
+        def ask(observations: Any, t: int) -> tuple[Any, Any]:
+            recorded, executed = jax.tree.map(np.asarray, act(noise, params, observations, t))
+            return recorded, recorded if executed is None else executed
+
+        return collect(ask, np.asarray(seeds), num, **learners)
+
+    return play
+
+
+def to_batch(policy: Policy, task: Task, params: Float[Array, " d"], recorded: Recorded) -> Trajectories:
+    """One learner's recorded episodes, with the log-probabilities of their actions at θ and with scaled losses."""
+    per_step = jax.vmap(jax.vmap(policy.log_prob, (None, 0, 0)), (None, 0, 0))
+    return Trajectories(
+        recorded.observations,
+        recorded.actions,
+        per_step(params, recorded.observations, recorded.actions),
+        task.scale * recorded.losses,
+        recorded.mask,
+        recorded.terminated,
+        recorded.final_observation,
+    )
+
+
+class Outside:
+    """Rounds of learners of a host problem, of as many side by side as are given: what `lapg.runtimes.protocol.play_learner` is to the others.
+
+    Args:
+      hyper: any lane's hyperparameters.
+    Raises:
+      ValueError: the problem has no policy.
+
+    ``answer: hyper, seed, Tasks, LearnerStates, Broadcast, θ, Recorded, Recorded or None → LearnerStates, Replies`` is its compiled end.
+    """
+
+    def __init__(self, recipe: Recipe, problem: Problem, hyper: dict[str, Any]) -> None:
+        if problem.policy is None:
+            raise ValueError("Outside(problem=...) needs a problem with a policy.")
+        method, self._policy, self._problem = recipe(hyper), problem.policy, problem
+        self._batches, self._local = method.batches, method.local
+        self._sample = sampler(problem, problem.policy)
+
+        @partial(jax.jit, static_argnames=("step", "purpose"))
+        def behave(
+            hyper: dict[str, Any],
+            seed: Any,
+            tasks: Task,
+            learners: LearnerState,
+            broadcast: Broadcast,
+            step: int = 0,
+            purpose: int = SAMPLE,
+        ) -> tuple[Any, Any]:
+            """Keys and θ of a batch; θ^k's own where it is only scored."""
+
+            def one(task: Task, state: LearnerState) -> tuple[Any, Any]:
+                who = NOBODY if problem.shared else task.index
+                key = address(jax.random.key(seed), purpose, who, broadcast.round, step)
+                scored = purpose == SCORE
+                return key, broadcast.params if scored else recipe(hyper).learner.behaviour(state, broadcast)
+
+            return jax.vmap(one)(tasks, learners)
+
+        @partial(jax.jit, static_argnames="step")
+        def take_in(
+            hyper: dict[str, Any],
+            seed: Any,
+            tasks: Task,
+            learners: LearnerState,
+            broadcast: Broadcast,
+            params: Any,
+            recorded: Recorded,
+            step: int,
+        ) -> LearnerState:
+            def one(task: Task, state: LearnerState, params: Any, recorded: Recorded) -> LearnerState:
+                batch = to_batch(self._policy, task, params, recorded)
+                return absorb(recipe(hyper), jax.random.key(seed), task, state, broadcast, step, batch)
+
+            return jax.vmap(one)(tasks, learners, params, recorded)
+
+        @jax.jit
+        def answer(
+            hyper: dict[str, Any],
+            seed: Any,
+            tasks: Task,
+            learners: LearnerState,
+            broadcast: Broadcast,
+            params: Any,
+            recorded: Recorded,
+            scored: Recorded | None,
+        ) -> tuple[LearnerState, Reply]:
+            def one(task: Task, state: LearnerState, params: Any, recorded: Recorded, scored: Recorded | None) -> Any:
+                batch = to_batch(self._policy, task, params, recorded)
+                own = None if scored is None else to_batch(self._policy, task, broadcast.params, scored)
+                return reply(recipe(hyper), problem, jax.random.key(seed), task, state, broadcast, batch, own)
+
+            return jax.vmap(one)(tasks, learners, params, recorded, scored)
+
+        self._behave, self._take_in, self.answer = behave, take_in, answer
+
+    def play(
+        self, hyper: dict[str, Any], seed: Any, tasks: Task, learners: LearnerState, broadcast: Broadcast
+    ) -> tuple[LearnerState, Reply]:
+        """A round of those learners; tasks, states and replies have a leading axis."""
+        *inner, last = self._batches
+        given, who = (hyper, seed, tasks), {"learners": np.asarray(tasks.index).tolist()}
+        scored = None
+        if self._local:
+            scored = self._sample(*self._behave(*given, learners, broadcast, purpose=SCORE), last, **who)
+        for step, num in enumerate(inner):
+            keys, params = self._behave(*given, learners, broadcast, step=step)
+            recorded = self._sample(keys, params, num, **who)
+            learners = self._take_in(*given, learners, broadcast, params, recorded, step=step)
+        keys, params = self._behave(*given, learners, broadcast, step=len(inner))
+        recorded = self._sample(keys, params, last, **who)
+        return self.answer(*given, learners, broadcast, params, recorded, scored)
+
+    def play_one(
+        self, hyper: dict[str, Any], seed: Any, index: Any, state: LearnerState, broadcast: Broadcast
+    ) -> tuple[LearnerState, Reply]:
+        """Learner m's round."""
+        tasks = _at(self._problem.tasks, index)
+        learners = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], state)
+        return jax.tree.map(lambda leaf: leaf[0], self.play(hyper, seed, tasks, learners, broadcast))
+
+    def sketch(
+        self, hyper: dict[str, Any], seed: Any, index: Any, state: LearnerState, broadcast: Broadcast
+    ) -> tuple[LearnerState, Reply]:
+        """As `play_one`, in which nothing is played: for shapes alone."""
+        recorded = self._blank()
+        scored = recorded if self._local else None
+        tasks, learners = _at(self._problem.tasks, index), jax.tree.map(lambda leaf: leaf[None], state)
+        found = self.answer(hyper, seed, tasks, learners, broadcast, broadcast.params[None], recorded, scored)
+        return jax.tree.map(lambda leaf: leaf[0], found)
+
+    def _blank(self) -> Recorded:
+        """One learner's last batch, zeros everywhere."""
+        problem, policy, num = self._problem, self._policy, self._batches[-1]
+        key, seen = jax.random.key(0), jax.tree.map(jnp.asarray, problem.observation)
+        action, loss = policy.sample(policy.noise(key), policy.init(key), seen)[0], jnp.zeros(())
+
+        def zeros(tree: Any, *steps: int | None) -> Any:
+            return jax.tree.map(lambda leaf: jnp.zeros((1, num, *steps, *leaf.shape), leaf.dtype), tree)
+
+        seen_all, actions, losses, mask = (zeros(tree, problem.num_steps) for tree in (seen, action, loss, loss > 0))
+        return Recorded(seen_all, actions, losses, mask, zeros(loss > 0), zeros(seen))
+
+
+def _at(tasks: Task, index: Any) -> Task:
+    return jax.tree.map(lambda leaf: leaf[index][None], tasks)
