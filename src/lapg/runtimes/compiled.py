@@ -90,7 +90,7 @@ class Compiled:
             codec, broadcast = method.downlink, announce(method, root, controller)
             decoded = jax.vmap(method.compressor.decompress)(uploads.message)
             unsound = uploads.sent & ~(_finite(jnp.sum(decoded * decoded, -1)) & _finite(uploads.report))
-            uploads = jax.vmap(select)(unsound, jax.tree.map(jnp.zeros_like, uploads), uploads)
+            uploads = jax.vmap(_refuse)(unsound, uploads)
             gone = gone | unsound
             downlink, _ = codec.deliver(codec.resync(downlink, gone), controller, broadcast, heard & ~gone)
             if method.reuses:
@@ -111,6 +111,11 @@ class Compiled:
         ) -> tuple[ControllerState, RoundLog]:
             """Compiled by itself, so that replicas compute the same to the bit."""
             return take_step(recipe(hyper), controller, relayed)
+
+        def _refuse(refused: Bool[Array, ""], upload: Upload) -> Upload:
+            """As if nothing had been sent; messages are long, and whoever was silent has none that counts."""
+            report = select(refused, jax.tree.map(jnp.zeros_like, upload.report), upload.report)
+            return Upload(upload.sent & ~refused, upload.message, report, upload.bits)
 
         def _finite(tree: Any) -> Bool[Array, " M"]:
             leaves = [jnp.isfinite(x).reshape(x.shape[0], -1).all(1) for x in jax.tree.leaves(tree)]

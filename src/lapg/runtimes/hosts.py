@@ -264,11 +264,12 @@ class ControllerHost:
         learner_log, scores = wire.decode_rows(records, self._compiled.record, len(learners))
         sent = uploads.sent & taken
         up = np.where(sent, uploads.bits, 0)
+        round_log = jax.tree.map(np.asarray, round_log)
         log = Log(self._present, self._told, sent, up, learner_log, round_log, scores, self._faults)
         silent = np.where(self._gone, 0, silent).astype(np.int32)
         self.roster = Roster(self._generation, self._accepted, silent, shares)
         self._prepare()
-        return jax.tree.map(np.asarray, log)
+        return log
 
     def snapshot(self, states: list[bytes | None]) -> Deployed:
         """Where to go on from, given what each learner saved; one that could not be asked starts anew from there, and its share is not in it."""
