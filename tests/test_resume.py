@@ -33,6 +33,7 @@ problem = {name = "quadratic", num_learners = 3, scales = [1, 0.5, 0.2]}
 estimator.name = "noisy"
 method = {name = "lapg", step_size = 0.05, noise_weight = 1, xi = [0.03], downlink = "replicated", downlink_compressor = "top_k", downlink_fraction = 0.5}
 """
+STATE = "state-000040.eqx"
 
 
 class Trials:
@@ -99,15 +100,17 @@ def test_killed_at_any_moment(tmp_path, runtime, kills):
 
     Learners' replicas of the controller are gone with their processes, and so what they hear is longer once.
 
-    The moments are drawn evenly between the first checkpoint and the end.
+    The moments are drawn evenly between the first checkpoint and the last.
     """
     if runtime == "ray" and importlib.util.find_spec("ray") is None:
         pytest.skip("needs Ray: pip install 'lapg[ray]'")
     trials = Trials(tmp_path, runtime)
     process = trials.start("whole")
     began = time.monotonic()
-    trials.end(process)
+    while process.poll() is None and not (tmp_path / "whole" / STATE).exists():
+        time.sleep(0.005)
     duration = time.monotonic() - began
+    trials.end(process)
     whole = load(tmp_path / "whole")
     assert 0.1 < whole.record["sent"].mean() < 0.9
 
@@ -126,8 +129,7 @@ def test_killed_at_any_moment(tmp_path, runtime, kills):
         run = load(tmp_path / f"run-{trial}")
         apart = ["wall_seconds"] if runtime == "vectorised" else ["wall_seconds", "downlink_bits"]
         xr.testing.assert_identical(run.record.drop_vars(apart), whole.record.drop_vars(apart))
-        state = "state-000040.eqx"
-        assert (run.path / state).read_bytes() == (whole.path / state).read_bytes()
+        assert (run.path / STATE).read_bytes() == (whole.path / STATE).read_bytes()
     print(f"{runtime}: {len(rounds)} runs of 40 rounds, killed after {sorted(rounds)}, all alike")
     assert len(rounds) == kills
     assert not trials.survivors()
