@@ -31,7 +31,7 @@ def on_ray(what, timeout=300):
         check=False,
     )
     assert found.returncode == 0, found.stderr[-3000:]
-    return json.loads(found.stdout.splitlines()[-1])
+    return json.loads([line for line in found.stdout.splitlines() if line.startswith("{")][-1])  # Ray prints there too
 
 
 @pytest.mark.slow
