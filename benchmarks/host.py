@@ -4,7 +4,7 @@
 
 For 8 and 64 sub-environments in all: the share of the time outside of the environments' own step. That is the whole run without any timer in it, beside
 the very same steps (same environments, seeds, actions, order) with nothing else around them; both take turns, and medians count. Then shares of the
-compiled act and of the compiled end of a round (finish: log-probabilities, gradients, uploads, controller), from a run of their own with timers, and what
+compiled act and of the compiled end of a round (finish: log-probabilities, gradients, uploads; controller), from a run of their own with timers, and what
 is left: Python between environments and policy, and resets. Once for episodes as the policy makes them, and once for episodes that always last T steps:
 where they end early, env.step is called less and everything else weighs more.
 """
@@ -96,11 +96,14 @@ class Run:
         built = build(config)
         if spent is not None:
             collect = built.problem.collect
-            problem = built.problem._replace(collect=lambda act, *rest: collect(timed(spent["act"], act), *rest))
+            problem = built.problem._replace(
+                collect=lambda act, *rest, **who: collect(timed(spent["act"], act), *rest, **who)
+            )
             built = built._replace(problem=problem)
         self._lanes, self._rounds = make_lanes(config, built), rounds
         if spent is not None:
             self._lanes._finish = timed(spent["finish"], self._lanes._finish)
+            self._lanes._outside.answer = timed(spent["finish"], self._lanes._outside.answer)
         self._state, _ = self._lanes.advance(self._lanes.start(), 0, 1)
 
     def seconds(self) -> float:
