@@ -48,8 +48,8 @@ SYSTEMS = {
 MIXED_SYSTEMS = {
     "PG": MethodConfig("pg", 1e-4, kl_limit=80.0),
     "LAPG": MethodConfig("lapg", 1.5e-4, xi=XI, noise_weight=1.0, kl_limit=80.0),
-    "SCOUT": _local("scout", 1.5e-4, decay=2e-3, threshold=5.0, kl_limit=5.0),
-    "periodic local": _local("periodic", 1.5e-4, decay=2e-3, period=20.0, kl_limit=80.0),
+    "SCOUT": _local("scout", 1e-4, decay=2e-3, threshold=5.0, kl_limit=80.0),
+    "periodic local": _local("periodic", 1e-4, decay=2e-3, period=20.0, kl_limit=80.0),
 }
 PENDULUMS = {
     "PG": MethodConfig("pg", 5e-6),
