@@ -189,7 +189,7 @@ def test_report_of_two_runs(place, lapg, tmp_path, fails):
     assert "must be a new directory" in errors
     status, errors = fails("report", place / "lapg", "--out", tmp_path / "other")
     assert (status, len(errors.splitlines())) == (2, 1)
-    assert "a comparison needs a run of pg among RUNS, or --reference NAME, one of lapg." in errors
+    assert "a comparison needs a run of pg among RUNS, or --reference NAME for what takes its place: lapg." in errors
     assert not (tmp_path / "other").exists()
 
 
@@ -388,6 +388,11 @@ BAD = {
         "train --method.name lapg --method.xi 0.1 0.2",
         ["xi must have 1 or window=10 entries, got 2", "give one weight for all, or change the window"],
     ),
+    "xi that is no number": ("train --method.name lapg --method.xi nan", ["method.xi must be finite", "leave it out"]),
+    "a problem that is none": (
+        "train --problem.name lapg.downlink:dense",
+        ["problem 'lapg.downlink:dense' must return a lapg.types.Problem"],
+    ),
     "negative xi": ("train --method.name lapg --method.xi -0.1", ["xi"]),
     "a batch of 1 with leave-one-out": (
         "train --batch-size 1",
@@ -458,7 +463,7 @@ BAD = {
     "another format": ("report future", ["run=future has format 99", "install the version"]),
     "nothing saved": ("evaluate started", ["run=started has no saved rounds yet", "--resume started"]),
     "two runs of one name": ("report pg copies/pg", ["different names"]),
-    "no such reference": ("report pg lapg --reference lag", ["--reference NAME, one of pg, lapg"]),
+    "no such reference": ("report pg lapg --reference lag", ["--reference NAME for what takes its place: pg, lapg"]),
 }
 
 

@@ -236,6 +236,17 @@ def test_other_format(tmp_path):
         record.read_config(tmp_path / "run")
 
 
+def test_other_precision(tmp_path):
+    """Oracle: the tests compute in float64, so a run that began in float32 must name what to set; one that does not say goes on."""
+    record.create(tmp_path / "run", {"rounds": 3})
+    record.check_precision(tmp_path / "run")
+    file = tmp_path / "run" / "config.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"precision": "float32"}))
+    with pytest.raises(RunError, match=r"must go on in float32, .* got float64; set JAX_ENABLE_X64=0"):
+        record.check_precision(tmp_path / "run")
+
+
 def test_not_a_run(tmp_path):
     """Oracle: no directory, and a directory of something else."""
     with pytest.raises(RunError, match="no such directory"):
@@ -253,8 +264,8 @@ def test_taken_places_are_left_alone(tmp_path):
     (tmp_path / "file").write_text("mine too")
     save(tmp_path / "run", 4)
     before = snapshot(tmp_path)
-    for name in ("full", "file", "run"):
-        with pytest.raises(RunError, match=rf"out=.*{name} must be a new or empty directory"):
+    for name, rule in (("full", "new or empty directory"), ("file", "directory, but it is a file"), ("run", "new or")):
+        with pytest.raises(RunError, match=rf"out=.*{name} must be a {rule}"):
             record.create(tmp_path / name, {})
     assert snapshot(tmp_path) == before
     (tmp_path / "empty").mkdir()

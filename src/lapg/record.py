@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
+import jax
 import numpy as np
 import xarray as xr
 
@@ -75,12 +76,31 @@ def create(path: Path, config: dict[str, Any], initial: np.ndarray | None = None
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise RunError(
             f"out={path} must be a new or empty directory, but there is something in it; choose another name, or --resume it."
+            if path.is_dir()
+            else f"out={path} must be a directory, but it is a file; choose another name."
         )
     path.mkdir(parents=True, exist_ok=True)
     if initial is not None:
         replace_file(path / "initial.npy", lambda file: _write_array(file, initial))
-    content = {"format": FORMAT, "versions": versions(), "config": config}
+    content = {"format": FORMAT, "versions": versions(), "precision": _precision(), "config": config}
     write_text(path / "config.json", json.dumps(content, indent=2))
+
+
+def check_precision(path: Path) -> None:
+    """Refuses to go on with a run at another precision than it began with.
+
+    Raises:
+      RunError: JAX computes at another one here.
+    """
+    began = json.loads((path / "config.json").read_text(encoding="utf-8")).get("precision", _precision())
+    if began != _precision():
+        raise RunError(
+            f"run={path} must go on in {began}, in which it began, got {_precision()}; set JAX_ENABLE_X64={int(began == 'float64')}."
+        )
+
+
+def _precision() -> str:
+    return "float64" if jax.config.read("jax_enable_x64") else "float32"
 
 
 def _write_array(path: Path, array: np.ndarray) -> None:

@@ -73,7 +73,9 @@ def report(
     reference = reference or next((name for name, run in loaded.items() if run.config.method.name == "pg"), None)
     if reference is None or reference not in loaded:
         raise ValueError(
-            "a comparison needs a run of pg among RUNS, or --reference NAME, one of " + ", ".join(loaded) + "."
+            "a comparison needs a run of pg among RUNS, or --reference NAME for what takes its place: "
+            + ", ".join(loaded)
+            + "."
         )
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"out={out} must be a new directory, but there is something in it; choose another name.")

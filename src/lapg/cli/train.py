@@ -63,6 +63,11 @@ def train_command(default: Config) -> Callable[..., None]:
             f"run: {run.path}",
             soft_wrap=True,
         )
+        if not run.record["sent"].any():
+            console.print(
+                "Nobody has uploaded, so nothing was learned: lower the method's threshold, or give it more rounds.",
+                style="yellow",
+            )
 
     return train
 

@@ -74,10 +74,11 @@ def build(config: Config) -> Built:
         given["max_age"] = None
     shared = {name: getattr(method, name) for name in ("compressor_fraction", "kl_limit")}
     given |= {name: float(value) for name, value in shared.items() if value is not None}
-    floats = {name: np.asarray(value, float) for name, value in given.items() if isinstance(value, float)}
-    for name, value in floats.items():
-        if not np.isfinite(value):
+    for name, value in given.items():
+        numbers = value if isinstance(value, tuple | list) else (value,)
+        if any(isinstance(number, float) and not np.isfinite(number) for number in numbers):
             raise ValueError(f"method.{name} must be finite, got {value}; leave it out for the method's own default.")
+    floats = {name: np.asarray(value, float) for name, value in given.items() if isinstance(value, float)}
     static = {name: value for name, value in given.items() if name not in floats}
 
     def recipe(hyper: dict[str, Any]) -> Any:
@@ -112,6 +113,11 @@ def build_problem(config: ProblemConfig) -> Problem:
     """
     plain = dataclasses.replace(config, smoothing=None)
     problem = call("problem", resolve("problem", config.name, PROBLEMS), plain)
+    if not isinstance(problem, Problem):
+        raise ValueError(
+            f"problem {config.name!r} must return a lapg.types.Problem, got {type(problem).__name__}; "
+            "lapg.problems.protocol.from_environment makes one of an Environment and a policy."
+        )
     return problem if config.smoothing is None else smoothed(problem, config.smoothing)
 
 

@@ -152,13 +152,14 @@ def resume(
     """Goes on with an interrupted run, to bitwise the same end; a finished one is just loaded.
 
     Raises:
-      RunError: the directory is not a run's, is damaged, or comes from another version.
+      RunError: the directory is not a run's, is damaged, or comes from another version or precision.
       Interrupted: by Ctrl-C or SIGTERM, with everything saved.
     """
     path = Path(path)
     config = read_config(path)
     if (path / "record.nc").is_file():
         return load(path)
+    record.check_precision(path)
     use_all_cores()
     return _play(path, config, build(config), record.read_initial(path), show_progress, checkpoint_seconds, watchers)
 
