@@ -16,7 +16,7 @@ TWO_AGENTS = {
     "LAPG": MethodConfig("lapg", 0.005, decay=8e-4, xi=XI, noise_weight=0.5),
     "LAPG average": MethodConfig("lapg", 0.005, decay=8e-4, xi=(0.0,), noise_weight=0.75, average_weight=0.05),
     "SCOUT": _local("scout", 0.006, decay=8e-4, threshold=320.0),
-    "periodic local": _local("periodic", 0.005, decay=8e-4, period=25.0),
+    "periodic local": _local("periodic", 0.005, decay=8e-4, period=70.0),
 }
 FIVE_AGENTS = {
     "PG": MethodConfig("pg", 0.0021, decay=8e-4),
