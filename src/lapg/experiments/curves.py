@@ -50,7 +50,8 @@ def trailing_mean(values: np.ndarray, window: int = WINDOW) -> np.ndarray:
     """Mean of the last ``window`` entries along the last axis, starting where there are so many: [..., K] → [..., K − window + 1]."""
     window = min(window, values.shape[-1])
     sums = np.cumsum(np.concatenate([np.zeros((*values.shape[:-1], 1)), values], -1), -1)
-    return (sums[..., window:] - sums[..., :-window]) / window
+    with np.errstate(invalid="ignore"):  # of a run that has diverged
+        return (sums[..., window:] - sums[..., :-window]) / window
 
 
 def final(score: np.ndarray) -> np.ndarray:
@@ -84,7 +85,8 @@ def to_curve(record: xr.Dataset, network: Network | None = None, compute_seconds
     squares = (record["gradient_norm"] ** 2).mean(("seed", "learner")).values
     window = max(WINDOW, sent.shape[1] // 10)  # the signal is a small difference of large numbers
     smooth_noise = trailing_mean(noise.astype(float), window)
-    signal = trailing_mean(squares.astype(float), window) - smooth_noise
+    with np.errstate(invalid="ignore"):
+        signal = trailing_mean(squares.astype(float), window) - smooth_noise
     return Curve(
         score=record["score_scaled"].mean("learner").transpose("seed", "round").values.astype(float),
         raw_score=record["score_raw"].mean("learner").transpose("seed", "round").values.astype(float),
