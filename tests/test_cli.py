@@ -102,6 +102,13 @@ def test_train(place):
     assert action.dtype == np.int32
 
 
+def test_nobody_uploads(lapg, tmp_path):
+    """Oracle: a threshold that no innovation passes in three rounds, and one that all do; the line says what to lower."""
+    tiny = ["train", *TINY, "--method.name", "awapg", "--out"]
+    assert "Nobody has uploaded" in lapg(*tiny, tmp_path / "silent", "--method.threshold", "1e9")
+    assert "Nobody has uploaded" not in lapg(*tiny, tmp_path / "loud", "--method.threshold", "1e-9")
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [([], None), (["{}"], True), (["{}", "True"], True), (["{}", "false"], False), (["{}", "--seeds", "3"], True)],

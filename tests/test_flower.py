@@ -17,7 +17,7 @@ import flwr.serverapp
 from flwr.app import Context, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from lapg.experiments import federation
+from lapg.experiments import flower_apps
 from lapg.experiments.config import ClusterConfig, Config, MethodConfig, ProblemConfig
 from lapg.experiments.federate import write_app
 from lapg.experiments.run import load, train
@@ -48,7 +48,7 @@ noise_weight = 0.0
 }
 
 
-made, prepare = {}, federation.prepare
+made, prepare = {}, flower_apps.prepare
 
 
 def prepare_once(config):
@@ -67,7 +67,7 @@ class Grid(flwr.serverapp.Grid):
 
     def __init__(self, letters=1000):
         TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1  # what Flower tells its processes
-        self.app = federation.client_app()
+        self.app = flower_apps.client_app()
         self.contexts = {700 + m: Context(1, 700 + m, {"learner": m}, RecordDict(), dict(RUN_CONFIG)) for m in range(2)}
         self.replies, self.empty, self.left = {}, 0, letters
 
@@ -96,14 +96,14 @@ class Grid(flwr.serverapp.Grid):
 def serve(grid, out, **changes):
     """The ServerApp against those nodes."""
     config = RUN_CONFIG | {"out": str(out)} | changes
-    federation.server_app()(grid, Context(1, 0, {}, RecordDict(), config))
+    flower_apps.server_app()(grid, Context(1, 0, {}, RecordDict(), config))
     return load(out)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def compile_once():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(federation, "prepare", prepare_once)
+        patch.setattr(flower_apps, "prepare", prepare_once)
         yield
 
 
@@ -169,7 +169,7 @@ def test_state_is_bytes_and_numbers_in_the_context(played):
 
 def test_nodes_that_do_not_fit_are_refused():
     """Oracle: the docstrings: two nodes that are the same learner; a node with another step size; settings that are no TOML."""
-    terms = federation.read_terms(RUN_CONFIG)
+    terms = flower_apps.read_terms(RUN_CONFIG)
     grid = Grid()
     grid.contexts[701].node_config["learner"] = 0
     with pytest.raises(ValueError, match="that no other node has, got 0 from node 70"):
@@ -179,7 +179,7 @@ def test_nodes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"learner refused: method\.step_size must be 0\.1"):
         flower.join_all(grid, terms, 30.0)
     with pytest.raises(ValueError, match="experiment must be TOML text"):
-        federation.read_settings({"experiment": "rounds ="})
+        flower_apps.read_settings({"experiment": "rounds ="})
 
 
 def test_settings_travel(tmp_path):
@@ -189,7 +189,7 @@ def test_settings_travel(tmp_path):
     for config in (Config(), Config(problem, method=method, runtime="flower", cluster=ClusterConfig(deadline=2.0))):
         write_app(tmp_path, tmp_path / "run", config)
         app = tomllib.loads((tmp_path / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"]["app"]
-        assert federation.read_settings(app["config"]) == config
+        assert flower_apps.read_settings(app["config"]) == config
         assert app["config"]["out"] == str(tmp_path / "run")
 
 
@@ -203,7 +203,7 @@ def test_settings_travel(tmp_path):
 )
 def test_what_flower_cannot_do_is_said_before_anything_starts(tmp_path, changes, message):
     """Oracle: the docstrings; and no run directory is left."""
-    config = dataclasses.replace(federation.read_settings(RUN_CONFIG), runtime="flower", **changes)
+    config = dataclasses.replace(flower_apps.read_settings(RUN_CONFIG), runtime="flower", **changes)
     with pytest.raises(ValueError, match=message):
         train(config, tmp_path / "run", show_progress=False)
     assert not (tmp_path / "run").exists()

@@ -13,10 +13,10 @@ import xarray as xr
 from lapg import record
 from lapg.experiments.advance import Interrupted, Watcher, progress_bar, stop_signals
 from lapg.experiments.config import Config, to_dict
-from lapg.experiments.federation import prepare
+from lapg.experiments.flower_apps import prepare
 from lapg.runtimes.loopback import SuperLink, loopback, program
 
-APP = '"""The app: everything is in lapg, which is installed on every node."""\n\nfrom lapg.experiments import federation\n\nclient = federation.client_app()\nserver = federation.server_app()\n'
+APP = '"""The app: everything is in lapg, which is installed on every node."""\n\nfrom lapg.experiments import flower_apps\n\nclient = flower_apps.client_app()\nserver = flower_apps.server_app()\n'
 LOOK_SECONDS = 20.0
 """Between two questions to the SuperLink about the run; each starts a program."""
 ENDED = "finished:"
