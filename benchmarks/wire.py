@@ -54,16 +54,16 @@ def play(config: Config) -> Traffic:
     compiled = Compiled(built.recipe, built.problem, hyper)
     controller = ControllerHost(compiled, hyper, seed, begin(compiled, hyper, seed))
     learners = [LearnerHost(compiled, hyper, seed, m) for m in range(compiled.num_learners)]
-    carried, logs = np.zeros(2, np.int64), []
+    carried = np.zeros(2, np.int64)
     for _ in range(config.rounds):
         for m in controller.open():
             letter = b"".join(controller.letter(m))
-            answer = learners[m].hear(letter)
+            answer = learners[m].hear(*wire.unframe(letter))
             assert answer is not None
             carried += len(answer.reply), len(letter)
             controller.receive(m, answer.reply, answer.record)
-        logs.append(controller.close())
-    log = jax.tree.map(lambda *entries: np.stack(entries), *logs)
+        controller.close()
+    log = controller.logs()
     counted = np.array(
         [
             ledger.uplink_bits(log.uplink_bits, log.sent)[-1],

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 
 from lapg.runtimes import wire
@@ -75,7 +76,7 @@ class Network:
         return raw + bytes(10_000) if self.trouble("oversized") else raw
 
     def play(self, now: int) -> Any:
-        """One round; the log that the controller closes it with."""
+        """One round; what it leaves in the record."""
         for m in range(len(self.learners)):
             if self.trouble("killed"):
                 self.learners[m] = self.newborn(m)
@@ -91,7 +92,7 @@ class Network:
             if self.hung[m] > now:
                 self.down.append((int(self.hung[m]), m, raw))
                 continue
-            answer = self.learners[m].hear(raw)
+            answer = self.learners[m].hear(*wire.unframe(raw))
             if answer is None:
                 continue
             held = self.learners[m].held
@@ -100,7 +101,8 @@ class Network:
             self.post(self.up, m, answer._replace(reply=self.spoil(answer.reply)), now)
         for _, m, answer in self.due(self.up, now):
             self.controller.receive(m, answer.reply, answer.record)
-        return self.controller.close()
+        self.controller.close()
+        return jax.tree.map(lambda leaf: leaf[0], self.controller.logs())
 
     def shared_state(self, learner: int) -> Any:
         """The learner's state as the controller knows it, or None if this learner has nothing to do with that."""

@@ -53,22 +53,26 @@ def play(runtime, chunks, between=lambda number: None):
 
 
 def kill(runtime, number, delay=0.0):
-    """Ends the process of one actor at once, or some seconds later."""
+    """Ends the process of one actor at once, or some seconds later; says whether there was one to end."""
     import ray
 
-    pid = ray.get(runtime._processes[number].actor.__ray_call__.remote(lambda self: os.getpid()))
+    try:
+        pid = ray.get(runtime._processes[number].actor.__ray_call__.remote(lambda self: os.getpid()))
+    except ray.exceptions.RayActorError:  # an earlier one has come through
+        return False
     if delay:
         threading.Timer(delay, os.kill, (pid, signal.SIGKILL)).start()
     else:
         os.kill(pid, signal.SIGKILL)
+    return True
 
 
-def compare(downlink="dense"):
+def compare(downlink="dense", channels=None):
     """As the sequential runtime, given a state back, and with an actor killed after the second of three stretches."""
     make = partial(parts, downlink=downlink)
     plain = Sequential(*make(), HYPERS, SEEDS, chunk_rounds=8)
     expected, wanted = play(plain, 3)
-    runtime = Ray(make, HYPERS, SEEDS, chunk_rounds=8, processes=2)
+    runtime = Ray(make, HYPERS, SEEDS, chunk_rounds=8, processes=2, channels=channels)
     state, log = play(runtime, 3)
     found = {
         "sent": bool(np.array_equal(log.sent, wanted.sent)),
@@ -148,22 +152,21 @@ def score(params, problem):
 
 
 class Mortal(Ray):
-    """Kills one of the actors that are at work in each of the given rounds, as soon as it has been asked."""
+    """Kills an actor that is at work in each of the given rounds, or the next one in which there is such, about when it is asked."""
 
     def __init__(self, *arguments, rounds, random, **options):
         super().__init__(*arguments, **options)
-        self.due, self.random, self.killed, self.round = rounds, random, 0, 0
+        self.due, self.random, self.killed, self.round = sorted(rounds), random, 0, 0
 
     def play_round(self, lane=0):
         idle = [number for number, process in enumerate(self._processes) if process.asked is None]
-        if self.round in self.due and idle:
-            kill(self, idle[self.random.integers(len(idle))], float(self.random.uniform(0, 0.01)))
-            self.killed += 1
+        if idle and self.killed < len(self.due) and self.round >= self.due[self.killed]:
+            self.killed += kill(self, idle[self.random.integers(len(idle))], float(self.random.uniform(0, 0.002)))
         self.round += 1
         return super().play_round(lane)
 
 
-def kills(num=20, rounds=300):
+def kills(num=20, rounds=300, channels=None):
     """A run in which actors are killed at random, one after the other, beside runs of other seeds where nothing happens."""
     make, seeds = partial(parts, 8, 1.0), list(range(10))
     lanes = {"step_size": np.full(10, 0.05), "noise_weight": np.full(10, 4.0)}
@@ -171,7 +174,7 @@ def kills(num=20, rounds=300):
 
     random = np.random.default_rng(0)
     due = set(random.choice(np.arange(5, rounds - 5), num, replace=False).tolist())
-    options = {"chunk_rounds": 25, "processes": 4, "quorum": 6}
+    options = {"chunk_rounds": 25, "processes": 4, "quorum": 6, "channels": channels}
     runtime = Mortal(make, jax.tree.map(lambda leaf: leaf[:1], lanes), seeds[:1], rounds=due, random=random, **options)
     state, log = play(runtime, rounds // 25)
     runtime.close()
@@ -216,10 +219,12 @@ if __name__ == "__main__":
         json.dumps(
             {
                 "compare": compare,
+                "compare calls": partial(compare, channels=False),
                 "follow": partial(compare, "replicated"),
                 "deploy": deploy,
                 "host": host,
                 "kills": kills,
+                "kills calls": partial(kills, channels=False),
             }[sys.argv[1]]()
         )
     )

@@ -302,9 +302,9 @@ def test_broadcasts_must_be_ones_own(compiled):
     network.controller.open()
     head, payload = network.controller.letter(0)
     with pytest.raises(ValueError, match="learner 1 must be given its own broadcasts, got one for 0"):
-        network.learners[1].hear(head + payload)
+        network.learners[1].hear(*wire.unframe(head + payload))
     with pytest.raises(ValueError, match="the header announces 32 bytes of payload, got 31"):
-        network.learners[0].hear(head + payload[:-1])
+        network.learners[0].hear(*wire.unframe(head + payload[:-1]))
 
 
 CONFIG = {"batch_size": 10, "problem": {"name": "quadratic", "scales": (1.0, 0.5)}}

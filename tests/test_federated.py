@@ -76,8 +76,13 @@ class Office:
 
 def play(terms, office, rounds=ROUNDS, deadline=60.0):
     host = new_host(terms)
-    logs = [play_round([host], office, deadline=deadline)[0] for _ in range(rounds)]
-    return host, logs
+    return host, [play_one(host, office, deadline) for _ in range(rounds)]
+
+
+def play_one(host, office, deadline=60.0):
+    """A round, and what it leaves in the record."""
+    play_round([host], office, deadline=deadline)
+    return jax.tree.map(lambda leaf: leaf[0], host.logs())
 
 
 def test_lanes_by_post_are_sequential(terms, expected):
@@ -158,7 +163,7 @@ def test_trouble_in_the_post(terms):
     for k in range(ROUNDS):
         if k == 6:
             office.memory[1] = {}
-        (log,) = play_round([host], office, deadline=60.0)
+        log = play_one(host, office)
         assert not log.faults["missing"].any()
         renewed += log.faults["renewed"]
         np.testing.assert_allclose(host.state.aggregate, host.roster.shares.sum(0), rtol=0, atol=1e-12)

@@ -35,7 +35,7 @@ def on_ray(what, timeout=300):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["compare", "follow"])
+@pytest.mark.parametrize("what", ["compare", "compare calls", "follow"])
 def test_ray_is_sequential(what):
     """Oracle: the sequential runtime: two lanes, three of four learners a round, two processes; then the invariant, and the learners of the killed one."""
     found = on_ray(what)
@@ -77,9 +77,10 @@ def test_environments_outside_jax():
 
 
 @pytest.mark.slow
-def test_twenty_kills():
+@pytest.mark.parametrize("what", ["kills", "kills calls"])
+def test_twenty_kills(what):
     """Oracle: the invariants of lost messages, and the 95 % prediction interval of one more run, from ten seeds where nothing happens."""
-    found = on_ray("kills", timeout=600)
+    found = on_ray(what, timeout=600)
     print(json.dumps(found, indent=1))
     assert found["killed"] == 20
     assert found["renewed"] >= 2 * 20  # two learners an actor
@@ -97,6 +98,7 @@ def test_twenty_kills():
     [
         ({"quorum": M + 1}, "quorum must lie between 0 and the number of learners, 4, got 5"),
         ({"deadline": 0.0}, "deadline must be > 0 seconds, got 0.0; leave it out"),
+        ({"channels": True, "deadline": 1.0}, "channels must be off where there is a deadline"),
         ({"processes": 5}, "processes must lie between 1 and the number of learners, 4, got 5"),
         ({"address": "10.0.0.1:6379"}, "address=10.0.0.1:6379 must be this machine, or be secured"),
     ],

@@ -104,7 +104,7 @@ def make_controller(
 
     def gather(uploads: Upload) -> Arrival:
         decoded = jax.vmap(compressor.decompress)(uploads.message)
-        total = sum_rows(jnp.where(uploads.sent[:, None], decoded, 0))
+        total = sum_rows(decoded, uploads.sent)
         return Arrival(total, uploads.sent, *uploads.report)
 
     def step(state: ControllerState, arrival: Arrival) -> tuple[ControllerState, RoundLog]:

@@ -183,6 +183,8 @@ class ClusterConfig:
     """Rounds without an answer after which a learner is given up and started again."""
     timeout: float = 600.0
     """Seconds after which a round that has no quorum, or no end, stops the run."""
+    channels: bool | None = None
+    """ray: rounds are milliseconds shorter through memory that processes share, but whoever waits keeps looking there, which takes what the processors have left; left out: yes on one machine without a deadline."""
     insecure: bool = False
     """ray: join a cluster on other machines that has neither token nor TLS."""
 

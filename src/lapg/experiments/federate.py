@@ -34,6 +34,7 @@ def check_flower(config: Config, has_initial: bool = False) -> None:
     cluster = config.cluster
     for name, remedy in {
         "processes": "every learner has a SuperNode of its own",
+        "channels": "Flower has its own way of carrying messages",
         "insecure": "Flower's own connection says how it is secured",
     }.items():
         if getattr(cluster, name):

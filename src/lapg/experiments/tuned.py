@@ -58,9 +58,9 @@ PENDULUMS = {
     "periodic local": _local("periodic", 1e-5, period=3.0, kl_limit=80.0),
 }
 MIXED_PENDULUMS = {
-    "PG": MethodConfig("pg", 2e-5, kl_limit=80.0),
+    "PG": MethodConfig("pg", 2e-5, kl_limit=40.0),
     "LAPG": MethodConfig("lapg", 2.5e-6, xi=XI, noise_weight=0.5),
-    "SCOUT": _local("scout", 1e-5, threshold=5.0, kl_limit=80.0),
+    "SCOUT": _local("scout", 1e-5, threshold=12.0, kl_limit=10.0),
     "periodic local": _local("periodic", 1e-5, period=3.0, kl_limit=80.0),
 }
 """Parallel RL; docs/parallel.md says how these numbers were chosen, and how unequal the budgets were."""

@@ -5,8 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree, UInt8
 
+from lapg.runtimes import wire
 from lapg.runtimes.outside import Outside
 from lapg.runtimes.protocol import (
     Reply,
@@ -28,7 +29,6 @@ from lapg.types import (
     RoundLog,
     Upload,
     address,
-    select,
     sum_rows,
 )
 
@@ -40,9 +40,11 @@ class Compiled:
       hyper: any lane's hyperparameters; the parts check them, and shapes are taken from them.
 
     ``start: hyper, seed, θ⁰ or None → RunState`` · ``announce: hyper, seed, ControllerState → Broadcast`` · ``present: hyper, seed, round → Bool[M]`` ·
-    ``play: hyper, seed, m, LearnerState, Broadcast → LearnerState, Reply`` · ``renew: hyper, seed, m, θ, LearnerState or None → LearnerState`` ·
-    ``collect: hyper, seed, ControllerState, shares, downlink, Uploads, heard, gone → ControllerState, shares, downlink, relay, unsound``, then
-    ``step: hyper, ControllerState, relay → ControllerState, RoundLog``.
+    ``play: hyper, seed, m, LearnerState, Broadcast → LearnerState, message, beside``, the last of which is the rest of the `Reply`, for `unpack` ·
+    ``renew: hyper, seed, m, θ, LearnerState or None → LearnerState`` · ``relay: hyper, seed, ControllerState, downlink, Uploads, heard → downlink, relay,
+    unsound``, then ``step: hyper, ControllerState, relay → ControllerState, RoundLog`` and, which nobody has to wait for, ``share: hyper, shares, sent,
+    messages, gone → shares`` · ``mend: hyper, seed, ControllerState, shares, downlink, heard, gone → ControllerState, downlink`` if somebody is lost, or
+    an upload unsound; then ``relay`` without those, and with nobody that has heard anything more.
     """
 
     def __init__(self, recipe: Recipe, problem: Problem, hyper: dict[str, Any]) -> None:
@@ -58,12 +60,16 @@ class Compiled:
         def hear(hyper: dict[str, Any], seed: Any, state: ControllerState) -> Broadcast:
             return announce(recipe(hyper), jax.random.key(seed), state)
 
-        @jax.jit
-        def play(
+        def answer(
             hyper: dict[str, Any], seed: Any, index: Any, state: LearnerState, broadcast: Broadcast
         ) -> tuple[LearnerState, Reply]:
             task = jax.tree.map(lambda leaf: leaf[index], problem.tasks)
             return play_learner(recipe(hyper), problem, jax.random.key(seed), task, state, broadcast)
+
+        def seal(state: LearnerState, reply: Reply) -> tuple[LearnerState, PyTree, UInt8[Array, " n"]]:
+            """All small numbers as one array: they take longer to fetch one by one than to compute."""
+            upload = reply.upload
+            return state, upload.message, wire.pack((upload.sent, upload.report, upload.bits, reply.log, reply.scores))
 
         @jax.jit
         def renew(hyper: dict[str, Any], seed: Any, index: Any, params: Any, old: LearnerState | None) -> LearnerState:
@@ -75,35 +81,62 @@ class Compiled:
             return LearnerState(new.index, old.estimator, new.memory, new.trigger, new.sent_round)
 
         @jax.jit
-        def collect(
+        def relay(
+            hyper: dict[str, Any],
+            seed: Any,
+            controller: ControllerState,
+            downlink: PyTree,
+            uploads: Upload,
+            heard: Bool[Array, " M"],
+        ) -> tuple[PyTree, PyTree, Bool[Array, " M"]]:
+            """What the controller is to step with, and whose upload it must not step with because that is not finite, nor its square."""
+            method, root = recipe(hyper), jax.random.key(seed)
+            broadcast = announce(method, root, controller)
+            downlink, _ = method.downlink.deliver(downlink, controller, broadcast, heard)
+            downlink, relayed = make_relay(method, root, broadcast, downlink, uploads)
+            decoded = jax.vmap(method.compressor.decompress)(uploads.message)
+            squares = jax.lax.cond(
+                jnp.any(uploads.sent),
+                lambda: jnp.sum(decoded * decoded, -1),
+                lambda: jnp.zeros(problem.num_learners, decoded.dtype),
+            )
+            sound = _finite(squares) & _finite(uploads.report)
+            return downlink, relayed, uploads.sent & ~sound
+
+        @jax.jit
+        def mend(
             hyper: dict[str, Any],
             seed: Any,
             controller: ControllerState,
             shares: Float[Array, "M d"],
             downlink: PyTree,
-            uploads: Upload,
             heard: Bool[Array, " M"],
             gone: Bool[Array, " M"],
-        ) -> tuple[ControllerState, Float[Array, "M d"], PyTree, PyTree, Bool[Array, " M"]]:
-            """What the controller is to step with; the shares of those that are gone, or whose upload is not finite, leave the aggregate first."""
-            method, root = recipe(hyper), jax.random.key(seed)
-            codec, broadcast = method.downlink, announce(method, root, controller)
-            decoded = jax.vmap(method.compressor.decompress)(uploads.message)
-            unsound = uploads.sent & ~(_finite(jnp.sum(decoded * decoded, -1)) & _finite(uploads.report))
-            uploads = jax.vmap(_refuse)(unsound, uploads)
-            gone = gone | unsound
+        ) -> tuple[ControllerState, PyTree]:
+            """The controller without the shares of those that are gone."""
+            method = recipe(hyper)
+            codec, broadcast = method.downlink, announce(method, jax.random.key(seed), controller)
             downlink, _ = codec.deliver(codec.resync(downlink, gone), controller, broadcast, heard & ~gone)
-            if method.reuses:
-                kept, mended = jnp.where(gone[:, None], 0, shares), jnp.any(gone)
-                aggregate = jnp.where(mended, sum_rows(kept), controller.aggregate)
-                shares = kept + jnp.where(uploads.sent[:, None], decoded, 0)
-                controller = ControllerState(
-                    controller.round, controller.params, aggregate, controller.optimiser, controller.trigger
-                )
-                # learners then hear the state, so that nothing is left over of what compression has held back
-                downlink = select(mended, codec.init(controller, problem.num_learners), downlink)
-            downlink, relayed = make_relay(method, root, broadcast, downlink, uploads)
-            return controller, shares, downlink, relayed, unsound
+            if not method.reuses:
+                return controller, downlink
+            aggregate = sum_rows(shares, ~gone)
+            controller = ControllerState(
+                controller.round, controller.params, aggregate, controller.optimiser, controller.trigger
+            )
+            # learners then hear the state, so that nothing is left over of what compression has held back
+            return controller, codec.init(controller, problem.num_learners)
+
+        @jax.jit
+        def share(
+            hyper: dict[str, Any],
+            shares: Float[Array, "M d"],
+            sent: Bool[Array, " M"],
+            message: PyTree,
+            gone: Bool[Array, " M"],
+        ) -> Float[Array, "M d"]:
+            """What the aggregate then holds of each."""
+            decoded = jax.vmap(recipe(hyper).compressor.decompress)(message)
+            return jnp.where(gone[:, None], 0, shares) + jnp.where(sent[:, None], decoded, 0)
 
         @jax.jit
         def step(
@@ -111,11 +144,6 @@ class Compiled:
         ) -> tuple[ControllerState, RoundLog]:
             """Compiled by itself, so that replicas compute the same to the bit."""
             return take_step(recipe(hyper), controller, relayed)
-
-        def _refuse(refused: Bool[Array, ""], upload: Upload) -> Upload:
-            """As if nothing had been sent; messages are long, and whoever was silent has none that counts."""
-            report = select(refused, jax.tree.map(jnp.zeros_like, upload.report), upload.report)
-            return Upload(upload.sent & ~refused, upload.message, report, upload.bits)
 
         def _finite(tree: Any) -> Bool[Array, " M"]:
             leaves = [jnp.isfinite(x).reshape(x.shape[0], -1).all(1) for x in jax.tree.leaves(tree)]
@@ -127,8 +155,10 @@ class Compiled:
 
         self.start, self.announce, self.present = start, hear, present
         outside = None if problem.collect is None else Outside(recipe, problem, hyper)
-        self.play, sketch = (play, play) if outside is None else (outside.play_one, outside.sketch)
-        self.renew, self.collect, self.step = renew, collect, step
+        sketch, sealed = answer if outside is None else outside.sketch, jax.jit(seal)
+        play = jax.jit(lambda *given: seal(*answer(*given)))
+        self.play = play if outside is None else lambda *given: sealed(*outside.play_one(*given))
+        self.renew, self.relay, self.mend, self.step, self.share = renew, relay, mend, step, share
         self.state = jax.eval_shape(start, hyper, np.uint32(0), None)
         """Shapes of a lane's state."""
         self.learner = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.state.learners)
@@ -136,23 +166,13 @@ class Compiled:
         reply = jax.eval_shape(sketch, hyper, np.uint32(0), np.int32(0), self.learner, broadcast)[1]
         self.broadcast, self.upload, self.record = zeros(broadcast), zeros(reply.upload), (reply.log, reply.scores)
         """What messages look like: zeros of their shapes."""
+        self._beside = self.upload.sent, self.upload.report, self.upload.bits
         everybody = jax.ShapeDtypeStruct((self.num_learners,), bool)
         uploads = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((self.num_learners, *leaf.shape), leaf.dtype), reply.upload
         )
-        self.relay = zeros(
-            jax.eval_shape(
-                collect,
-                hyper,
-                np.uint32(0),
-                self.state.controller,
-                self.empty_shares(),
-                self.state.downlink,
-                uploads,
-                everybody,
-                everybody,
-            )[3]
-        )
+        parts = self.state.controller, self.state.downlink, uploads, everybody
+        self.relayed = zeros(jax.eval_shape(relay, hyper, np.uint32(0), *parts)[1])
         """What the controller and its replicas step with."""
 
     def rehearse(self, hyper: dict[str, Any]) -> None:
@@ -163,7 +183,14 @@ class Compiled:
         self.play(hyper, np.uint32(0), np.int32(0), fresh, broadcast)
         self.renew(hyper, np.uint32(0), np.int32(0), params, state)
         if self.downlink.compressor is not None:
-            self.announce(hyper, np.uint32(0), self.step(hyper, zeros(self.state.controller), self.relay)[0])
+            self.announce(hyper, np.uint32(0), self.step(hyper, zeros(self.state.controller), self.relayed)[0])
+
+    def unpack(self, message: PyTree, beside: Any) -> tuple[Upload, bytes]:
+        """What `play` returns beside the state: the upload in NumPy, and what the learner leaves for the record."""
+        raw = np.asarray(beside).data
+        end = wire.tree_size(self._beside)
+        sent, report, bits = wire.decode_tree(raw[:end], self._beside)
+        return wire.on_host(self.upload, sent, message, report, bits), bytes(raw[end:])
 
     def empty_shares(self) -> Float[Array, "M d"]:
         """Nobody's share; without entries where the method keeps no sum of uploads."""

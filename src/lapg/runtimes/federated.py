@@ -17,7 +17,6 @@ from lapg.runtimes import wire
 from lapg.runtimes.compiled import Compiled
 from lapg.runtimes.consistency import Held
 from lapg.runtimes.hosts import ControllerHost, LearnerHost
-from lapg.runtimes.protocol import Log
 
 Record = dict[str, Any]
 """Names to bytes or lists of whole numbers."""
@@ -83,7 +82,7 @@ def answer(
         host = LearnerHost(terms.compiled, terms.hyper, terms.seeds[lane], learner, recall(memory, terms.compiled))
         notes = memory.get("notes", b"")
         if what == PLAY:
-            said = host.hear(record["frame"])
+            said = host.hear(*wire.unframe(record["frame"]))
             if said is not None:
                 if said.record:
                     notes += wire.frame(said.record, round=host.held.heard, learner=learner)
@@ -121,7 +120,7 @@ class Post(Protocol):
 
 def play_round(
     hosts: Sequence[ControllerHost], post: Post, *, deadline: float, quorum: int = 1, pause: float = 0.2
-) -> list[Log]:
+) -> None:
     """A round of all lanes: ends when everybody has answered, or at the deadline. What comes later is not fetched: a learner that is late has skipped.
 
     Args:
@@ -146,6 +145,8 @@ def play_round(
 
     for learner in sorted(present):
         ask(learner)
+    for host in hosts:
+        host.settle()
     while sent and time.monotonic() < ends:
         come = post.fetch(set(sent))
         for ticket, reply in come.items():
@@ -164,7 +165,8 @@ def play_round(
                 f"round {int(host.state.round)} must have {wanted} answers within {deadline} s, got {len(host.answered)}; "
                 "are the nodes up? Otherwise give a longer deadline."
             )
-    return [host.close() for host in hosts]
+    for host in hosts:
+        host.close()
 
 
 def ask_all(

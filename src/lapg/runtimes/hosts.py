@@ -19,7 +19,8 @@ from lapg.runtimes.deployed import Deployed, Roster
 from lapg.runtimes.in_turn import stack
 from lapg.runtimes.protocol import Log
 from lapg.runtimes.replicas import Outbox, follow
-from lapg.types import Broadcast, Upload
+from lapg.runtimes.wire import Header
+from lapg.types import Broadcast, Buffer, RoundLog
 
 FAULTS = ("missing", "late", "duplicate", "outdated", "malformed", "oversized", "unsound", "renewed", "wasted_bits")
 """What a round counts for every learner: no reply was taken; replies dropped, by reason; replies refused, by reason (not a message, longer than the
@@ -31,6 +32,19 @@ class Answer(NamedTuple):
 
     reply: bytes
     record: bytes = b""
+
+
+class _Round(NamedTuple):
+    """What a round that is over leaves behind: who was lost, what learners left for the record, and fields of the `Log`."""
+
+    gone: np.ndarray
+    records: dict[int, bytes]
+    present: np.ndarray
+    told: np.ndarray
+    sent: np.ndarray
+    bits: np.ndarray
+    controller: RoundLog
+    faults: dict[str, np.ndarray]
 
 
 class LearnerHost:
@@ -45,14 +59,13 @@ class LearnerHost:
         self.index, self.held = index, held
         self._compiled, self._lane = compiled, (hyper, np.uint32(seed), np.int32(index))
 
-    def hear(self, raw: bytes) -> Answer | None:
+    def hear(self, header: Header, payload: Buffer) -> Answer | None:
         """Plays the round of a broadcast; None if the broadcast is an old one.
 
         Raises:
-          ValueError: it is no broadcast, or not for this learner.
+          ValueError: it is not for this learner, or of another length.
           RuntimeError: an encoded upload is not as long as the learner says.
         """
-        header, payload = wire.unframe(raw)
         if header.learner != self.index:
             raise ValueError(f"learner {self.index} must be given its own broadcasts, got one for {header.learner}.")
         held, action = hear(self.held, header)
@@ -65,24 +78,24 @@ class LearnerHost:
         if action == RENEW:
             fresh = self._compiled.renew(*self._lane, broadcast.params, held.state)
             held = held._replace(state=fresh)
-        pending, reply = self._compiled.play(*self._lane, held.state, broadcast)
+        pending, *said = self._compiled.play(*self._lane, held.state, broadcast)
         self.held = held._replace(proposed=sequence_of(header.round), pending=pending, replica=replica)
-        encoded = wire.encode_upload(self._compiled.compressor, reply.upload) or b""
-        if 8 * len(encoded) != int(reply.upload.bits):
+        upload, record = self._compiled.unpack(*said)
+        encoded = wire.encode_upload(self._compiled.compressor, upload)
+        sender = {"learner": self.index, "generation": held.generation, "base": held.accepted}
+        raw = wire.frame(*encoded, round=header.round, **sender)
+        if 8 * (len(raw) - wire.HEADER.size) != upload.bits:
             raise RuntimeError(
-                f"learner {self.index} announced {int(reply.upload.bits)} bits and encoded {8 * len(encoded)}."
+                f"learner {self.index} announced {upload.bits} bits and encoded {8 * (len(raw) - wire.HEADER.size)}."
             )
-        raw = wire.frame(
-            encoded, round=header.round, learner=self.index, generation=held.generation, base=held.accepted
-        )
-        return Answer(raw, wire.encode_tree((reply.log, reply.scores)))
+        return Answer(raw, record)
 
-    def _understand(self, replica: Any, round: int, payload: bytes) -> tuple[Broadcast, Any] | None:
+    def _understand(self, replica: Any, round: int, payload: Buffer) -> tuple[Broadcast, Any] | None:
         """A broadcast, and where the replica then is; None for frames without a replica that they fit."""
         parts, (hyper, seed, _) = self._compiled, self._lane
         if parts.downlink.compressor is None:
             return wire.decode_broadcast(payload, round, parts.broadcast), None
-        like = parts.state.controller, parts.relay
+        like = parts.state.controller, parts.relayed
         replica = follow(
             replica, payload, round, parts.downlink.compressor, lambda *given: parts.step(hyper, *given)[0], like=like
         )
@@ -104,7 +117,10 @@ class LearnerHost:
 
 
 class ControllerHost:
-    """The controller's end: `open` a round, `receive` replies, `close` it.
+    """The controller's end: `open` a round, `receive` replies, `close` it; at the end ask for the `logs`.
+
+    What nobody has to wait for is done when the next round is under way, at `settle`. Replies are written into arrays that last, which compiled functions
+    read where they lie: every one of them is waited for before the next reply is written.
 
     Args:
       compiled, hyper, seed: as at the learners.
@@ -127,20 +143,23 @@ class ControllerHost:
             raise ValueError(f"patience must be >= 1 or none, got {patience}; 1 gives up after one silent round.")
         self._compiled, self._hyper, self._seed = compiled, hyper, np.uint32(seed)
         self.state, self._patience = lane.controller, patience
-        counts = (lane.roster.generation, lane.roster.accepted, lane.roster.silent)
-        generation, accepted, silent = (np.array(count) for count in counts)
-        self.roster = Roster(generation, accepted, silent, jnp.asarray(lane.roster.shares))
+        counts = lane.roster.generation, lane.roster.accepted, lane.roster.silent
+        self._counts, self._shares = jax.tree.map(np.array, counts), jnp.asarray(lane.roster.shares)
+        self._uploads = jax.tree.map(lambda leaf: _rows(compiled.num_learners, leaf), compiled.upload)
+        self._rounds, self._settled = list[_Round](), True
         upload = compiled.upload
         self.downlink, compressor = lane.downlink, compiled.downlink.compressor
         self._outbox = None if compressor is None else Outbox(compressor, self.state)
         self._limit = 64 + 2 * wire.tree_size((upload.message, upload.report)) if limit_bytes is None else limit_bytes
         self._blank = wire.encode_tree(jax.tree.map(_unknown, compiled.record))
-        self._prepare()
+        self._prepare(int(self.state.round))
 
-    def _prepare(self) -> None:
-        self._round = int(self.state.round)
-        self._generation, self._accepted = self.roster.generation.copy(), self.roster.accepted.copy()
-        self._taken: dict[int, tuple[Upload | None, bytes]] = {}
+    def _prepare(self, round: int) -> None:
+        self._round = round
+        self._generation, self._accepted, self._silent = (count.copy() for count in self._counts)
+        self._taken: dict[int, bytes] = {}
+        for leaf in jax.tree.leaves((self._uploads.sent, self._uploads.report, self._uploads.bits)):
+            leaf[:] = 0  # messages are long, and whoever was silent has none that counts
         self._payloads: dict[int, bytes] = {}
         self._told = np.zeros(self._compiled.num_learners, np.int32)
         self._present, self._gone = np.zeros((2, self._compiled.num_learners), bool)
@@ -168,27 +187,28 @@ class ControllerHost:
                 self._payloads[heard] = self._outbox.take(heard, self.state)
         return self._payloads[heard]
 
-    def receive(self, learner: int, raw: bytes, record: bytes = b"") -> str | None:
+    def receive(self, learner: int, raw: Buffer, record: Buffer = b"") -> str | None:
         """Takes a reply that came from ``learner``, at whatever time, or says why not: a name of `FAULTS`, counted."""
-        reason, upload = self._read(learner, raw)
+        self.settle()
+        reason = self._read(learner, raw)
         if reason is not None:
             self._faults[reason][learner] += 1
             self._faults["wasted_bits"][learner] += 8 * len(raw)
             return reason
-        self._taken[learner] = upload, record
+        self._taken[learner] = bytes(record)
         return None
 
-    def _read(self, learner: int, raw: bytes) -> tuple[str | None, Upload | None]:
+    def _read(self, learner: int, raw: Buffer) -> str | None:
         if len(raw) > self._limit:
             self.lose(learner)
-            return "oversized", None
+            return "oversized"
         try:
             header, payload = wire.unframe(raw)
             if header.learner != learner:
                 raise ValueError(f"learner {learner} must speak for itself, not for {header.learner}.")
         except ValueError:
             self.lose(learner)
-            return "malformed", None
+            return "malformed"
         if header.generation == 0 and header.round == self._round and not self._gone[learner]:
             self.lose(learner)
         reason = judge(
@@ -201,24 +221,29 @@ class ControllerHost:
         if reason is None and not self._present[learner]:
             reason = OUTDATED
         if reason is not None or not payload:
-            return reason, None
+            return reason
         try:
-            return None, self._decode(payload)
+            self._decode(learner, payload)
         except Exception:  # whatever a codec makes of a stranger's bytes
             self.lose(learner)
-            return "malformed", None
+            return "malformed"
+        return None
 
-    def _decode(self, payload: bytes) -> Upload:
+    def _decode(self, learner: int, payload: Buffer) -> None:
         like = self._compiled.upload
         upload = wire.decode_upload(self._compiled.compressor, payload, like)
         for got, wanted in zip(jax.tree.leaves(upload.message), jax.tree.leaves(like.message), strict=True):
             if got.shape != wanted.shape or got.dtype != wanted.dtype:
                 raise ValueError(f"a message of {wanted.dtype}{wanted.shape} was expected, got {got.dtype}{got.shape}.")
-        return upload
+        for row, got in zip(jax.tree.leaves(self._uploads), jax.tree.leaves(upload), strict=True):
+            row[learner] = got
 
     def lose(self, learner: int) -> None:
         """Ends a learner's life: its share leaves the aggregate, and its next broadcast asks it to start anew."""
+        self.settle()
         self._taken.pop(learner, None)
+        for leaf in jax.tree.leaves(self._uploads):
+            leaf[learner] = 0  # or what is not finite would still be there in later rounds
         self._gone[learner] = True
         self._generation[learner] += 1
         self._accepted[learner] = 0
@@ -234,42 +259,73 @@ class ControllerHost:
         """Learners that take part in this round and whose replies were not taken yet."""
         return set(np.flatnonzero(self._present).tolist()) - set(self._taken)
 
-    def close(self) -> Log:
+    def close(self) -> None:
         """Steps with what was taken, and goes on to the next round."""
-        learners = range(self._compiled.num_learners)
-        silent = np.where([m in self._taken for m in learners], 0, self.roster.silent + self._present)
+        self.settle()
+        self._silent = np.where(self._heard(), 0, self._silent + self._present)
         if self._patience is not None:
-            for m in np.flatnonzero(silent >= self._patience):
+            for m in np.flatnonzero(self._silent >= self._patience):
                 self.lose(int(m))
-        nothing = zeros(self._compiled.upload)
-        uploads = stack([self._taken.get(m, (None, b""))[0] or nothing for m in learners])
-        answered = np.array([m in self._taken for m in learners])
-        controller, shares, self.downlink, relayed, unsound = self._compiled.collect(
-            self._hyper, self._seed, self.state, self.roster.shares, self.downlink, uploads, answered, self._gone
-        )
-        self.state, round_log = self._compiled.step(self._hyper, controller, relayed)
-        if self._outbox is not None:
-            if self._compiled.reuses and np.any(self._gone | unsound):
-                self._outbox.restart(self._round + 1)  # shares have left the aggregate, which no frame says
-            else:
-                self._outbox.add(controller, relayed)
+        lane, before, heard = (self._hyper, self._seed), self.state, self._heard()
+        downlink, relayed, unsound = self._compiled.relay(*lane, before, self.downlink, self._uploads, heard)
         for m in np.flatnonzero(unsound):
             self._faults["unsound"][m] += 1
             self.lose(int(m))
-        taken = np.array([m in self._taken for m in learners])
+        if np.any(self._gone):
+            before, downlink = self._compiled.mend(*lane, before, self._shares, self.downlink, heard, self._gone)
+            nobody = np.zeros_like(heard)
+            downlink, relayed, unsound = self._compiled.relay(*lane, before, downlink, self._uploads, nobody)
+            assert not np.any(unsound)
+        self.downlink = downlink
+        self.state, round_log = self._compiled.step(self._hyper, before, relayed)
+        if self._outbox is not None:
+            if self._compiled.reuses and np.any(self._gone):
+                self._outbox.restart(self._round + 1)  # shares have left the aggregate, which no frame says
+            else:
+                self._outbox.add(before, relayed)
+        taken = self._heard()
         self._faults["missing"] += self._present & ~taken
         self._accepted[taken] = sequence_of(self._round)
-        records = [self._taken[m][1] if m in self._taken else b"" for m in learners]
-        records = b"".join(raw if len(raw) == len(self._blank) else self._blank for raw in records)
-        learner_log, scores = wire.decode_rows(records, self._compiled.record, len(learners))
-        sent = uploads.sent & taken
-        up = np.where(sent, uploads.bits, 0)
-        round_log = jax.tree.map(np.asarray, round_log)
-        log = Log(self._present, self._told, sent, up, learner_log, round_log, scores, self._faults)
-        silent = np.where(self._gone, 0, silent).astype(np.int32)
-        self.roster = Roster(self._generation, self._accepted, silent, shares)
-        self._prepare()
-        return log
+        self._counts = self._generation, self._accepted, np.where(self._gone, 0, self._silent).astype(np.int32)
+        up = self._uploads.sent.copy(), self._uploads.bits.copy()
+        past = _Round(self._gone, self._taken, self._present, self._told, *up, round_log, self._faults)
+        self._rounds.append(past)
+        self._settled = False
+        self._prepare(self._round + 1)
+
+    def _heard(self) -> np.ndarray:
+        heard = np.zeros(self._compiled.num_learners, bool)
+        heard[list(self._taken)] = True
+        return heard
+
+    def settle(self) -> None:
+        """What is left to do of the last round, if it has not been done: to write down what the aggregate holds of each."""
+        if self._settled:
+            return
+        self._settled, last = True, self._rounds[-1]
+        if self._compiled.reuses and np.any(last.gone | last.sent):
+            given = self._shares, last.sent, self._uploads.message, last.gone
+            self._shares = jax.block_until_ready(self._compiled.share(self._hyper, *given))
+
+    def logs(self) -> Log:
+        """What the rounds since this was asked last leave in the record, with a leading axis (round)."""
+        self.settle()
+        rounds, self._rounds, learners = self._rounds, [], range(self._compiled.num_learners)
+        rows = [past.records.get(m, b"") for past in rounds for m in learners]
+        raw = b"".join(row if len(row) == len(self._blank) else self._blank for row in rows)
+        notes = wire.decode_rows(raw, self._compiled.record, len(rows))
+        log, scores = jax.tree.map(lambda leaf: leaf.reshape(len(rounds), len(learners), *leaf.shape[1:]), notes)
+        *noted, controller, faults = stack([past[2:] for past in rounds])
+        fields: Any = (*noted, log, controller, scores, faults)
+        one: Any = jax.tree.map(lambda leaf: leaf[0], fields)
+        return wire.on_host(Log(*one), *fields)
+
+    @property
+    def roster(self) -> Roster:
+        """What it remembers of every learner, as of the last round that was closed."""
+        self.settle()
+        generation, accepted, silent = self._counts
+        return Roster(generation, accepted, silent, self._shares)
 
     def snapshot(self, states: list[bytes | None]) -> Deployed:
         """Where to go on from, given what each learner saved; one that could not be asked starts anew from there, and its share is not in it."""
@@ -285,6 +341,11 @@ class ControllerHost:
         nobody = zeros(self._compiled.learner)
         learners = [nobody if raw is None else wire.decode_tree(raw, self._compiled.learner) for raw in states]
         return Deployed(controller, stack(learners), roster, downlink)
+
+
+def _rows(num: int, like: np.ndarray) -> np.ndarray:
+    """Zeros for as many such arrays."""
+    return wire.room(num * like.nbytes).view(like.dtype).reshape(num, *like.shape)
 
 
 def _unknown(leaf: Any) -> np.ndarray:

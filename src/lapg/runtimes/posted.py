@@ -82,8 +82,9 @@ class Posted(Lanes):
             self._deploy(state)
         num_rounds = min(first + self.chunk_rounds, until) - first
         limits: dict[str, Any] = {"deadline": self._limits.deadline, "quorum": self._limits.quorum}
-        rounds = [play_round(self._hosts, self._post, **limits) for _ in range(num_rounds)]
-        log = stack([stack(list(lane)) for lane in zip(*rounds, strict=True)])
+        for _ in range(num_rounds):
+            play_round(self._hosts, self._post, **limits)
+        log = stack([host.logs() for host in self._hosts])
         self._state = self._save(log, first, last=first + num_rounds == until)
         return self._state, log
 

@@ -1,6 +1,7 @@
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 """Learners as Ray actors, on this machine or on a cluster. Ray moves bytes; `lapg.runtimes.hosts` sees that none of them counts twice."""
 
+import logging
 import os
 import time
 import warnings
@@ -11,9 +12,11 @@ from typing import Any
 import jax
 import numpy as np
 import ray
+from ray.dag import InputNode
 from ray.exceptions import RayError, RayTaskError
 
-from lapg.runtimes.actor import LETTER, Learners, Parts, unpack
+from lapg.runtimes import wire
+from lapg.runtimes.actor import LETTER, Learners, Parts, as_engine_takes, unpack
 from lapg.runtimes.compiled import Compiled
 from lapg.runtimes.deployed import Deployed, begin
 from lapg.runtimes.hosts import ControllerHost
@@ -22,8 +25,6 @@ from lapg.runtimes.join import check, introduction
 from lapg.runtimes.protocol import Log
 from lapg.runtimes.security import check_security
 
-INLINE_BYTES = 100_000
-"""Longer broadcasts go through Ray's object store, once per machine."""
 CPUS = 0.001
 """What an actor asks for: next to nothing, but Ray does not spread actors that ask for nothing."""
 MAX_FAILURES = 3
@@ -35,11 +36,12 @@ class _Process:
     """An actor as the driver sees it. It is never asked two things at once.
 
     ``asked`` is what it owes, ``lane`` whose round that belongs to, ``tries`` how often it was asked in this round, ``silent`` the rounds in a row that
-    it has owed something at the end of, ``failures`` the actors in a row that did not get to work.
+    it has owed something at the end of, ``failures`` the actors in a row that did not get to work. ``channel`` is a way to it through memory.
     """
 
     learners: list[int]
     actor: Any = None
+    channel: Any = None
     asked: Any = None
     joining: bool = True
     lane: int = 0
@@ -55,6 +57,9 @@ class Ray(Lanes):
     ``patience`` rounds, is started again, and its learners upload a full gradient when they are back. What `advance` returns has been fetched from
     all learners, and a state that it did not return last is carried to them; that costs its size.
 
+    Messages go by calls of actors, or by channels in shared memory (Ray's compiled graphs). These are quicker by milliseconds, but whoever waits at one
+    keeps looking, which takes what the processors have left, and nobody can stop waiting for one actor alone.
+
     Args:
       parts: gives the recipe and the problem; called in every process.
       settings: what all processes must agree on (`lapg.runtimes.join`).
@@ -63,6 +68,7 @@ class Ray(Lanes):
       deadline: seconds after which a round does not wait any longer; None waits for everybody.
       quorum: learners that must have answered nevertheless.
       patience: silent rounds after which a learner is given up and its actor started again.
+      channels: whether to use channels; None does so in a Ray on this machine alone, where everybody is waited for.
       timeout: seconds after which a round without a quorum, or an actor that does not start, ends the run.
       insecure: whether to join a cluster on another machine without token or TLS.
     Raises:
@@ -84,6 +90,7 @@ class Ray(Lanes):
         quorum: int = 1,
         patience: int = 100,
         timeout: float = 600.0,
+        channels: bool | None = None,
         insecure: bool = False,
     ) -> None:
         super().__init__(hypers, seeds, chunk_rounds, initial_params)
@@ -97,6 +104,8 @@ class Ray(Lanes):
             raise ValueError(
                 f"processes must lie between 1 and the number of learners, {num_learners}, got {processes}."
             )
+        if channels and deadline is not None:
+            raise ValueError("channels must be off where there is a deadline; leave one of them out.")
         check_security(address, insecure)
         self._compiled = Compiled(recipe, problem, self._hypers[0])
         self._deadline, self._quorum, self._patience, self._timeout = deadline, quorum, patience, timeout
@@ -106,20 +115,40 @@ class Ray(Lanes):
         self._owner = not ray.is_initialized()
         if self._owner:
             _start(address)
-        num = processes or min(num_learners, max(1, int(ray.cluster_resources().get("CPU", 1))))
+        here = address is None and len(ray.nodes()) == 1
+        self._channels = here and deadline is None if channels is None else channels
+        if (
+            self._channels
+        ):  # their monitors print a traceback for every actor that is gone, also for one that was ended here
+            logging.getLogger("ray.dag").setLevel(logging.CRITICAL)
+        self._cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        num = processes or min(num_learners, self._cores)
         self._processes = [_Process(list(range(first, num_learners, num))) for first in range(num)]
         for process in self._processes:
             self._spawn(process)
 
     def _spawn(self, process: _Process) -> None:
         """Starts an actor, without waiting for it."""
+        self._end(process)
+        options = {"num_cpus": CPUS, "max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}
+        settings = {"float64": bool(jax.config.read("jax_enable_x64")), "crowded": len(self._processes) >= self._cores}
+        actor = ray.remote(**options)(Learners)
+        process.actor = actor.remote(self._parts, self._hypers, self._seeds.tolist(), process.learners, **settings)
+        process.asked, process.joining, process.silent = process.actor.join.remote(self._settings), True, 0
+
+    def _end(self, process: _Process) -> None:
         if process.actor is not None:
             ray.kill(process.actor)
-        options = {"num_cpus": CPUS, "max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}
-        float64 = bool(jax.config.read("jax_enable_x64"))
-        actor = ray.remote(**options)(Learners)
-        process.actor = actor.remote(self._parts, self._hypers, self._seeds.tolist(), process.learners, float64)
-        process.asked, process.joining, process.silent = process.actor.join.remote(self._settings), True, 0
+        if process.channel is not None:
+            process.channel.teardown()
+        process.actor = process.channel = None
+
+    def _connect(self, process: _Process) -> None:
+        """Opens the channel to an actor that is up."""
+        with InputNode() as told:
+            graph = process.actor.listen.bind(told)
+        size = 2 * wire.tree_size(self._compiled.state.controller) + 10_000  # a longer message makes it grow
+        process.channel = graph.experimental_compile(_buffer_size_bytes=size, _max_inflight_executions=1)
 
     def _initialise(self, index: int) -> Deployed:
         return begin(self._compiled, self._hypers[index], self._seeds[index], self._initial[index])
@@ -136,9 +165,12 @@ class Ray(Lanes):
         if state is not self._state:
             self._deploy(state)
         num_rounds = min(first + self.chunk_rounds, until) - first
-        logs = [stack([self.play_round(lane) for _ in range(num_rounds)]) for lane in range(self.num_lanes)]
+        for lane in range(self.num_lanes):
+            for _ in range(num_rounds):
+                self.play_round(lane)
+        logs = stack([host.logs() for host in self._hosts])
         self._state = stack([host.snapshot(self._save(lane)) for lane, host in enumerate(self._hosts)])
-        return self._state, stack(logs)
+        return self._state, logs
 
     def _deploy(self, state: Deployed) -> None:
         """Makes controllers and learners what the state says."""
@@ -160,24 +192,19 @@ class Ray(Lanes):
         while process.asked is not None:
             self._wait_for(process)
 
-    def _wait_for(self, process: _Process) -> Any:
-        """What an actor owes; None if it dies instead, or takes too long, and another one has been started."""
-        if not ray.wait([process.asked], timeout=self._timeout)[0]:
-            self._give_up(process, f"no answer within {self._timeout} s")
-            return None
-        return self._collect(process)
-
-    def _collect(self, process: _Process) -> Any:
-        """What an actor owes, once it is there; None if it has died instead. What its own code raises is raised here."""
+    def _wait_for(self, process: _Process, waited: float = 0.0) -> Any:
+        """What an actor owes; None if it dies instead, or takes too long, and another one has been started. What its own code raises is raised here."""
         try:
-            answer: Any = ray.get(process.asked)
+            answer: Any = ray.get(process.asked, timeout=max(0.0, self._timeout - waited))
+            if process.joining:
+                check(introduction(self._settings), answer)
+                if self._channels:
+                    self._connect(process)
         except RayTaskError:
             raise
         except RayError as error:
             self._give_up(process, str(error))
             return None
-        if process.joining:
-            check(introduction(self._settings), answer)
         process.asked, process.joining, process.silent, process.failures = None, False, 0, 0
         return answer
 
@@ -197,7 +224,7 @@ class Ray(Lanes):
                 host.lose(m)
         self._spawn(process)
 
-    def play_round(self, lane: int = 0) -> Log:
+    def play_round(self, lane: int = 0) -> None:
         """One round of a lane, from where the last one left it; only between `advance` and its next call."""
         host, began = self._hosts[lane], time.monotonic()
         host.open()
@@ -207,9 +234,10 @@ class Ray(Lanes):
         self._take_in()
         while True:
             self._ask(lane, put)
+            host.settle()
             waited = time.monotonic() - began
             enough = len(host.answered) >= min(self._quorum, len(host.answered | host.awaited))
-            busy = [p.asked for p in self._processes if p.asked is not None and not (enough and p.joining)]
+            busy = [p for p in self._processes if p.asked is not None and not (enough and p.joining)]
             overdue = self._deadline is not None and waited >= self._deadline
             if enough and (overdue or not busy):
                 break
@@ -218,24 +246,32 @@ class Ray(Lanes):
                     f"round {int(host.state.round)} must come to a quorum of {self._quorum} and an end within {self._timeout} s, but "
                     f"{len(host.answered)} have answered; give a deadline, or a smaller quorum."
                 )
-            limit = self._deadline if self._deadline is not None and not overdue else self._timeout
-            ray.wait(busy, num_returns=1 if overdue else len(busy), timeout=limit - waited)
-            self._take_in()
+            if self._deadline is None:
+                for process in busy:
+                    self._receive(process, time.monotonic() - began)
+            else:
+                limit = self._timeout if overdue else self._deadline
+                asked = [process.asked for process in busy]
+                ray.wait(asked, num_returns=1 if overdue else len(asked), timeout=limit - waited)
+                self._take_in()
         for process in self._processes:
             process.silent += process.asked is not None and not process.joining
             if process.silent >= self._patience:
                 self._give_up(process, "silent")
-        return host.close()
+        host.close()
 
     def _take_in(self) -> None:
         """Hands over whatever has come to the controller that it is meant for."""
         asked = {process.asked: process for process in self._processes if process.asked is not None}
         for ref in ray.wait(list(asked), num_returns=len(asked), timeout=0)[0] if asked else ():
-            process, joining = asked[ref], asked[ref].joining
-            answers = self._collect(process)
-            if answers is not None and not joining:
-                for m, reply, record in unpack(answers):
-                    self._hosts[process.lane].receive(m, reply, record)
+            self._receive(asked[ref])
+
+    def _receive(self, process: _Process, waited: float = 0.0) -> None:
+        """Waits for what an actor owes, and hands it over."""
+        joining, answers = process.joining, self._wait_for(process, waited)
+        if answers is not None and not joining:
+            for m, reply, record in unpack(memoryview(answers)):
+                self._hosts[process.lane].receive(m, reply, record)
 
     def _ask(self, lane: int, put: dict[int, Any]) -> None:
         """Sends the round to every idle actor, for those of its learners that have not answered; ``put`` is what the object store has been given in it."""
@@ -250,10 +286,11 @@ class Ray(Lanes):
                     letters.append(LETTER.pack(lane, which, head))
                 for name, (payload, _) in payloads.items():
                     if name not in put:  # by identity, for to hash a long payload takes as long as to send it
-                        put[name] = ray.put(payload) if len(payload) > INLINE_BYTES else payload
-                given = [put[name] for name in payloads]
-                process.asked, process.lane = process.actor.hear.remote(b"".join(letters), *given), lane
-                process.tries += 1
+                        raw = as_engine_takes(payload)
+                        put[name] = raw if self._channels or raw is payload else ray.put(raw)
+                told = b"".join(letters), *(put[name] for name in payloads)
+                process.asked = process.channel.execute(told) if self._channels else process.actor.hear.remote(*told)
+                process.lane, process.tries = lane, process.tries + 1
 
     def _save(self, lane: int) -> list[bytes | None]:
         """What every learner remembers; None for those that cannot be asked now."""
@@ -271,7 +308,7 @@ class Ray(Lanes):
     def close(self) -> None:
         """Ends the actors, and Ray if this runtime has started it."""
         for process in self._processes:
-            ray.kill(process.actor)
+            self._end(process)
         if self._owner:
             ray.shutdown()
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from lapg.runtimes import wire
-from lapg.types import NOBODY, Compressor, ControllerState, Relay
+from lapg.types import NOBODY, Buffer, Compressor, ControllerState, Relay
 
 Step = Callable[[ControllerState, Relay], ControllerState]
 
@@ -54,7 +54,7 @@ class Outbox:
 
 def follow(
     replica: ControllerState | None,
-    raw: bytes,
+    raw: Buffer,
     round: int,
     compressor: Compressor,
     step: Step,

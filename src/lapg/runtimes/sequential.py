@@ -125,9 +125,8 @@ class Sequential(InTurn):
                     index, m, wire.frame(raw, round=round, learner=NOBODY), broadcast, state.controller
                 )
             learner, answer = self._learn(hyper, seed, task, _pick(state.learners, m), heard, participated[m])
-            raw = wire.encode_upload(self._compressor, answer.upload)
-            if raw is not None:
-                _check_length(f"learner {m}", int(answer.upload.bits), raw)
+            raw = b"".join(wire.encode_upload(self._compressor, answer.upload))
+            _check_length(f"learner {m}", int(answer.upload.bits), raw)
             learners.append(learner)
             uploads.append(wire.decode_upload(self._compressor, raw, answer.upload))
             rest.append((answer.log, answer.scores))

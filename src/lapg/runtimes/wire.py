@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree, UInt8
 
 from lapg.ledger import HEADER_BITS
-from lapg.types import Broadcast, Compressor, Relay, Upload, tree_bits
+from lapg.types import Broadcast, Buffer, Compressor, Relay, Upload, tree_bits
 
 HEADER = struct.Struct("<IIIII")
 assert 8 * HEADER.size == HEADER_BITS
@@ -37,7 +37,13 @@ class Header(NamedTuple):
 
 def encode_tree(tree: PyTree) -> bytes:
     """The leaves' bytes, one after the other."""
-    return b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree))
+    return b"".join(np.asarray(leaf).reshape(-1).view(np.uint8).data for leaf in jax.tree.leaves(tree))
+
+
+def pack(tree: PyTree) -> UInt8[Array, " n"]:
+    """`encode_tree` inside compiled code."""
+    raw = [leaf.astype(jnp.uint8) if leaf.dtype == bool else leaf for leaf in map(jnp.asarray, jax.tree.leaves(tree))]
+    return jnp.concatenate([jax.lax.bitcast_convert_type(leaf, jnp.uint8).reshape(-1) for leaf in raw])
 
 
 def tree_size(tree: PyTree) -> int:
@@ -45,7 +51,7 @@ def tree_size(tree: PyTree) -> int:
     return tree_bits(tree) // 8
 
 
-def decode_tree(raw: bytes, like: PyTree) -> PyTree:
+def decode_tree(raw: Buffer, like: PyTree) -> PyTree:
     """Inverse of `encode_tree`, given a tree of the same shapes and dtypes; read-only NumPy arrays.
 
     Raises:
@@ -62,6 +68,13 @@ def decode_tree(raw: bytes, like: PyTree) -> PyTree:
     return jax.tree.unflatten(treedef, arrays)
 
 
+def room(size: int) -> np.ndarray:
+    """So many zero bytes, beginning where XLA can read them without copying them first."""
+    raw = np.zeros(size + 64, np.uint8)
+    begin = -raw.ctypes.data % 64
+    return raw[begin : begin + size]
+
+
 def decode_rows(raw: bytes, like: PyTree, num: int) -> PyTree:
     """As many trees as `encode_tree` has written one after the other, stacked: what takes a call for each of them otherwise takes one."""
     leaves, treedef = jax.tree.flatten(like)
@@ -75,24 +88,33 @@ def decode_rows(raw: bytes, like: PyTree, num: int) -> PyTree:
     return jax.tree.unflatten(treedef, arrays)
 
 
-def frame(payload: bytes, *, round: int, learner: int, generation: int = 1, base: int = 0) -> bytes:
-    """Header and payload."""
-    return HEADER.pack(round, learner, generation, base, len(payload)) + payload
+def frame(*payload: Buffer, round: int, learner: int, generation: int = 1, base: int = 0) -> bytes:
+    """Header and payload, which may come in pieces."""
+    return b"".join((HEADER.pack(round, learner, generation, base, sum(map(len, payload))), *payload))
 
 
-def unframe(raw: bytes) -> tuple[Header, bytes]:
-    """Header and payload of a frame.
+def unframe(raw: Buffer) -> tuple[Header, memoryview]:
+    """Header and payload of a frame, which is not copied.
 
     Raises:
       ValueError: the frame is shorter than its header, or its payload not as long as the header says.
     """
     if len(raw) < HEADER.size:
         raise ValueError(f"a frame has at least {HEADER.size} bytes, got {len(raw)}.")
+    payload = memoryview(raw)[HEADER.size :]
+    return read_header(raw, payload), payload
+
+
+def read_header(raw: Buffer, payload: Buffer) -> Header:
+    """The header at the beginning of ``raw``.
+
+    Raises:
+      ValueError: the payload is not as long as the header says.
+    """
     header = Header(*HEADER.unpack_from(raw))
-    payload = raw[HEADER.size :]
     if len(payload) != header.length:
         raise ValueError(f"the header announces {header.length} bytes of payload, got {len(payload)}.")
-    return header, payload
+    return header
 
 
 def encode_broadcast(broadcast: Broadcast) -> bytes:
@@ -100,30 +122,31 @@ def encode_broadcast(broadcast: Broadcast) -> bytes:
     return encode_tree((broadcast.params, broadcast.signal))
 
 
-def decode_broadcast(raw: bytes, round: int, like: Broadcast) -> Broadcast:
+def decode_broadcast(raw: Buffer, round: int, like: Broadcast) -> Broadcast:
     """Inverse of `encode_broadcast`."""
-    leaves = jax.tree.leaves(decode_tree(raw, (like.params, like.signal)))
-    return jax.tree.unflatten(jax.tree.structure(like), [np.asarray(round, like.round.dtype), *leaves])
+    return on_host(like, np.asarray(round, like.round.dtype), decode_tree(raw, (like.params, like.signal)))
 
 
-def encode_upload(compressor: Compressor, upload: Upload) -> bytes | None:
-    """Message, then report; None where nothing was sent."""
-    if not bool(upload.sent):
-        return None
-    return compressor.encode(upload.message) + encode_tree(upload.report)
+def encode_upload(compressor: Compressor, upload: Upload) -> tuple[Buffer, ...]:
+    """Message and report, to be sent one after the other; nothing where nothing was sent."""
+    return (compressor.encode(upload.message), encode_tree(upload.report)) if bool(upload.sent) else ()
 
 
-def decode_upload(compressor: Compressor, raw: bytes | None, like: Upload) -> Upload:
-    """Inverse of `encode_upload`, in NumPy; a missing upload is zeros."""
-    if raw is None:
+def decode_upload(compressor: Compressor, raw: Buffer, like: Upload) -> Upload:
+    """Inverse of `encode_upload`, in NumPy; nothing is zeros."""
+    if not raw:
         return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
     split = len(raw) - tree_size(like.report)
     message = compressor.decode(raw[:split], like.message)
-    fields = (np.True_, message, decode_tree(raw[split:], like.report), np.int32(8 * len(raw)))
+    return on_host(like, np.True_, message, decode_tree(raw[split:], like.report), np.int32(8 * len(raw)))
+
+
+def on_host(like: PyTree, *fields: Any) -> Any:
+    """A message of these fields, where their arrays are NumPy's."""
     return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(fields))
 
 
-def split(raw: bytes) -> list[tuple[Header, bytes]]:
+def split(raw: Buffer) -> list[tuple[Header, memoryview]]:
     """Header and payload of every frame, one after the other.
 
     Raises:
@@ -137,7 +160,7 @@ def split(raw: bytes) -> list[tuple[Header, bytes]]:
     return found
 
 
-def unframe_all(raw: bytes) -> list[tuple[int, bytes]]:
+def unframe_all(raw: Buffer) -> list[tuple[int, memoryview]]:
     """Round and payload of every frame; see `split`."""
     return [(header.round, payload) for header, payload in split(raw)]
 
@@ -154,7 +177,7 @@ def encode_relay(compressor: Compressor, relay: Relay) -> bytes:
     return np.packbits(sent).tobytes() + encode_tree(beside) + compressor.encode(relay.message)
 
 
-def decode_relay(compressor: Compressor, raw: bytes, like: Relay) -> Relay:
+def decode_relay(compressor: Compressor, raw: Buffer, like: Relay) -> Relay:
     """Inverse of `encode_relay`."""
     num_learners = like.sent.shape[0]
     begin = -(-num_learners // 8)

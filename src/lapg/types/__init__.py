@@ -22,6 +22,7 @@ from lapg.types.data import (
     Upload,
 )
 from lapg.types.parts import (
+    Buffer,
     Compressor,
     Controller,
     Downlink,
@@ -68,6 +69,7 @@ __all__ = [
     "SIGNAL",
     "Arrival",
     "Broadcast",
+    "Buffer",
     "Candidate",
     "Compressor",
     "Controller",

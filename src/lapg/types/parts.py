@@ -137,18 +137,22 @@ class Memory(NamedTuple):
     forgets: bool = False
 
 
+Buffer = bytes | memoryview
+"""A message, or a part of a longer one that nobody has copied."""
+
+
 class Compressor(NamedTuple):
     """What a message looks like; stateless.
 
     ``compress: key, innovation → message`` · ``decompress: message → vector`` · ``num_bits: message → whole bytes``
-    · on the host ``encode: message → bytes`` and ``decode: bytes, like → message``, with num_bits == 8·len(encode) · ``variance: d → ω``
+    · on the host ``encode: message → buffer`` and ``decode: buffer, like → message``, with num_bits == 8·len(encode) · ``variance: d → ω``
     of an unbiased one, E‖C(x) − x‖² <= ω‖x‖²; None if the mean is not x.
     """
 
     compress: Callable[..., Any]
     decompress: Callable[..., Any]
     num_bits: Callable[..., Any]
-    encode: Callable[..., bytes]
+    encode: Callable[..., Buffer]
     decode: Callable[..., Any]
     variance: Callable[[int], float] | None = None
 

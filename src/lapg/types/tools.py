@@ -43,11 +43,15 @@ def tree_bits(tree: PyTree) -> int:
     return sum(8 * leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def sum_rows(rows: Float[Array, "M d"]) -> Float[Array, " d"]:
-    """Σ_m rows[m]. Long rows as a product: on CPUs XLA sums columns up to a hundred times slower than it multiplies."""
+def sum_rows(rows: Float[Array, "M d"], which: Bool[Array, " M"]) -> Float[Array, " d"]:
+    """Σ_m rows[m] over those m. Long rows as a product, if at all: on CPUs XLA sums columns up to a hundred times slower than it multiplies."""
     if rows.shape[1] < 10_000:  # where a sum fuses with what is around it
-        return jnp.sum(rows, 0)
-    return jnp.matmul(jnp.ones(rows.shape[0], rows.dtype), rows, precision="highest")
+        return jnp.sum(jnp.where(which[:, None], rows, 0), 0)
+    return jax.lax.cond(
+        jnp.any(which),
+        lambda: jnp.matmul(which.astype(rows.dtype), rows, precision="highest"),
+        lambda: jnp.zeros_like(rows[0]),
+    )
 
 
 def squared_norm(vector: Float[Array, " d"]) -> Float[Array, ""]:

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
+from lapg.types import Buffer
+
 
 def whole_bytes(num_bits: Any) -> Any:
     """The next multiple of 8."""
@@ -68,7 +70,7 @@ def pack(bits: np.ndarray) -> bytes:
 class Reader:
     """Reads back, in the same order, what was written."""
 
-    def __init__(self, raw: bytes) -> None:
+    def __init__(self, raw: Buffer) -> None:
         self.bits = np.unpackbits(np.frombuffer(raw, np.uint8))
         self.ones = np.flatnonzero(self.bits)
         self.at = 0

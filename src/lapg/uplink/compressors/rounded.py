@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from lapg.types import Compressor
+from lapg.types import Buffer, Compressor
 from lapg.uplink.compressors.codes import (
     Reader,
     gamma_length,
@@ -174,7 +174,7 @@ def _rounded(
         written = [np.concatenate([write_bits([kind], 2), *body]) for kind, body in enumerate(bodies)]
         return head + pack(min(written, key=len))
 
-    def decode(raw: bytes, like: Rounded) -> Rounded:
+    def decode(raw: Buffer, like: Rounded) -> Rounded:
         split, num = scale_size(like), like.codes.size
         kind = jnp.bfloat16 if scale_bits else like.scales.dtype
         scales = np.frombuffer(raw[:split], kind).astype(like.scales.dtype)

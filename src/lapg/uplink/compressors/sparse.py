@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from lapg.types import Compressor, Scalar, known
+from lapg.types import Buffer, Compressor, Scalar, known
 from lapg.uplink.compressors.codes import Reader, pack, positions_length, whole_bytes, write_positions
 from lapg.uplink.compressors.rounded import quantise
 
@@ -43,7 +43,7 @@ def top_k(fraction: Scalar, *, bits: int | None = None) -> Compressor:
         values = np.asarray(message)
         return pack(write_positions(values != 0)) + values[values != 0].tobytes()
 
-    def decode(raw: bytes, like: Any) -> np.ndarray:
+    def decode(raw: Buffer, like: Any) -> np.ndarray:
         values = np.zeros(like.shape, like.dtype)
         mask = Reader(raw).positions(values.size)
         values[mask] = np.frombuffer(raw[len(raw) - int(mask.sum()) * values.itemsize :], like.dtype)
