@@ -19,8 +19,9 @@ from lapg.experiments.build import build
 from lapg.experiments.config import Config, MethodConfig
 from lapg.experiments.figures import FIGURES, RECOMMENDED
 from lapg.runtimes.compiled import Compiled
+from lapg.runtimes.controller_host import ControllerHost
 from lapg.runtimes.deployed import begin
-from lapg.runtimes.hosts import ControllerHost, LearnerHost
+from lapg.runtimes.learner_host import LearnerHost
 
 
 def contenders(figure: str) -> Iterator[tuple[str, MethodConfig]]:

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 
 from lapg.runtimes import wire
+from lapg.runtimes.controller_host import ControllerHost
 from lapg.runtimes.deployed import begin
-from lapg.runtimes.hosts import ControllerHost, LearnerHost
+from lapg.runtimes.learner_host import LearnerHost
 
 
 class Network:

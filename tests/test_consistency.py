@@ -15,7 +15,7 @@ from lapg.problems import quadratic
 from lapg.runtimes import wire
 from lapg.runtimes.compiled import Compiled
 from lapg.runtimes.consistency import ASTRAY, PLAY, RENEW, STALE, Held, hear, judge
-from lapg.runtimes.hosts import FAULTS, ControllerHost
+from lapg.runtimes.controller_host import FAULTS, ControllerHost
 from lapg.runtimes.join import check as check_introduction
 from lapg.runtimes.join import introduction
 from lapg.runtimes.sequential import Sequential

@@ -14,9 +14,9 @@ from lapg.problems import quadratic
 from lapg.runtimes import wire
 from lapg.runtimes.compiled import Compiled
 from lapg.runtimes.consistency import Held
+from lapg.runtimes.controller_host import ControllerHost
 from lapg.runtimes.deployed import begin
 from lapg.runtimes.federated import MAX_TRIES, PLAY, Terms, answer, as_skip, play_round, recall, remember
-from lapg.runtimes.hosts import ControllerHost
 from lapg.runtimes.posted import Limits, Posted
 from lapg.runtimes.sequential import Sequential
 

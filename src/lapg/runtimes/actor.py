@@ -10,8 +10,8 @@ import numpy as np
 
 from lapg.runtimes import wire
 from lapg.runtimes.compiled import Compiled
-from lapg.runtimes.hosts import LearnerHost
 from lapg.runtimes.join import introduction
+from lapg.runtimes.learner_host import LearnerHost
 from lapg.runtimes.vectorised import use_all_cores
 from lapg.types import Buffer, Problem, Recipe
 

@@ -16,7 +16,8 @@ import numpy as np
 from lapg.runtimes import wire
 from lapg.runtimes.compiled import Compiled
 from lapg.runtimes.consistency import Held
-from lapg.runtimes.hosts import ControllerHost, LearnerHost
+from lapg.runtimes.controller_host import ControllerHost
+from lapg.runtimes.learner_host import LearnerHost
 
 Record = dict[str, Any]
 """Names to bytes or lists of whole numbers."""

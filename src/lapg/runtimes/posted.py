@@ -6,9 +6,9 @@ import jax
 import numpy as np
 
 from lapg.runtimes import wire
+from lapg.runtimes.controller_host import ControllerHost
 from lapg.runtimes.deployed import Deployed, begin
 from lapg.runtimes.federated import LOAD, SAVE, Letter, Post, Terms, ask_all, play_round
-from lapg.runtimes.hosts import ControllerHost
 from lapg.runtimes.in_turn import Lanes, stack
 from lapg.runtimes.protocol import Log
 

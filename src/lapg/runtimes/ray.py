@@ -1,5 +1,5 @@
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
-"""Learners as Ray actors, on this machine or on a cluster. Ray moves bytes; `lapg.runtimes.hosts` sees that none of them counts twice."""
+"""Learners as Ray actors, on this machine or on a cluster. Ray moves bytes; `lapg.runtimes.controller_host` sees that none of them counts twice."""
 
 import logging
 import os
@@ -18,8 +18,8 @@ from ray.exceptions import RayError, RayTaskError
 from lapg.runtimes import wire
 from lapg.runtimes.actor import LETTER, Learners, Parts, as_engine_takes, unpack
 from lapg.runtimes.compiled import Compiled
+from lapg.runtimes.controller_host import ControllerHost
 from lapg.runtimes.deployed import Deployed, begin
-from lapg.runtimes.hosts import ControllerHost
 from lapg.runtimes.in_turn import Lanes, stack
 from lapg.runtimes.join import check, introduction
 from lapg.runtimes.protocol import Log
@@ -117,9 +117,8 @@ class Ray(Lanes):
             _start(address)
         here = address is None and len(ray.nodes()) == 1
         self._channels = here and deadline is None if channels is None else channels
-        if (
-            self._channels
-        ):  # their monitors print a traceback for every actor that is gone, also for one that was ended here
+        if self._channels:
+            # or Ray prints a traceback for every actor that is gone, also for one that is ended here
             logging.getLogger("ray.dag").setLevel(logging.CRITICAL)
         self._cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
         num = processes or min(num_learners, self._cores)
