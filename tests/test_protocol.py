@@ -380,7 +380,10 @@ def test_reports_name_everything(tmp_path):
         assert text.count(f"\n| {label} | ") == 6  # final scores, uploads and bits to two targets each, probabilities
     assert "- half: 145, >200" in text
     assert "- periodic: 165, 165" in text
-    assert "| half | 90% | missed | missed [290, missed] | missed [1, missed] | 0 [0, 1] | 0 [0, 0.569] |" in text
+    assert (
+        "| half | 90% | missed | missed [290, missed] | missed [1, missed] | missed [missed, 1] | missed [missed, 0.569] |"
+        in text
+    )
     assert "| periodic | 90% | 0.0106 [0.0106, 0.0106] | 0.000495 [0.000495, 0.000495] | 0.0111 [" in text
     for verdict in found:
         assert f"| {verdict.claim} | half | {verdict.measured} | {verdict.outcome} |" in text

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lapg.experiments.compare import Comparison, compare
 from lapg.experiments.curves import COSTS, to_curve
-from lapg.experiments.report import interval, markdown_table
+from lapg.experiments.report import markdown_table, times_fewer
 from lapg.experiments.reproduce import read_contents
 from lapg.experiments.run import load
 from lapg.experiments.study import read_cases
@@ -70,5 +70,5 @@ def _cell(comparison: Comparison, cost: str) -> str:
     labels = cheapest(comparison, cost)
     if not labels:
         return "none"
-    saving = interval(comparison.rows[labels[0]].costs[LEVEL].savings[cost])
+    saving = times_fewer(comparison.rows[labels[0]].costs[LEVEL].savings[cost])
     return f"**{labels[0]}** {saving}" + (f" ({', '.join(labels[1:])})" if labels[1:] else "")

@@ -43,6 +43,12 @@ def interval(value: Interval, digits: int = 3) -> str:
     return f"{number(value.value, digits)} [{number(value.low, digits)}, {number(value.high, digits)}]"
 
 
+def times_fewer(value: Interval) -> str:
+    """As `interval`, of how many times less something costs: 0 where it missed the target, infinite where only the other did."""
+    bounds = ("∞" if bound == math.inf else number(bound or math.inf) for bound in (value.value, value.low, value.high))
+    return "{} [{}, {}]".format(*bounds)
+
+
 def _outcome(holds: bool, fails: bool) -> str:
     return "holds" if holds else "does not hold" if fails else "undecided"
 
@@ -78,7 +84,7 @@ def verdicts(comparison: Comparison, claims: Mapping[str, str | None]) -> list[V
                 Verdict(
                     f"uploads to 90 % {word!r} (≥ {factor}× fewer)",
                     label,
-                    interval(saving),
+                    times_fewer(saving),
                     _outcome(saving.low >= factor, saving.high < factor),
                 )
             )
@@ -126,8 +132,8 @@ def _uploads(comparison: Comparison) -> Rows:
         for level in LEVELS:
             cost = row.costs[level]
             cells = [label, f"{level:.0%}", number(cost.rounds.value, 4), interval(cost.uploads, 4)]
-            cells += [interval(cost.rounds_ratio), interval(cost.uploads_saving)]
-            body.append([*cells, interval(comparison.saving(label, rival, level))] if rival else cells)
+            cells += [interval(cost.rounds_ratio), times_fewer(cost.uploads_saving)]
+            body.append([*cells, times_fewer(comparison.saving(label, rival, level))] if rival else cells)
     return header, body
 
 
@@ -140,7 +146,7 @@ def _spent(comparison: Comparison, names: Sequence[str], saved: Sequence[str]) -
         for level in LEVELS:
             cost = row.costs[level]
             spent = [interval(scaled(cost.spent[name], name)) for name in names]
-            body.append([label, f"{level:.0%}", *spent, *(interval(cost.savings[name]) for name in saved)])
+            body.append([label, f"{level:.0%}", *spent, *(times_fewer(cost.savings[name]) for name in saved)])
     return header, body
 
 
@@ -238,7 +244,7 @@ def summary(comparisons: Mapping[str, Comparison], reference: str) -> str:
     for cost, unit in COSTS.items():
         if cost in next(iter(next(iter(comparisons.values())).rows.values())).totals:
             lines += [f"## Saving: {unit}", ""]
-            lines += table(lambda each, label, cost=cost: interval(each.rows[label].costs[LEVELS[0]].savings[cost]))
+            lines += table(lambda each, label, cost=cost: times_fewer(each.rows[label].costs[LEVELS[0]].savings[cost]))
     lines += [
         "## Rounds to 90 %, over PG's",
         "",
