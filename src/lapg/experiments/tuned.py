@@ -52,9 +52,9 @@ MIXED_SYSTEMS = {
     "periodic local": _local("periodic", 1e-4, decay=2e-3, period=20.0, kl_limit=80.0),
 }
 PENDULUMS = {
-    "PG": MethodConfig("pg", 5e-6),
+    "PG": MethodConfig("pg", 1e-5, kl_limit=40.0),
     "LAPG": MethodConfig("lapg", 5e-6, xi=XI, noise_weight=0.5),
-    "SCOUT": _local("scout", 1e-5, threshold=5.0, kl_limit=80.0),
+    "SCOUT": _local("scout", 1e-5, threshold=12.0, kl_limit=10.0),
     "periodic local": _local("periodic", 1e-5, period=3.0, kl_limit=80.0),
 }
 MIXED_PENDULUMS = {
