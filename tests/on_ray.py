@@ -214,6 +214,24 @@ def host():
     }
 
 
+def hang(channels):
+    """What becomes of a round in which an actor hangs."""
+    import ray
+
+    runtime = Ray(parts, HYPERS, SEEDS, chunk_rounds=8, processes=2, timeout=60.0, channels=channels)
+    runtime.advance(runtime.start(), 0, 8)
+    pid = ray.get(runtime._processes[1].actor.__ray_call__.remote(lambda self: os.getpid()))
+    runtime._timeout = 2.0
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        runtime.play_round()
+        said = "nothing"
+    except RuntimeError as error:
+        said = str(error)
+    runtime.close()
+    return {"said": said}
+
+
 if __name__ == "__main__":
     print(
         json.dumps(
@@ -222,6 +240,8 @@ if __name__ == "__main__":
                 "compare calls": partial(compare, channels=False),
                 "follow": partial(compare, "replicated"),
                 "deploy": deploy,
+                "hang": partial(hang, True),
+                "hang calls": partial(hang, False),
                 "host": host,
                 "kills": kills,
                 "kills calls": partial(kills, channels=False),

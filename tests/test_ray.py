@@ -93,6 +93,13 @@ def test_twenty_kills(what):
     assert abs(found["score"] - others.mean()) <= half
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["hang", "hang calls"])
+def test_a_round_without_an_end(what):
+    """Oracle: the documentation of ``timeout``: where everybody is waited for, an actor that hangs ends the run, quorum or not."""
+    assert "must come to a quorum of 1 and an end within 2.0 s, but 2 have answered" in on_ray(what)["said"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import ray
 from ray.dag import InputNode
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayChannelTimeoutError, RayError, RayTaskError
 
 from lapg.runtimes import wire
 from lapg.runtimes.actor import LETTER, Learners, Parts, as_engine_takes, unpack
@@ -27,6 +27,7 @@ from lapg.runtimes.security import check_security
 
 CPUS = 0.001
 """What an actor asks for: next to nothing, but Ray does not spread actors that ask for nothing."""
+TOO_SLOW = (GetTimeoutError, RayChannelTimeoutError)
 MAX_FAILURES = 3
 """How many actors in a row may fail to start, and how often one is asked in a round."""
 
@@ -191,10 +192,13 @@ class Ray(Lanes):
         while process.asked is not None:
             self._wait_for(process)
 
-    def _wait_for(self, process: _Process, waited: float = 0.0) -> Any:
-        """What an actor owes; None if it dies instead, or takes too long, and another one has been started. What its own code raises is raised here."""
+    def _wait_for(self, process: _Process, waited: float | None = None) -> Any:
+        """What an actor owes; None if it dies instead, or takes too long, and another one has been started. What its own code raises is raised here.
+
+        In a round that is ``waited`` seconds old, and waits for everybody, taking too long is raised as well.
+        """
         try:
-            answer: Any = ray.get(process.asked, timeout=max(0.0, self._timeout - waited))
+            answer: Any = ray.get(process.asked, timeout=max(0.0, self._timeout - (waited or 0.0)))
             if process.joining:
                 check(introduction(self._settings), answer)
                 if self._channels:
@@ -202,6 +206,8 @@ class Ray(Lanes):
         except RayTaskError:
             raise
         except RayError as error:
+            if waited is not None and isinstance(error, TOO_SLOW):
+                raise
             self._give_up(process, str(error))
             return None
         process.asked, process.joining, process.silent, process.failures = None, False, 0, 0
@@ -241,13 +247,13 @@ class Ray(Lanes):
             if enough and (overdue or not busy):
                 break
             if waited >= self._timeout or not busy:
-                raise RuntimeError(
-                    f"round {int(host.state.round)} must come to a quorum of {self._quorum} and an end within {self._timeout} s, but "
-                    f"{len(host.answered)} have answered; give a deadline, or a smaller quorum."
-                )
+                raise self._endless(host)
             if self._deadline is None:
-                for process in busy:
-                    self._receive(process, time.monotonic() - began)
+                try:
+                    for process in busy:
+                        self._receive(process, time.monotonic() - began)
+                except TOO_SLOW as error:
+                    raise self._endless(host) from error
             else:
                 limit = self._timeout if overdue else self._deadline
                 asked = [process.asked for process in busy]
@@ -259,13 +265,19 @@ class Ray(Lanes):
                 self._give_up(process, "silent")
         host.close()
 
+    def _endless(self, host: ControllerHost) -> RuntimeError:
+        return RuntimeError(
+            f"round {int(host.state.round)} must come to a quorum of {self._quorum} and an end within {self._timeout} s, but "
+            f"{len(host.answered)} have answered; give a deadline, or a smaller quorum."
+        )
+
     def _take_in(self) -> None:
         """Hands over whatever has come to the controller that it is meant for."""
         asked = {process.asked: process for process in self._processes if process.asked is not None}
         for ref in ray.wait(list(asked), num_returns=len(asked), timeout=0)[0] if asked else ():
             self._receive(asked[ref])
 
-    def _receive(self, process: _Process, waited: float = 0.0) -> None:
+    def _receive(self, process: _Process, waited: float | None = None) -> None:
         """Waits for what an actor owes, and hands it over."""
         joining, answers = process.joining, self._wait_for(process, waited)
         if answers is not None and not joining:
