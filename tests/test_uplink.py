@@ -211,6 +211,19 @@ def test_periodic_uploads_every_period(problem, setting):
     np.testing.assert_array_equal(logs.sent, (np.arange(13) % 4 == 3)[:, None].repeat(LEARNERS, 1))
 
 
+@pytest.mark.parametrize(("memory", "first"), [("accumulate", (6, 2, 8)), ("lagged", (7, 3, 9))])
+def test_staggered_learners_upload_one_after_the_other(problem, setting, memory, first):
+    """Oracle: 10 times the fractional parts of m · 0.618 are 6.18, 2.36 and 8.54, so ages 7, 3 and 9; then every 10 rounds.
+
+    Ages count from the beginning, or from the share that a reused gradient needs in round 0.
+    """
+    recipe = lambda hyper: methods.periodic(setting, step_size=0.01, phase="staggered", memory=memory, **hyper)  # noqa: E731
+    _, logs = player(recipe, problem, 30)({"period": 10.0})
+    rounds = np.arange(30)[:, None]
+    expected = (rounds >= first) & ((rounds - first) % 10 == 0) | ((rounds == 0) & (memory == "lagged"))
+    np.testing.assert_array_equal(logs.sent, expected)
+
+
 def test_age_weighted_report_by_hand():
     """Oracle: windows 5, (5 + 13)/2; the scale is the sum of the last reports; left is age · ‖E‖, right κ · scale; equals do not fire."""
     trigger = triggers.age_weighted(2.0, num_learners=2, scale="report", max_age=None)
@@ -282,6 +295,7 @@ def test_identity_travels_unchanged(dtype):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
+        (lambda: triggers.periodic(2.0, phase="late"), r"phase=\.\.\.\) must be 'together' or 'staggered', got 'late'"),
         (lambda: triggers.periodic(0.5), r"period=\.\.\.\) must be >= 1, got 0\.5"),
         (lambda: triggers.random(1.5), r"rate=\.\.\.\) must lie in \[0, 1\], got 1\.5"),
         (lambda: lazily(xi=jnp.asarray([0.1, -0.1])), r"xi=\.\.\.\) must be non-negative, got \[0\.1, -0\.1\]"),

@@ -135,6 +135,8 @@ class MethodConfig:
     """scout, awapg: where the scale comes from."""
     period: float | None = None
     """periodic: rounds between uploads."""
+    phase: Literal["together", "staggered"] | None = None
+    """periodic: whether all learners upload in the same rounds (default) or one after the other."""
     rate: float | None = None
     """random: probability of an upload."""
     memory: Literal["fresh", "lagged", "average", "accumulate"] | None = None
