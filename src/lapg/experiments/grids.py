@@ -33,6 +33,14 @@ KNOWN: dict[str, tuple[MethodConfig, Grid]] = {
     "awapg": (MethodConfig("awapg"), {"step": (1.0, 1.6), "threshold": (80.0, 160.0, 320.0)}),
     "periodic": (MethodConfig("periodic"), {"step": (1.0, 1.6), "period": (20.0, 40.0, 80.0)}),
     "periodic-local": (replace(LOCAL, name="periodic"), {"step": (0.8, 1.2), "period": (25.0, 50.0, 100.0)}),
+    "staggered": (
+        MethodConfig("periodic", phase="staggered"),
+        {"step": (1.0, 1.6), "period": (40.0, 80.0, 160.0)},
+    ),
+    "staggered-local": (
+        replace(LOCAL, name="periodic", phase="staggered"),
+        {"step": (0.8, 1.2), "period": (50.0, 100.0, 200.0)},
+    ),
     "periodic-average": (
         MethodConfig("periodic", memory="average", average_weight=0.05),
         {"step": (0.7, 1.0), "period": (5.0, 10.0, 20.0)},

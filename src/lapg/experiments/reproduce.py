@@ -12,7 +12,7 @@ from lapg import record
 from lapg.experiments import plots, report, tune
 from lapg.experiments.compare import Comparison, compare
 from lapg.experiments.curves import START_ROUNDS, Curve, to_curve
-from lapg.experiments.figures import FIGURES, RECOMMENDED, Entry, Preset, lineup
+from lapg.experiments.figures import FIGURES, RECOMMENDED, REPORTED_SEED, Entry, Preset, lineup
 from lapg.experiments.grids import slug
 from lapg.experiments.run import Run, load, read_config, resume, train
 from lapg.ledger import upload_fraction
@@ -127,6 +127,7 @@ def reproduce(
     out: Path,
     *,
     seeds: int | None = None,
+    first_seed: int = REPORTED_SEED,
     rounds: int | None = None,
     console: Console,
     show_progress: bool = True,
@@ -136,7 +137,7 @@ def reproduce(
     for name in names:
         for preset in presets:
             figure, place = FIGURES[name], out / f"{name}-{preset}"
-            entries = lineup(figure, preset, seeds=seeds, rounds=rounds)
+            entries = lineup(figure, preset, seeds=seeds, first_seed=first_seed, rounds=rounds)
             claims = {
                 entry.label: figure.claim for entry in entries if "LAPG" in entry.label or entry.label == RECOMMENDED
             }
