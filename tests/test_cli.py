@@ -180,7 +180,7 @@ def test_report_of_two_runs(place, lapg, tmp_path, fails):
     text = (tmp_path / "report" / "report.md").read_text()
     assert "pg gains" in text
     for label in ("pg", "lapg"):
-        assert text.count(f"\n| {label} | ") == 6
+        assert text.count(f"\n| {label} | ") == 8
         assert f"- {label}: " in text
         assert label in printed
     rows = json.loads((tmp_path / "report" / "report.json").read_text())["rows"]
@@ -194,10 +194,53 @@ def test_report_of_two_runs(place, lapg, tmp_path, fails):
     status, errors = fails("report", place / "lapg", place / "pg", "--out", tmp_path / "report")
     assert (status, len(errors.splitlines())) == (2, 1)
     assert "must be a new directory" in errors
-    status, errors = fails("report", place / "lapg", "--out", tmp_path / "other")
+
+
+def test_report_of_one_run(place, lapg, tmp_path):
+    """Oracle: the record: what the run spent in all, and 1 for what it spent over its own."""
+    assert "lapg gains" in lapg("report", place / "lapg", "--out", tmp_path / "alone") + (
+        text := (tmp_path / "alone" / "report.md").read_text()
+    )
+    assert text.startswith("# lapg\n")
+    row = json.loads((tmp_path / "alone" / "report.json").read_text())["rows"]["lapg"]
+    assert row["totals"]["uploads"] == float(load(place / "lapg").record["sent"].sum(("round", "learner")).mean())
+    assert row["difference"]["value"] in (0.0, None)  # None where it has not improved
+
+
+def test_runs_that_cannot_be_compared(place, lapg, fails, tmp_path):
+    """Oracle: the configurations: what differs beside the method is named with both values, and is a reason to refuse unless it is allowed for."""
+
+    def copy(name, **changes):
+        shutil.copytree(place / "pg", tmp_path / name)
+        file = tmp_path / name / "config.json"
+        content = json.loads(file.read_text())
+        for setting, value in changes.items():
+            *tables, last = setting.split("__")
+            table = content["config"]
+            for one in tables:
+                table = table[one]
+            table[last] = value
+        file.write_text(json.dumps(content))
+        return tmp_path / name
+
+    other = copy("other", problem__num_steps=4, estimator__baseline="none", batch_size=5, first_seed=7)
+    status, errors = fails("report", place / "pg", place / "lapg", other, "--out", tmp_path / "report")
     assert (status, len(errors.splitlines())) == (2, 1)
-    assert "a comparison needs a run of pg among RUNS, or --reference NAME for what takes its place: lapg." in errors
-    assert not (tmp_path / "other").exists()
+    assert errors.split("got other differences: ")[1].split("; compare")[0].split("; ") == [
+        "problem.num_steps (3 in pg, 4 in other)",
+        "estimator.baseline (None in pg, 'none' in other)",
+        "batch_size (3 in pg, 5 in other)",
+        "first_seed (0 in pg, 7 in other)",
+    ]
+    assert not (tmp_path / "report").exists()
+    given = ("report", place / "pg", copy("larger", batch_size=5), "--out", tmp_path / "report")
+    assert "got other differences: batch_size (3 in pg, 5 in larger); compare" in fails(*given)[1]
+    assert "batch_size (3 in pg, 5 in larger)" in lapg(*given, "--may-differ", "batch_size")
+    assert "batch_size (3 in pg, 5 in larger)" in (tmp_path / "report" / "report.md").read_text().splitlines()[0]
+    np.save(copy("warm") / "initial.npy", np.zeros((2, 3)))
+    assert "init_from (the initial" in fails("report", place / "pg", tmp_path / "warm", "--out", tmp_path / "next")[1]
+    # where and how a run was played makes no difference
+    lapg("report", place / "pg", copy("loop", runtime="sequential", chunk_rounds=3), "--out", tmp_path / "same")
 
 
 def test_render(place, lapg, tmp_path, fails):
@@ -274,8 +317,11 @@ def test_reproduce(reproduced):
     text = (place / "report.md").read_text()
     assert text.startswith("# Figure 4: 2 agents, relu, heterogeneous, momentum 0.6, preset recommended")
     for label in runs:
-        assert text.count(f"\n| {label} | ") == 6  # final scores, rounds to two targets, bits to two, probabilities
-    assert text.count("| SCOUT | ") == 6 + 3  # and three claims about it
+        assert (
+            text.count(f"\n| {label} | ") == 8
+        )  # final scores; rounds, bits and steps to two targets each; probabilities
+    assert text.count("| SCOUT | ") == 8 + 3  # and three claims about it
+    assert json.loads((place / "report.json").read_text())["baselines"] == ["random"]
     assert (place / "figure.png").is_file()
 
 

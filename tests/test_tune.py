@@ -189,4 +189,4 @@ def test_a_choice_at_an_end_is_told(tmp_path, monkeypatch):
     only = [Contender("PG", MethodConfig("pg"), {"step": (0.5, 1.0, 2.0), "decay": (0.0, 0.1)})]
     shown = Console(file=io.StringIO())
     tune.show("A title", tune.tune(only, SETTING, tmp_path, step=1.0, console=QUIET), shown)
-    assert "at an end of its range: step\n" in shown.file.getvalue()
+    assert "chosen at an end: step = 0.5 of (0.5, 1, 2)\n" in shown.file.getvalue()

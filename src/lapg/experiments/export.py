@@ -8,7 +8,7 @@ import numpy as np
 
 from lapg import record
 from lapg.experiments.compare import Comparison
-from lapg.experiments.curves import START_ROUNDS, Curve, final
+from lapg.experiments.curves import Curve, final, start
 
 FRAMES = 50
 """Points in time at which curves are exported, evenly spaced over the rounds of each problem."""
@@ -41,12 +41,11 @@ def rliable(
     scales = {}
     for name, own in curves.items():
         base = own[reference].score.mean(0)
-        start = base[:START_ROUNDS].mean()
-        scales[name] = start, final(own[reference].score).mean() - start
+        scales[name] = start(base), final(own[reference].score).mean() - start(base)
 
     def normalised(name: str, scores: np.ndarray) -> np.ndarray:
-        start, improvement = scales[name]
-        return (scores - start) / improvement
+        begin, improvement = scales[name]
+        return (scores - begin) / improvement
 
     def write(measure: str, matrices: dict[str, np.ndarray]) -> None:
         record.replace_file(path / f"{measure}.npz", lambda file: _write(file, matrices))
