@@ -1,9 +1,12 @@
 """The command line, end to end and against bad input."""
 
 import errno
+import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import jax.numpy as jnp
@@ -14,6 +17,7 @@ from PIL import Image
 
 from lapg import RunError, cli, load, record
 from lapg.cli import parts
+from lapg.cli.terminal import make_console
 from lapg.experiments import figures, reproduce
 from lapg.experiments.config import Config, MethodConfig, read_toml
 from lapg.ledger import upload_fraction
@@ -243,6 +247,41 @@ def test_runs_that_cannot_be_compared(place, lapg, fails, tmp_path):
     lapg("report", place / "pg", copy("loop", runtime="sequential", chunk_rounds=3), "--out", tmp_path / "same")
 
 
+@pytest.mark.parametrize("columns", [None, "0", "7", "40"])
+def test_tables_keep_their_width_in_pipes(columns):
+    """Oracle: a process of its own whose output is a pipe: a row of 300 characters is one line, whatever COLUMNS says."""
+    words = "from lapg.cli.terminal import console; from rich.table import Table; t = Table(*'ab'); t.add_row('x' * 150, 'y' * 150); console.print(t)"
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | (
+        {"COLUMNS": columns} if columns else {}
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", words], capture_output=True, text=True, env=environment, check=True
+    ).stdout
+    assert any("x" * 150 in line and "y" * 150 in line for line in printed.splitlines())
+
+
+def test_a_terminal_of_no_width(monkeypatch):
+    """Oracle: the words are there: a terminal that says it has 0 columns gets 80, one of 100 has 100."""
+    monkeypatch.setattr("sys.stdout", terminal := io.StringIO())
+    terminal.isatty = lambda: True
+    for columns, width in (("0", 80), ("3", 80), ("100", 100)):
+        monkeypatch.setenv("COLUMNS", columns)
+        found = make_console()
+        assert found.width == width
+        found.print("a word")
+    assert terminal.getvalue().count("a word") == 3
+
+
+@pytest.mark.parametrize(
+    ("command", "words"), [("report", "RUNS must name at least one"), ("guide", "STUDIES must name at least one")]
+)
+def test_nothing_to_report(fails, command, words):
+    """Oracle: the message; the exit status of bad input."""
+    status, errors = fails(command)
+    assert status == 2
+    assert words in errors
+
+
 def test_render(place, lapg, tmp_path, fails):
     """Oracle: Pillow: a GIF with one frame per step, of which not all are equal; an existing file stays."""
     out = tmp_path / "pictures" / "episode.gif"
@@ -255,6 +294,8 @@ def test_render(place, lapg, tmp_path, fails):
             picture.seek(step)
             frames.append(np.asarray(picture.convert("RGB")))
     assert not np.array_equal(frames[0], frames[2])
+    with Image.open(out) as picture:
+        assert picture.info["duration"] == 100  # milliseconds: the dt of its physics
     kept = out.read_bytes()
     status, errors = fails("render", place / "pg", "--out", out)
     assert status in (1, 2)
