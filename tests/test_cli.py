@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tyro
 from PIL import Image
+from rich.console import Console
 
 from lapg import RunError, cli, load, record
 from lapg.cli import parts
@@ -380,6 +381,23 @@ def test_reproduce_again(reproduced, lapg):
         assert after.keys() == before.keys()
         assert all(after[name] == before[name] for name in before if name not in reports)
         assert (place / "report.md").read_bytes() == before["fig4-recommended/report.md"][0]
+
+
+def test_budgets_may_be_added(reproduced, tmp_path):
+    """Oracle: a comparison of which nothing was said of the tuning takes it in later, and its report has it; another title is another comparison."""
+    shutil.copytree(reproduced / "fig4-recommended", tmp_path / "place")
+    file = tmp_path / "place" / "comparison.json"
+    before = json.loads(file.read_text())
+    about = {"title": before["title"], "claims": before["claims"]}
+    budgets = {"PG": {"points": 6, "seeds": 5}}
+    reproduce.play([], tmp_path / "empty", about)
+    reproduce.play([], tmp_path / "empty", about | {"budgets": budgets})
+    assert json.loads((tmp_path / "empty" / "comparison.json").read_text())["budgets"] == budgets
+    with pytest.raises(RunError, match="holds another comparison"):
+        reproduce.play([], tmp_path / "empty", about | {"title": "another"})
+    file.write_text(json.dumps(before | {"budgets": budgets}))
+    reproduce.summarise(tmp_path / "place", Console(quiet=True))
+    assert "| PG | 6 | 5 | – | – |" in (tmp_path / "place" / "report.md").read_text()
 
 
 def test_reproduce_goes_on(reproduced, tmp_path, monkeypatch):

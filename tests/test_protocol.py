@@ -1,19 +1,21 @@
 """The comparison protocol, the ledger and the paper's constants, on cases whose answers are known by hand."""
 
 import dataclasses
+import io
 import json
 import math
 
 import numpy as np
 import pytest
 import xarray as xr
+from rich.console import Console
 from scipy import stats
 
 from lapg import ledger
 from lapg.experiments import figures, plots, report, tune
 from lapg.experiments.compare import Comparison, Cost, Interval, Row, compare, late_improvement
 from lapg.experiments.config import MethodConfig
-from lapg.experiments.curves import Curve, final, start, to_curve, trailing_mean, window
+from lapg.experiments.curves import Curve, final, smoothed, start, to_curve, trailing_mean, window
 from lapg.experiments.grids import is_baseline
 
 ROUNDS = 1000
@@ -615,6 +617,75 @@ def test_numbers():
     assert report.interval(Interval(1.0, 0.5, math.inf)) == "1 [0.5, missed]"
     assert report.interval(Interval(1.0, math.nan, math.nan)) == "1"
     assert report.times_fewer(Interval(math.inf, 2.0, math.inf)) == "∞ [2, ∞]"
+
+
+def test_what_pictures_show(tmp_path, monkeypatch):
+    """Oracle: the figure's own objects: lines begin in round 1, the band and the reference have their names, and the legend lies outside all panels."""
+    drawn = []
+    monkeypatch.setattr(plots.Figure, "savefig", lambda figure, path: drawn.append(figure))
+    curves = {"dense": curve(step(100, 100)), "SCOUT": curve(step(120, 120), per_round=0.5)}
+    plots.draw("A title", curves, 0.9, tmp_path / "figure.png", "dense")
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    (by_round, by_upload), _ = np.reshape(figure.axes, (2, 2))
+    assert [line.get_xdata()[0] for line in by_round.lines[:2]] == [1, 1]
+    assert [line.get_xdata()[0] for line in by_upload.lines[:2]] == [2, 0.5]
+    assert by_round.lines[0].get_ydata()[0] == 0
+    assert "of dense's" in by_round.texts[0].get_text()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "dense",
+        "SCOUT",
+        "band: ± ½ standard deviation over seeds",
+    ]
+    assert not any(axes.get_legend() for axes in figure.axes)
+    assert not any(legend.get_window_extent().overlaps(axes.get_window_extent()) for axes in figure.axes)
+
+
+def test_smoothed_from_the_first_round():
+    """Oracle: NumPy's mean of what there is; from the window's length on it is the trailing mean of the protocol."""
+    values = np.random.default_rng(0).normal(size=(2, ROUNDS))
+    found = smoothed(values)
+    np.testing.assert_allclose(
+        found[:, :50], [[row[: end + 1].mean() for end in range(50)] for row in values], atol=1e-12
+    )
+    np.testing.assert_array_equal(found[:, 49:], trailing_mean(values))
+
+
+def test_a_method_looks_alike_everywhere():
+    """Oracle: the rule: colour and dashes are a function of the label, whoever else is there and in whatever case; no two lines look alike."""
+    alone = {
+        label: plots.styles([label])[label] for label in ("PG", "SCOUT", "periodic local", "random", "LAPG c=6", "mine")
+    }
+    together = plots.styles(["LAPG", "awapg", *reversed(alone), "periodic", "pg"][:-1])
+    assert {label: together[label] for label in alone} == alone
+    assert plots.styles(["periodic-local", "scout"]) == {
+        "periodic-local": alone["periodic local"],
+        "scout": alone["SCOUT"],
+    }
+    many = plots.styles([f"method {number}" for number in range(12)])
+    assert len({str(style) for style in many.values()}) == 12
+
+
+def test_brackets_are_printed(two_seeds_suffice):
+    """Oracle: the cells: an interval of words is not taken for markup of the terminal."""
+    comparison = compare({"PG": curve(step(100, 100)), "none": curve(step(None, None))})
+    console = Console(file=io.StringIO(), width=500)
+    report.show("A [title]", comparison, [], console, {"PG": {"points": 6, "seeds": 5, "note": "[by hand]"}})
+    printed = console.file.getvalue()
+    for words in ("missed [missed, missed]", "fewer uploads than PG [95 %]", "A [title]", "[by hand]"):
+        assert words in printed
+
+
+def test_budgets_are_in_every_report(tmp_path):
+    """Oracle: what is passed in; what is not known is a dash."""
+    curves = {"PG": curve(step(*[100] * 5))}
+    budgets = {"PG": {"points": 12, "seeds": 5, "chosen": "step 1"}, "SCOUT": {"points": 9, "note": "as published"}}
+    comparison = compare(curves)
+    text = report.markdown("title", comparison, [], curves, budgets)
+    assert "| PG | 12 | 5 | step 1 | – |\n| SCOUT | 9 | – | – | as published |" in text
+    report.write_json(tmp_path / "report.json", comparison, [], budgets)
+    assert json.loads((tmp_path / "report.json").read_text())["budgets"] == budgets
 
 
 @pytest.mark.parametrize("rounds", [20, ROUNDS])

@@ -190,3 +190,15 @@ def test_a_choice_at_an_end_is_told(tmp_path, monkeypatch):
     shown = Console(file=io.StringIO())
     tune.show("A title", tune.tune(only, SETTING, tmp_path, step=1.0, console=QUIET), shown)
     assert "chosen at an end: step = 0.5 of (0.5, 1, 2)\n" in shown.file.getvalue()
+    budget = {
+        "points": 6,
+        "seeds": 2,
+        "chosen": "step 0.5, decay 0",
+        "note": "chosen at an end: step = 0.5 of (0.5, 1, 2)",
+    }
+    assert tune.read_budgets(tmp_path) == {"PG": budget}
+    # results of older versions do not say on how many seeds
+    content = json.loads((tmp_path / tune.RESULT).read_text())
+    del content["PG"]["seeds"]
+    (tmp_path / tune.RESULT).write_text(json.dumps(content))
+    assert tune.read_budgets(tmp_path) == {"PG": {name: value for name, value in budget.items() if name != "seeds"}}

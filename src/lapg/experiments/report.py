@@ -9,6 +9,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.rule import Rule
 from rich.table import Table
 
@@ -321,9 +322,9 @@ def _claims(found: list[Verdict]) -> Rows:
 
 
 def _show_table(header: list[str], body: list[list[str]], console: Console, title: str | None = None) -> None:
-    table = Table(*header, title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(*map(escape, header), title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for cells in body:
-        table.add_row(*cells)
+        table.add_row(*map(escape, cells))
     console.print(table)
 
 
@@ -346,7 +347,7 @@ def show(
 
 def heading(title: str, console: Console) -> None:
     """A line across the terminal with a title in it; across a page where there is no terminal."""
-    console.print(Rule(title), width=min(console.width, 100))
+    console.print(Rule(escape(title)), width=min(console.width, 100))
 
 
 def show_verdicts(found: list[Verdict], console: Console) -> None:

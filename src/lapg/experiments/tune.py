@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -269,7 +270,7 @@ def show(title: str, found: Mapping[str, Tuned], console: Console) -> None:
             row = tuned.comparison.rows[name]
             cost = row.costs[0.90]
             spent = [number(cost.rounds.value, 4), number(cost.uploads.value, 4), number(cost.rounds_ratio.value)]
-            table.add_row(name, interval(row.final), *spent, "*" if name == tuned.chosen else "")
+            table.add_row(name, escape(interval(row.final)), *spent, "*" if name == tuned.chosen else "")
     console.print(table)
     for label, tuned in found.items():
         ends = at_an_end([trial.values for trial in tuned.trials.values()], tuned.best.values)
