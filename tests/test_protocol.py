@@ -12,7 +12,7 @@ from rich.console import Console
 from scipy import stats
 
 from lapg import ledger
-from lapg.experiments import figures, plots, report, tune
+from lapg.experiments import figures, plots, report, tables, tune
 from lapg.experiments.compare import Comparison, Cost, Interval, Row, compare, late_improvement
 from lapg.experiments.config import MethodConfig
 from lapg.experiments.curves import Curve, final, smoothed, start, to_curve, trailing_mean, window
@@ -613,10 +613,10 @@ def test_reports_name_everything(tmp_path, two_seeds_suffice):
 def test_numbers():
     """Oracle: by hand."""
     values = [12345.6, 0.12345, 2.0, math.inf, -math.inf, math.nan]
-    assert [report.number(value) for value in values] == ["12,346", "0.123", "2", "missed", "diverged", "–"]
-    assert report.interval(Interval(1.0, 0.5, math.inf)) == "1 [0.5, missed]"
-    assert report.interval(Interval(1.0, math.nan, math.nan)) == "1"
-    assert report.times_fewer(Interval(math.inf, 2.0, math.inf)) == "∞ [2, ∞]"
+    assert [tables.number(value) for value in values] == ["12,346", "0.123", "2", "missed", "diverged", "–"]
+    assert tables.interval(Interval(1.0, 0.5, math.inf)) == "1 [0.5, missed]"
+    assert tables.interval(Interval(1.0, math.nan, math.nan)) == "1"
+    assert tables.times_fewer(Interval(math.inf, 2.0, math.inf)) == "∞ [2, ∞]"
 
 
 def test_what_pictures_show(tmp_path, monkeypatch):

@@ -157,6 +157,14 @@ def test_tuning_goes_on(tuned, tmp_path, monkeypatch):
         tune.tune(METHODS, dataclasses.replace(SETTING, rounds=71), tmp_path, step=0.05, console=QUIET)
 
 
+def test_what_an_end_is():
+    """Oracle: by hand: of three or more values, the largest, and the smallest unless it is 0, below which there is nothing."""
+    points = [{"a": a, "b": b, "c": c} for a in (0.0, 1.0, 2.0) for b in (25.0, 50.0, 100.0) for c in (1.0, 2.0)]
+    assert tune.at_an_end(points, {"a": 0.0, "b": 100.0, "c": 2.0}) == ["b = 100 of (25, 50, 100)"]
+    assert tune.at_an_end(points, {"a": 2.0, "b": 25.0, "c": 1.0}) == ["a = 2 of (0, 1, 2)", "b = 25 of (25, 50, 100)"]
+    assert tune.at_an_end(points, {"a": 1.0, "b": 50.0, "c": 1.0}) == []
+
+
 # ---------------------------------------------------------------- the choice
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from lapg.experiments.compare import MIN_SEEDS, Comparison, compare
 from lapg.experiments.curves import COSTS
-from lapg.experiments.report import markdown_table, times_fewer
 from lapg.experiments.reproduce import baselines_of, curves_of, read_contents
 from lapg.experiments.run import load
 from lapg.experiments.study import read_cases
+from lapg.experiments.tables import markdown_table, times_fewer
 from lapg.network import Network
 
 LEVEL = 0.90

@@ -1,8 +1,8 @@
-"""Tables and verdicts of a comparison, computed from its rows; nothing here is typed in."""
+"""Verdicts and reports of a comparison, computed from its rows; nothing here is typed in."""
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from rich.table import Table
 
 from lapg.experiments.compare import LEVELS, MARGIN, MIN_SEEDS, Comparison, Interval, late_improvement
 from lapg.experiments.curves import COSTS, Curve
+from lapg.experiments.tables import Rows, budget_table, interval, markdown_table, over_best, tables, times_fewer
 from lapg.record import write_text
 
 ROUNDS_TOLERANCE = 1.1
@@ -30,30 +31,6 @@ class Verdict:
     label: str
     measured: str
     outcome: str
-
-
-def number(value: float, digits: int = 3) -> str:
-    """A short number; misses and runs that diverged read as such."""
-    if math.isinf(value):
-        return "missed" if value > 0 else "diverged"
-    if math.isnan(value):
-        return "–"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
-
-
-def interval(value: Interval, digits: int = 3) -> str:
-    """Point estimate, and interval where it is known."""
-    return _bracketed(value, lambda bound: number(bound, digits))
-
-
-def times_fewer(value: Interval) -> str:
-    """As `interval`, of how many times less something costs: 0 where it missed the target, infinite where only the other did."""
-    return _bracketed(value, lambda bound: "∞" if bound == math.inf else number(bound or math.inf))
-
-
-def _bracketed(value: Interval, text: Callable[[float], str]) -> str:
-    bounds = "" if math.isnan(value.low) else f" [{text(value.low)}, {text(value.high)}]"
-    return text(value.value) + bounds
 
 
 def _outcome(holds: bool, fails: bool) -> str:
@@ -114,88 +91,6 @@ def momentum_verdict(plain: Interval, momentum: Interval, label: str) -> Verdict
     )
 
 
-Rows = tuple[list[str], list[list[str]]]
-
-
-def _finals(comparison: Comparison) -> Rows:
-    header = ["method", "final score [95 %]", "raw", f"minus {comparison.reference}'s, of its improvement [95 %]"]
-    body = [
-        [
-            label,
-            interval(row.final),
-            number(row.raw_final),
-            interval(row.difference),
-            number(row.totals["uploads"]),
-        ]
-        for label, row in comparison.rows.items()
-    ]
-    return [*header, "uploads in all"], body
-
-
-def _over_best(comparison: Comparison, label: str, level: float, cost: str) -> str:
-    """The factor over the best baseline, and its name."""
-    best = comparison.best_baseline(level, cost)
-    if best is None:
-        return "none reaches it"
-    return f"{times_fewer(comparison.over_best_baseline(label, level, cost))} ({best})"
-
-
-def _spent(comparison: Comparison, names: Sequence[str], saved: Sequence[str], *, rounds: bool = False) -> Rows:
-    """What was spent to the targets, and the costs of the reference and of the best baseline over the method's."""
-    reference = comparison.reference
-    header = ["method", "to", *(["rounds"] if rounds else []), *(f"{COSTS[name]} [95 %]" for name in names)]
-    header += [f"rounds / {reference} [95 %]"] if rounds else []
-    header += [f"fewer {COSTS[name]} than {reference} [95 %]" for name in saved]
-    header += [f"fewer {COSTS[name]} than the best baseline [95 %]" for name in saved if comparison.baselines]
-    body = []
-    for label, row in comparison.rows.items():
-        for level in LEVELS:
-            cost = row.costs[level]
-            cells = [label, f"{level:.0%}", *([number(cost.rounds.value, 4)] if rounds else [])]
-            cells += [interval(scaled(cost.spent[name], name), 4 if rounds else 3) for name in names]
-            cells += [interval(cost.rounds_ratio)] if rounds else []
-            cells += [times_fewer(cost.savings[name]) for name in saved]
-            cells += [_over_best(comparison, label, level, name) for name in saved if comparison.baselines]
-            body.append(cells)
-    return header, body
-
-
-def scaled(value: Interval, name: str) -> Interval:
-    """A cost in the unit that `lapg.experiments.curves.COSTS` names."""
-    unit = 1e6 if COSTS[name].startswith("Mbit") else 1
-    return Interval(value.value / unit, value.low / unit, value.high / unit)
-
-
-def _chances(comparison: Comparison) -> Rows:
-    rivals = dict.fromkeys([comparison.reference, comparison.best_baseline()])
-    measures = {"ends higher": None, "fewer uploads to 90 %": "uploads"}
-    header = ["method", *(f"{words} than {rival} [95 %]" for rival in rivals if rival for words in measures)]
-    body = []
-    for label in comparison.rows:
-        chances = [
-            comparison.improvement(label, rival, cost) for rival in rivals if rival for cost in measures.values()
-        ]
-        body.append([label, *map(interval, chances)])
-    return header, body
-
-
-def _tables(comparison: Comparison) -> dict[str, Rows]:
-    """All tables of a comparison by title."""
-    first = next(iter(comparison.rows.values())).costs[LEVELS[0]].spent
-    tables = {
-        "Final scores": _finals(comparison),
-        "Rounds and uploads to the targets": _spent(comparison, ("uploads",), ("uploads",), rounds=True),
-        "Bits to the targets, headers included": _spent(
-            comparison, ("bits", "uplink_bits", "downlink_bits"), ("bits", "uplink_bits")
-        ),
-    }
-    if "steps" in first:
-        tables["Environment steps to the targets, all learners together"] = _spent(comparison, ("steps",), ("steps",))
-    if "seconds" in first:
-        tables["Time and energy to the targets"] = _spent(comparison, ("seconds", "joules"), ("seconds", "joules"))
-    return tables | {"Probability that one run beats another": _chances(comparison)}
-
-
 def _learning(curve: Curve, label: str) -> str:
     if math.isnan(late := late_improvement(curve)):
         return f"{label} does not improve, so it sets no target and there is nothing to compare."
@@ -244,7 +139,7 @@ def markdown(
         "",
         f"{num_seeds} seeds, {num_rounds} rounds. {_learning(base, comparison.reference)} {_seeds(comparison)}",
         "",
-        *(line for name, table in _tables(comparison).items() for line in [f"## {name}", "", *markdown_table(*table)]),
+        *(line for name, table in tables(comparison).items() for line in [f"## {name}", "", *markdown_table(*table)]),
         *(["## Claims", "", *markdown_table(*_claims(found))] if found else []),
         *(["## Tuning", "", *markdown_table(*budget_table(budgets))] if budgets else []),
         "## Rounds to 90 %, seed by seed",
@@ -253,13 +148,6 @@ def markdown(
         "",
     ]
     return "\n".join(lines)
-
-
-def budget_table(budgets: Mapping[str, Mapping[str, Any]]) -> Rows:
-    """How each method was tuned: ``points`` tried, on how many ``seeds``, what was ``chosen``, and a ``note``; whatever is not known is left out."""
-    header = ["method", "points tried", "on seeds", "chosen", "note"]
-    names = ("points", "seeds", "chosen", "note")
-    return header, [[label, *(str(budget.get(name, "–")) for name in names)] for label, budget in budgets.items()]
 
 
 def summary(comparisons: Mapping[str, Comparison]) -> str:
@@ -291,7 +179,7 @@ def summary(comparisons: Mapping[str, Comparison]) -> str:
             lines += table(lambda each, label, cost=cost: times_fewer(each.rows[label].costs[LEVELS[0]].savings[cost]))
             if any(each.baselines for each in comparisons.values()):
                 lines += [f"## Factor over the best baseline, in parentheses: {unit}", ""]
-                lines += table(lambda each, label, cost=cost: _over_best(each, label, LEVELS[0], cost))
+                lines += table(lambda each, label, cost=cost: over_best(each, label, LEVELS[0], cost))
     lines += [
         f"## Rounds to 90 %, over {reference}'s",
         "",
@@ -310,11 +198,6 @@ def summary(comparisons: Mapping[str, Comparison]) -> str:
         *table(lambda each, label: interval(each.improvement(label, reference))),
     ]
     return "\n".join(lines)
-
-
-def markdown_table(header: list[str], body: list[list[str]]) -> list[str]:
-    """The lines of a table, and an empty one."""
-    return ["| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *body]] + [""]
 
 
 def _claims(found: list[Verdict]) -> Rows:
@@ -337,8 +220,8 @@ def show(
 ) -> None:
     """The report on a terminal."""
     heading(title, console)
-    tables = _tables(comparison) | ({"Tuning": budget_table(budgets)} if budgets else {})
-    for name, table in tables.items():
+    shown = tables(comparison) | ({"Tuning": budget_table(budgets)} if budgets else {})
+    for name, table in shown.items():
         _show_table(*table, console, name)
     console.print(_seeds(comparison), highlight=False, soft_wrap=True)
     if found:

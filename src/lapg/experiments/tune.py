@@ -24,7 +24,8 @@ from lapg.experiments.compare import MARGIN, Comparison, compare
 from lapg.experiments.config import Config, MethodConfig, to_dict
 from lapg.experiments.curves import COSTS, Curve, final, running_costs
 from lapg.experiments.grids import Contender, check_budgets, follow, slug
-from lapg.experiments.report import ROUNDS_TOLERANCE, interval, number
+from lapg.experiments.report import ROUNDS_TOLERANCE
+from lapg.experiments.tables import interval, number
 from lapg.network import Traffic
 from lapg.runtimes import runtime_of
 
@@ -256,7 +257,7 @@ def at_an_end(points: Sequence[Mapping[str, float]], chosen: Mapping[str, float]
     found = []
     for name, value in chosen.items():
         values = sorted({point[name] for point in points})
-        if len(values) > 2 and value in (values[0], values[-1]):
+        if len(values) > 2 and value in (values[0] or None, values[-1]):  # nothing lies below 0
             found.append(f"{name} = {value:g} of ({', '.join(f'{one:g}' for one in values)})")
     return found
 
