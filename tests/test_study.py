@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from lapg import EstimatorConfig, MethodConfig, RunError, cli, load
-from lapg.experiments import export, figures, reproduce, study, tune
+from lapg.experiments import export, figures, report, reproduce, study, tune
 from lapg.experiments.compare import compare
 from lapg.experiments.config import read_toml
 from lapg.experiments.curves import Curve, to_curve
@@ -332,6 +332,20 @@ def test_rliable(tmp_path):
     assert matrices["curves"]["pg"].shape == (2, 2, 50)
     np.testing.assert_allclose(matrices["curves"]["pg"][:, 1, [0, 14, 15]], [[0, 0, 0.8], [0, 0, 1.2]], atol=1e-12)
     assert json.loads((tmp_path / "about.json").read_text())["problems"] == ["first", "second"]
+
+
+def test_a_cost_that_one_problem_lacks(tmp_path):
+    """Oracle: the costs: steps are known of the second problem alone, so that the first has a dash and the matrices are left out."""
+    curves = {"first": {"pg": rising(20), "new": rising(40)}, "second": {"pg": rising(30), "new": rising(40)}}
+    for one in curves["second"].values():
+        one.costs["steps"] = 10 * one.uploads
+    comparisons = {name: compare(own, "pg", ["new"]) for name, own in curves.items()}
+    text = report.summary(comparisons)
+    for title in ("## Saving: steps (at most)", "## Factor over the best baseline, in parentheses: steps (at most)"):
+        assert "| pg | – | 1" in text.split(title)[1]
+    export.rliable(tmp_path, comparisons, curves, "pg")
+    assert (tmp_path / "uploads_to_90.npz").is_file()
+    assert not (tmp_path / "steps_to_90.npz").exists()
 
 
 def test_marl_eval(tmp_path):

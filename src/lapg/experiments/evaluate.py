@@ -124,5 +124,7 @@ def render(run: Run, out: Path, *, seed: int | None = None, episode: int = 0, st
         return []
 
     out.parent.mkdir(parents=True, exist_ok=True)
-    FuncAnimation(figure, paint, frames=length).save(out, writer=PillowWriter(fps=1 / environment.step_seconds))
+    FuncAnimation(figure, paint, frames=length).save(
+        out, writer=PillowWriter(fps=max(1, round(1 / environment.step_seconds)))
+    )
     return out

@@ -29,7 +29,7 @@ def rliable(
     """Score matrices [seeds, problems] by method, one npz for each measure, as rliable's functions take them.
 
     ``final.npz`` and ``curves.npz`` [seeds, problems, frames] are normalised: 0 is the reference's start, 1 its end. ``uploads_to_90.npz`` and the
-    like are what each seed spent to 90 %, inf where it missed; less is better there. ``about.json`` names the problems. Methods that are not in all
+    like are what each seed spent to 90 %, inf where it missed; less is better there; costs that are not known of all problems are left out. ``about.json`` names the problems. Methods that are not in all
     problems are left out.
     """
     path.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,8 @@ def rliable(
         label: [normalised(name, _stretches(own[label].score)) for name, own in curves.items()] for label in methods
     }
     write("curves", {label: np.stack(parts, 1) for label, parts in frames.items()})
-    for cost in next(iter(next(iter(curves.values())).values())).costs:
+    every = [each.rows[methods[0]].totals for each in comparisons.values()]
+    for cost in (cost for cost in every[0] if all(cost in each for each in every)):
         spent = {
             label: np.stack(
                 [np.array(each.rows[label].costs[0.90].seed_spent[cost]) for each in comparisons.values()], 1

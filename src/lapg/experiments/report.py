@@ -174,12 +174,19 @@ def summary(comparisons: Mapping[str, Comparison]) -> str:
         "",
     ]
     for cost, unit in COSTS.items():
-        if cost in next(iter(first.rows.values())).totals:
-            lines += [f"## Saving: {unit}", ""]
-            lines += table(lambda each, label, cost=cost: times_fewer(each.rows[label].costs[LEVELS[0]].savings[cost]))
-            if any(each.baselines for each in comparisons.values()):
-                lines += [f"## Factor over the best baseline, in parentheses: {unit}", ""]
-                lines += table(lambda each, label, cost=cost: over_best(each, label, LEVELS[0], cost))
+        known = [each for each in comparisons.values() if cost in next(iter(each.rows.values())).totals]
+
+        def saving(each: Comparison, label: str, cost: str = cost) -> str:
+            savings = each.rows[label].costs[LEVELS[0]].savings
+            return times_fewer(savings[cost]) if cost in savings else "–"
+
+        def factor(each: Comparison, label: str, cost: str = cost) -> str:
+            return over_best(each, label, LEVELS[0], cost) if cost in each.rows[label].totals else "–"
+
+        if known:
+            lines += [f"## Saving: {unit}", "", *table(saving)]
+        if any(each.baselines for each in known):
+            lines += [f"## Factor over the best baseline, in parentheses: {unit}", "", *table(factor)]
     lines += [
         f"## Rounds to 90 %, over {reference}'s",
         "",
