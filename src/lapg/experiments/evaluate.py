@@ -91,7 +91,7 @@ def _on_host(problem: Problem, policy: Policy, root: Any, params: np.ndarray, nu
 
 
 def render(run: Run, out: Path, *, seed: int | None = None, episode: int = 0, stochastic: bool = False) -> Path:
-    """An animated GIF of one fresh episode under the learned policy.
+    """An animated GIF of one fresh episode under the learned policy, at the environment's own speed.
 
     Raises:
       ValueError: the problem cannot be drawn, or ``out`` exists.
@@ -124,5 +124,7 @@ def render(run: Run, out: Path, *, seed: int | None = None, episode: int = 0, st
         return []
 
     out.parent.mkdir(parents=True, exist_ok=True)
-    FuncAnimation(figure, paint, frames=length).save(out, writer=PillowWriter(fps=8))
+    FuncAnimation(figure, paint, frames=length).save(
+        out, writer=PillowWriter(fps=max(1, round(1 / environment.step_seconds)))
+    )
     return out

@@ -100,7 +100,7 @@ def environment(num_agents: int, integrator: Integrator = "explicit", collision_
         losses = distances(after) + collision_penalty * collisions(after)
         return Step(after, losses[task.index])
 
-    return Environment(reset, observe, step, draw)
+    return Environment(reset, observe, step, draw, SECONDS_PER_STEP)
 
 
 def cooperative_navigation(

@@ -65,13 +65,14 @@ class Environment(NamedTuple):
     """A Markov decision process seen by learner m through its task.
 
     ``reset: key, task → state`` · ``observe: state → observation``, global or one per agent (`lapg.policies.replicated`) ·
-    ``step: key, task, state, action → Step``. ``draw: axes, state → None`` paints one frame and may be None.
+    ``step: key, task, state, action → Step``. ``draw: axes, state → None`` paints one frame and may be None; a step lasts ``step_seconds``.
     """
 
     reset: Callable[..., Any]
     observe: Callable[..., Any]
     step: Callable[..., Any]
     draw: Callable[..., None] | None = None
+    step_seconds: float = 0.125
 
 
 class Problem(NamedTuple):
