@@ -34,6 +34,7 @@ SHARED = (
     "downlink_compressor",
     "downlink_fraction",
     "downlink_bits",
+    "upload_every",
 )
 """Fields of a method that are not its own arguments, but go into every method's `Setting`."""
 Part = TypeVar("Part")
@@ -72,7 +73,7 @@ def build(config: Config) -> Built:
     given["optimiser"] = _optimiser(method)
     if method.max_age == "none":
         given["max_age"] = None
-    shared = {name: getattr(method, name) for name in ("compressor_fraction", "kl_limit")}
+    shared = {name: getattr(method, name) for name in ("compressor_fraction", "kl_limit", "upload_every")}
     given |= {name: float(value) for name, value in shared.items() if value is not None}
     for name, value in given.items():
         numbers = value if isinstance(value, tuple | list) else (value,)
@@ -85,7 +86,8 @@ def build(config: Config) -> Built:
         own = dict(hyper)
         limit = setting.step_limit and setting.step_limit._replace(limit=own.pop("kl_limit"))
         compressor = _compressor(method, own.pop("compressor_fraction", None))
-        return factory(setting._replace(step_limit=limit, compressor=compressor), **static, **own)
+        changes = {"step_limit": limit, "compressor": compressor, "upload_every": own.pop("upload_every", None)}
+        return factory(setting._replace(**changes), **static, **own)
 
     recipe({name: float(value) for name, value in floats.items()})
     return Built(problem, recipe, floats)

@@ -161,6 +161,8 @@ class MethodConfig:
     """replicated with top_k: fraction of the entries that travel (.05)."""
     downlink_bits: int | None = None
     """replicated with quantise: bits of an entry (4); with top_k: of an entry that travels (its own precision)."""
+    upload_every: int | None = None
+    """Learners upload in rounds 0, R, 2R, ... alone, so that those who do come together: what goes down is then sent once for all of them; left out: any round."""
     max_age: int | Literal["none"] | None = None
     """lapg, scout, awapg: rounds after which a learner uploads in any case; none: never for its age alone."""
     options: Options = field(default_factory=dict)
