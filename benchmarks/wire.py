@@ -67,12 +67,11 @@ def play(config: Config) -> Traffic:
     log = controller.logs()
     counted = np.array(
         [
-            ledger.uplink_bits(log.uplink_bits, log.sent)[-1],
+            ledger.uplink_bits(log.uplink_bits, log.participated)[-1],
             ledger.downlink_bits(log.downlink_bits, log.participated)[-1],
         ]
     )
-    skips = int(np.sum(log.participated & ~log.sent))
-    unaccounted = 8 * carried - counted - [ledger.HEADER_BITS * skips, 0]
+    unaccounted = 8 * carried - counted
     if np.any(unaccounted):
         raise RuntimeError(
             f"the record must account for every bit of the frames, but differs by {unaccounted.tolist()}."

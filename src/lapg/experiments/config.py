@@ -212,6 +212,8 @@ class Config:
     """Rounds between two looks at progress bar, checkpoints and Ctrl-C."""
     runtime: RuntimeName = "vectorised"
     """vectorised (compiled, default), sequential (plain loop over messages), ray or flower (learners in other processes, here or elsewhere)."""
+    heartbeat: bool = True
+    """Every learner that takes part in a round hears a header at least and answers with one at least, as under ray and flower; no: who has nothing to say is silent, up and down, as a common clock allows."""
     cluster: ClusterConfig = ClusterConfig()
 
     def __post_init__(self) -> None:
@@ -225,6 +227,10 @@ class Config:
                 f"first_seed must be >= 0 and leave room for {self.seeds} seeds below 2^32, got {self.first_seed}."
             )
 
+        if self.runtime in REMOTE and not self.heartbeat:
+            raise ValueError(
+                f"heartbeat must be true with runtime {self.runtime!r}, whose rounds end when everybody has answered; leave it out or choose another runtime."
+            )
         if self.runtime not in REMOTE and self.cluster != ClusterConfig():
             raise ValueError(
                 f"cluster settings go with a runtime of {', '.join(REMOTE)}, got runtime {self.runtime!r}; leave them out or choose another."

@@ -8,6 +8,7 @@ import xarray as xr
 
 from lapg import ledger
 from lapg.network import Network, Traffic, joules, seconds
+from lapg.record import with_messages
 
 WINDOW = 50
 START_ROUNDS = 10
@@ -63,7 +64,7 @@ def running_costs(
     traffic: Traffic, network: Network | None = None, compute_seconds: float = 0.0
 ) -> dict[str, np.ndarray]:
     """What the traffic has cost so far, [..., K] each; bits with headers; time and energy where there is a network."""
-    up = ledger.uplink_bits(traffic.uplink_bits, traffic.sent)
+    up = ledger.uplink_bits(traffic.uplink_bits, traffic.answered)
     down = ledger.downlink_bits(traffic.downlink_bits, traffic.heard)
     found = {
         "uploads": ledger.num_uploads(traffic.sent),
@@ -78,7 +79,8 @@ def running_costs(
 
 def to_curve(record: xr.Dataset, network: Network | None = None, compute_seconds: float = 0.0) -> Curve:
     """What the protocol needs of a record; with time and energy on a network where one is given."""
-    names = ("uplink_bits", "sent", "downlink_bits", "participated")
+    record = with_messages(record)
+    names = ("uplink_bits", "sent", "downlink_bits", "heard", "answered", "participated")
     messages = [record[name].transpose("seed", "round", "learner").values for name in names]
     sent = messages[1]
     noise = record["noise"].mean(("seed", "learner")).values if "noise" in record else np.zeros(sent.shape[1])
