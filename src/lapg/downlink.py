@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from lapg.ledger import HEADER_BITS
-from lapg.types import Arrival, Broadcast, Compressor, ControllerState, Downlink, Relay, select, tree_bits
+from lapg.types import Arrival, Broadcast, Compressor, ControllerState, Downlink, Relay, check_length, select, tree_bits
 
 
 def dense() -> Downlink:
@@ -37,6 +37,8 @@ def replicated(compressor: Compressor) -> Downlink:
     """
 
     def init(controller: ControllerState, num_learners: int) -> Following:
+        what = "the state that a replicated downlink begins with"
+        check_length(what, controller.params.size, tree_bits(controller), "or downlink 'dense'")
         return resync(
             Following(jnp.zeros_like(controller.params), jnp.zeros(num_learners, jnp.int32)),
             jnp.ones(num_learners, bool),
@@ -63,7 +65,8 @@ def replicated(compressor: Compressor) -> Downlink:
         relay = Relay(message, arrival.sent, *extras, bits)
         relay = select(spoken, relay, jax.tree.map(jnp.zeros_like, relay))
         error = jnp.where(spoken, value - compressor.decompress(message), state.error)
-        return Following(error, state.owed + jnp.where(spoken, bits + HEADER_BITS, 0)), relay
+        due = jnp.where(spoken, bits + HEADER_BITS, 0)  # longer than the state already is long enough
+        return Following(error, state.owed + jnp.minimum(due, jnp.iinfo(jnp.int32).max - state.owed)), relay
 
     def expand(relay: Relay) -> Arrival:
         total = jnp.where(jnp.any(relay.sent), compressor.decompress(relay.message), 0)

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
+import jax
 import numpy as np
 import optax
 
@@ -16,7 +17,7 @@ from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, Probl
 from lapg.methods import METHODS, Setting, make_compressor
 from lapg.problems.adapters import imported
 from lapg.problems.smoothed import smoothed
-from lapg.types import Compressor, Downlink, Problem, Recipe, StepLimit
+from lapg.types import Compressor, Downlink, Method, Problem, Recipe, StepLimit
 
 PROBLEMS: dict[str, Callable[..., Problem]] = {name: getattr(problems, name) for name in problems.__all__}
 ESTIMATORS: dict[str, Callable[..., Any]] = {
@@ -89,8 +90,23 @@ def build(config: Config) -> Built:
         changes = {"step_limit": limit, "compressor": compressor, "upload_every": own.pop("upload_every", None)}
         return factory(setting._replace(**changes), **static, **own)
 
-    recipe({name: float(value) for name, value in floats.items()})
+    _check_lengths(recipe({name: float(value) for name, value in floats.items()}), problem)
     return Built(problem, recipe, floats)
+
+
+def _check_lengths(method: Method, problem: Problem) -> None:
+    """Has every message's length computed of shapes alone: what compiled code could not count is refused here."""
+
+    def once(key: Any) -> Any:
+        params = problem.init(key)
+        controller = method.controller.init(params, problem.num_learners)
+        downlink = method.downlink.init(controller, problem.num_learners)
+        everybody = jax.numpy.ones(problem.num_learners, bool)
+        heard = method.downlink.deliver(downlink, controller, method.controller.broadcast(key, controller), everybody)
+        messages = method.compressor, method.downlink.compressor
+        return heard, [parts.num_bits(parts.compress(key, params)) for parts in messages if parts is not None]
+
+    jax.eval_shape(once, jax.random.key(0))
 
 
 def parts(config: Config) -> tuple[Recipe, Problem]:

@@ -18,7 +18,7 @@ from lapg.types.data import (
     RoundLog,
     Upload,
 )
-from lapg.types.tools import Scalar, tree_bits
+from lapg.types.tools import Scalar, check_length, tree_bits
 
 GradientAt = Callable[[Float[Array, " d"]], Estimate]
 
@@ -178,7 +178,9 @@ class Trigger(NamedTuple):
 
 
 def _theta_and_signal(state: Any, controller: ControllerState, broadcast: Broadcast, participated: Any) -> Any:
-    return state, jnp.where(participated, tree_bits((broadcast.params, broadcast.signal)), 0).astype(jnp.int32)
+    bits = tree_bits((broadcast.params, broadcast.signal))
+    check_length("θ on a dense downlink", broadcast.params.size, bits, "at float32 if this is float64")
+    return state, jnp.where(participated, bits, 0).astype(jnp.int32)
 
 
 class Downlink(NamedTuple):
