@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lapg import compressors, estimators, methods
-from lapg.downlink import dense, replicated
+from lapg.downlink import dense, forwarded, replicated
 from lapg.problems import quadratic
 from lapg.runtimes import wire
 from lapg.runtimes.compiled import Compiled
@@ -16,6 +16,7 @@ M = 3
 KINDS = {
     "reuse, dense": (methods.lapg, dense(), None, {"step_size": 0.05, "xi": 0.05}),
     "reuse, replicated": (methods.lapg, replicated(compressors.top_k(0.5)), None, {"step_size": 0.05, "xi": 0.05}),
+    "rounded, forwarded": (methods.random, forwarded, compressors.quantise(5), {"step_size": 0.05, "rate": 0.7}),
     "rounded, replicated": (
         methods.random,
         replicated(compressors.quantise(4)),

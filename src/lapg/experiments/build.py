@@ -12,12 +12,12 @@ import optax
 
 from lapg import estimators, problems, theory
 from lapg.controller import heavy_ball, inverse_time
-from lapg.downlink import dense, replicated
+from lapg.downlink import dense, forwarded, replicated
 from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, ProblemConfig
 from lapg.methods import METHODS, Setting, make_compressor
 from lapg.problems.adapters import imported
 from lapg.problems.smoothed import smoothed
-from lapg.types import Compressor, Downlink, Method, Problem, Recipe, StepLimit
+from lapg.types import Arrival, Compressor, Downlink, Method, Problem, Recipe, StepLimit
 
 PROBLEMS: dict[str, Callable[..., Problem]] = {name: getattr(problems, name) for name in problems.__all__}
 ESTIMATORS: dict[str, Callable[..., Any]] = {
@@ -103,8 +103,10 @@ def _check_lengths(method: Method, problem: Problem) -> None:
         downlink = method.downlink.init(controller, problem.num_learners)
         everybody = jax.numpy.ones(problem.num_learners, bool)
         heard = method.downlink.deliver(downlink, controller, method.controller.broadcast(key, controller), everybody)
-        messages = method.compressor, method.downlink.compressor
-        return heard, [parts.num_bits(parts.compress(key, params)) for parts in messages if parts is not None]
+        message = method.compressor.compress(key, params)
+        messages = jax.tree.map(lambda leaf: jax.numpy.stack([leaf] * problem.num_learners), message)
+        relay = method.downlink.compress(key, downlink, Arrival(params, everybody, ()), messages)
+        return heard, method.compressor.num_bits(message), relay
 
     jax.eval_shape(once, jax.random.key(0))
 
@@ -150,7 +152,7 @@ def _compressor(config: MethodConfig, fraction: Any) -> Compressor | None:
     )
 
 
-def _downlink(config: MethodConfig) -> Downlink:
+def _downlink(config: MethodConfig) -> Downlink | Callable[[Compressor], Downlink]:
     if config.downlink in (None, "dense"):
         for name in ("downlink_compressor", "downlink_fraction", "downlink_bits"):
             if getattr(config, name) is not None:
@@ -158,6 +160,11 @@ def _downlink(config: MethodConfig) -> Downlink:
                     f"method.{name} goes with downlink 'replicated'; set method.downlink, or leave it out."
                 )
         return dense()
+    if config.downlink_compressor == "uploads":
+        for name in ("downlink_fraction", "downlink_bits"):
+            if getattr(config, name) is not None:
+                raise ValueError(f"method.{name} does not go with downlink_compressor 'uploads'; leave it out.")
+        return forwarded
     try:
         compressor = make_compressor(
             config.downlink_compressor or "none", fraction=config.downlink_fraction, bits=config.downlink_bits

@@ -155,8 +155,8 @@ class MethodConfig:
     """quantise, qsgd, sign: entries that share a scale (all)."""
     downlink: Literal["dense", "replicated"] | None = None
     """What learners hear: θ every round (dense, the default), or what they need to follow the controller's steps themselves."""
-    downlink_compressor: Literal["none", "top_k", "quantise", "sign"] | None = None
-    """replicated: what is left of the total that is sent down; the rest is sent later."""
+    downlink_compressor: Literal["none", "uploads", "top_k", "quantise", "sign"] | None = None
+    """replicated: what is left of the total that is sent down; the rest is sent later. uploads: nothing is lost, but a round's uploads travel as they came where that is shorter."""
     downlink_fraction: float | None = None
     """replicated with top_k: fraction of the entries that travel (.05)."""
     downlink_bits: int | None = None

@@ -25,7 +25,7 @@ class Setting(NamedTuple):
     """What every method of an experiment shares: the estimator, N trajectories a round and learner, M learners.
 
     ``step_limit`` bounds the controller's steps; ``variance_reduction`` is what every gradient goes through before the method's own memory takes it in;
-    ``compressor`` replaces the method's own; ``downlink`` is what learners hear; ``participation`` is the fraction of them that takes part in a round;
+    ``compressor`` replaces the method's own; ``downlink`` is what learners hear, or a function that makes it of the uploads' compressor; ``participation`` is the fraction of them that takes part in a round;
     ``upload_every``: learners upload in rounds 0, R, 2R, ... alone, so that what they hear of each other comes together as well.
     """
 
@@ -35,7 +35,7 @@ class Setting(NamedTuple):
     step_limit: StepLimit | None = None
     variance_reduction: Literal["storm", "snapshot"] | None = None
     compressor: Compressor | None = None
-    downlink: Downlink = dense()
+    downlink: Downlink | Callable[[Compressor], Downlink] = dense()
     participation: float = 1.0
     upload_every: Scalar | None = None
 
@@ -87,7 +87,7 @@ def assemble(
         compressor,
         (setting.batch_size,),
         local=memory.behaviour is not None,
-        downlink=setting.downlink,
+        downlink=setting.downlink if isinstance(setting.downlink, Downlink) else setting.downlink(compressor),
         participation=setting.participation,
         reuses=memory.reuses,
     )
