@@ -291,7 +291,7 @@ def test_no_message_is_longer_than_its_bound(monkeypatch, name):
     for module in (exact, rounded, sparse):
         monkeypatch.setattr(module, "check_length", lambda what, size, most: bounds.append(most))
     draw = np.random.default_rng(0)
-    for size in (1, 2, 3, 8, 50, 333):
+    for size in (1, 3, 50):
         for share in (0.0, 0.02, 0.1, 0.3, 0.5, 0.9, 1.0):
             vector = np.where(draw.random(size) < share, 10 ** draw.uniform(-3, 0, size), 0).astype(np.float32)
             vector[-1] = 1

@@ -1,6 +1,7 @@
 """What travels where there is nothing to say: the record is what the wire carries, with a heartbeat and without."""
 
 import dataclasses
+import functools
 import itertools
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from faults import Network as Lossless
-from lapg import Config, EstimatorConfig, MethodConfig, ProblemConfig, estimators, ledger, methods, record, train
+from lapg import Config, EstimatorConfig, MethodConfig, ProblemConfig, estimators, ledger, methods, record
 from lapg.downlink import dense, replicated
 from lapg.experiments.curves import to_curve
 from lapg.network import Link, Network, Traffic, joules, seconds
@@ -46,14 +47,25 @@ def bits(dataset):
     return down[0, -1], up[0, -1]
 
 
+@pytest.fixture(scope="module")
+def played(problem):
+    """What the reference runtime has carried, and its log; each kind is played once."""
+
+    @functools.cache
+    def play(downlink, heartbeat):
+        lane = {name: np.array([value]) for name, value in HYPER.items()}
+        runtime = Sequential(recipe(problem, downlink), problem, lane, [0], chunk_rounds=ROUNDS, heartbeat=heartbeat)
+        return runtime.advance(runtime.start(), 0, ROUNDS)[1], runtime.carried[0]
+
+    return play
+
+
 @pytest.mark.parametrize(("downlink", "heartbeat"), list(itertools.product(DOWNLINKS, (True, False))))
-def test_the_record_is_what_the_wire_carries(problem, downlink, heartbeat):
+def test_the_record_is_what_the_wire_carries(played, downlink, heartbeat):
     """Oracle: eight times the bytes that the reference runtime puts on its wire, in both directions; and by hand, what silence costs."""
-    lane = {name: np.array([value]) for name, value in HYPER.items()}
-    runtime = Sequential(recipe(problem, downlink), problem, lane, [0], chunk_rounds=ROUNDS, heartbeat=heartbeat)
-    _, log = runtime.advance(runtime.start(), 0, ROUNDS)
+    log, carried = played(downlink, heartbeat)
     dataset = to_dataset(log, heartbeat=heartbeat)
-    np.testing.assert_array_equal(8 * runtime.carried[0], bits(dataset))
+    np.testing.assert_array_equal(8 * carried, bits(dataset))
     silent = log.participated & ~log.sent
     assert silent.any()
     assert log.sent.any()
@@ -96,33 +108,24 @@ def test_a_reply_that_did_not_come_is_not_counted():
     np.testing.assert_array_equal(ledger.messages(*went, heartbeat=False), [there, went[2]])
 
 
-def test_records_from_before(tmp_path):
-    """Oracle: what such a record counted: a header for whoever took part, and for uploads alone; also where a run goes on, to the end of which it is read."""
-    config = Config(
-        ProblemConfig("quadratic", num_learners=3),
-        EstimatorConfig("noisy"),
-        MethodConfig("scout", 0.01, threshold=20.0, downlink="replicated"),
-        participation=0.7,
-        rounds=20,
-        seeds=2,
-        chunk_rounds=10,
-        heartbeat=False,
-    )
-    run = train(config, tmp_path / "run", show_progress=False)
-    new, old = run.record, run.record.drop_vars(["heard", "answered"])
+def test_records_from_before(played, tmp_path):
+    """Oracle: what such a record counted: a header for whoever took part, and for uploads alone; also of a run that went on with this version."""
+    new = to_dataset(played("replicated", False)[0], heartbeat=False)
+    old = new.drop_vars(["heard", "answered"])
     assert (new["heard"] < new["participated"]).any()
     read = to_curve(old).costs
     header = 160 * new["participated"].sum("learner").cumsum("round")
     np.testing.assert_array_equal(read["downlink_bits"], new["downlink_bits"].sum("learner").cumsum("round") + header)
     np.testing.assert_array_equal(read["uplink_bits"], to_curve(new).costs["uplink_bits"])
-    (tmp_path / "run" / "record.nc").unlink()
-    for first, part in ((0, old), (10, new)):
-        part = part.isel(round=slice(first, first + 10))
-        record.write_dataset(tmp_path / "run" / f"rounds-{first:06d}-{first + 10:06d}.nc", part)
-    merged = record.read(tmp_path / "run")
-    assert merged["heard"].dtype == bool
-    np.testing.assert_array_equal(merged["heard"][:, :10], old["participated"][:, :10])
-    np.testing.assert_array_equal(merged["heard"][:, 10:], new["heard"][:, 10:])
+    for first, part in ((0, old), (20, new)):
+        part = part.isel(round=slice(first, first + 20))
+        record.write_dataset(tmp_path / f"rounds-{first:06d}-{first + part.sizes['round']:06d}.nc", part)
+    (tmp_path / f"state-{ROUNDS:06d}.eqx").touch()
+    merged = record.read(tmp_path)
+    assert merged["heard"].dtype == merged["answered"].dtype == bool
+    np.testing.assert_array_equal(merged["heard"][:, :20], old["participated"][:, :20])
+    np.testing.assert_array_equal(merged["heard"][:, 20:], new["heard"][:, 20:])
+    np.testing.assert_array_equal(merged["answered"], old["sent"])
 
 
 def test_silence_takes_no_time():

@@ -97,7 +97,7 @@ def _forwarding(uplink: Compressor) -> Compressor:
         return select((count <= first.size) & (8 * size(apart) < tree_bits(total)), apart, whole)
 
     def decompress(message: Forwarded) -> Float[Array, " d"]:
-        return message.total + sum_rows(jax.vmap(uplink.decompress)(message.messages), used(message))
+        return jnp.asarray(message.total) + sum_rows(jax.vmap(uplink.decompress)(message.messages), used(message))
 
     def encode(message: Forwarded) -> bytes:
         count = int(message.count)

@@ -4,16 +4,20 @@ Payloads are the encoded lengths that the compressor and the wire codec report; 
 where there is nothing to say is a property of the transport (`messages`).
 """
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import ArrayLike
 
 HEADER_BITS = 160
 """Round, learner, generation, base and payload length, 32 bits each (`lapg.runtimes.wire`)."""
 
 
 def messages(
-    participated: np.ndarray, downlink_bits: np.ndarray, sent: np.ndarray, *, heartbeat: bool = True, missing: Any = 0
+    participated: ArrayLike,
+    downlink_bits: ArrayLike,
+    sent: ArrayLike,
+    *,
+    heartbeat: bool = True,
+    missing: ArrayLike = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Whether a message went to each learner, and whether one came from it, [..., K, M] each.
 
@@ -24,9 +28,10 @@ def messages(
         silent, which a common clock makes possible.
       missing: 1 where no answer came.
     """
+    there, uploaded = np.asarray(participated, bool), np.asarray(sent, bool)
     if not heartbeat:
-        return participated & (downlink_bits > 0), sent
-    return participated, sent | (participated & (np.asarray(missing) == 0))
+        return there & (np.asarray(downlink_bits) > 0), uploaded
+    return there, uploaded | (there & (np.asarray(missing) == 0))
 
 
 def num_uploads(sent: np.ndarray) -> np.ndarray:
