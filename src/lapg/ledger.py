@@ -4,20 +4,21 @@ Payloads are the encoded lengths that the compressor and the wire codec report; 
 where there is nothing to say is a property of the transport (`messages`).
 """
 
+from typing import Any
+
 import numpy as np
-from numpy.typing import ArrayLike
 
 HEADER_BITS = 160
 """Round, learner, generation, base and payload length, 32 bits each (`lapg.runtimes.wire`)."""
 
 
 def messages(
-    participated: ArrayLike,
-    downlink_bits: ArrayLike,
-    sent: ArrayLike,
+    participated: Any,
+    downlink_bits: Any,
+    sent: Any,
     *,
     heartbeat: bool = True,
-    missing: ArrayLike = 0,
+    missing: Any = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Whether a message went to each learner, and whether one came from it, [..., K, M] each.
 
