@@ -83,7 +83,7 @@ def _forwarding(uplink: Compressor) -> Compressor:
         return jnp.arange(jax.tree.leaves(message.messages)[0].shape[0]) < message.count
 
     def size(message: Forwarded) -> Int[Array, ""]:
-        """Bytes of the messages, lengths included."""
+        """Bytes of the messages, lengths included; the bits of eight long ones could not be counted."""
         each = length.size + jax.vmap(uplink.num_bits)(message.messages) // 8
         return jnp.sum(jnp.where(used(message), each, 0), dtype=jnp.int32)
 
@@ -94,7 +94,7 @@ def _forwarding(uplink: Compressor) -> Compressor:
         rows, count = jax.tree.map(lambda leaf: leaf[first], messages), jnp.sum(sent, dtype=jnp.int32)
         apart = Forwarded(jnp.zeros_like(total), rows, count)
         whole = Forwarded(total, jax.tree.map(jnp.zeros_like, rows), jnp.int32(0))
-        return select((count <= first.size) & (8 * size(apart) < tree_bits(total)), apart, whole)
+        return select((count <= first.size) & (size(apart) < tree_bits(total) // 8), apart, whole)
 
     def decompress(message: Forwarded) -> Float[Array, " d"]:
         return jnp.asarray(message.total) + sum_rows(jax.vmap(uplink.decompress)(message.messages), used(message))
