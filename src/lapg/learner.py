@@ -19,6 +19,7 @@ from lapg.types import (
     LearnerLog,
     LearnerState,
     Memory,
+    Scalar,
     Task,
     Trigger,
     Upload,
@@ -34,8 +35,12 @@ def make_learner(
     compressor: Compressor,
     trigger: Trigger,
     length: Callable[..., Any] | None = None,
+    every: Scalar | None = None,
 ) -> Learner:
     """Puts the parts of learner m together; ``length`` is that of a `lapg.types.StepLimit`, where there is one.
+
+    Uploads happen in rounds 0, ``every``, 2 · ``every``, ... alone, None is every round: in the others the trigger takes notice of what has come about,
+    and its answer waits.
 
     With a memory that reuses, a learner that has never uploaded does so whatever its trigger says (round 0, a rejoin, a resync): the aggregate needs its
     share. One whose innovation is not finite does not upload, and its log says so.
@@ -82,7 +87,8 @@ def make_learner(
         trigger_state, decision = trigger.update(key_trigger, state.trigger, candidate, gradient_at)
 
         finite = jnp.all(jnp.isfinite(innovation))
-        sent = (decision.fires | (memory.reuses & (state.sent_round < 0))) & finite
+        due = True if every is None else broadcast.round % jnp.asarray(every, jnp.int32) == 0
+        sent = (decision.fires | (memory.reuses & (state.sent_round < 0))) & due & finite
         measured = () if length is None else length(params, batch, memory.share(state.memory, decoded))
         payload = (message, (decision.report, measured))
         message, report = select(sent, payload, jax.tree.map(jnp.zeros_like, payload))

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 import xarray as xr
 
-from lapg.ledger import HEADER_BITS
+from lapg import ledger
 from lapg.runtimes.protocol import Log
 
 FORMAT = 2
@@ -34,22 +34,27 @@ class RunError(ValueError):
     """A run directory that cannot be used, and what to do about it."""
 
 
-def to_dataset(log: Log, *, first: int, seeds: list[int], params: np.ndarray, wall: float) -> xr.Dataset:
+def to_dataset(
+    log: Log, *, first: int, seeds: list[int], params: np.ndarray, wall: float, heartbeat: bool = True
+) -> xr.Dataset:
     """Labels the log of a stretch of rounds, leading axes (seed, round).
 
-    Bits are payload without headers; ``wall_seconds`` is the run's clock at the end of the stretch; ``params`` is θ after it.
+    Bits are payload without headers; ``heard`` and ``answered`` say who was sent a message, a header alone or more, and who sent one
+    (`lapg.ledger.messages`); ``wall_seconds`` is the run's clock at the end of the stretch; ``params`` is θ after it.
     """
     per_learner, per_round = ("seed", "round", "learner"), ("seed", "round")
     rounds = first + np.arange(log.sent.shape[1])
     messages = {name: getattr(log, name) for name in ("participated", "downlink_bits", "sent", "uplink_bits")}
-    fields = {**messages, **vars(log.learner), **log.scores}
+    both = log.participated, log.downlink_bits, log.sent
+    heard, answered = ledger.messages(*both, heartbeat=heartbeat, missing=log.faults.get("missing", 0))
+    fields = {**messages, "heard": heard, "answered": answered, **vars(log.learner), **log.scores}
     fields |= {f"fault_{name}": value for name, value in log.faults.items()}
     variables: dict[str, Any] = {name: (per_learner, np.asarray(value)) for name, value in fields.items()}
     variables |= {name: (per_round, np.asarray(value)) for name, value in vars(log.controller).items()}
     variables["wall_seconds"] = ("round", np.full(rounds.shape, wall))
     variables["params"] = (("seed", "parameter"), params)
     coordinates = {"seed": seeds, "round": rounds, "learner": np.arange(log.sent.shape[2])}
-    return xr.Dataset(variables, coordinates, {"header_bits": HEADER_BITS})
+    return xr.Dataset(variables, coordinates, {"header_bits": ledger.HEADER_BITS})
 
 
 def versions() -> dict[str, str]:
@@ -230,7 +235,7 @@ def read(path: Path) -> xr.Dataset:
       RunError: nothing was saved, or a file is damaged or missing.
     """
     if (path / "record.nc").is_file():
-        return read_dataset(path / "record.nc")
+        return with_messages(read_dataset(path / "record.nc"))
     until = progress(path)
     matches = [match for file in path.iterdir() if (match := _SEGMENT.search(file.name))]
     spans = sorted((int(match[1]), int(match[2]), match[0]) for match in matches if int(match[2]) <= until)
@@ -239,7 +244,7 @@ def read(path: Path) -> xr.Dataset:
     ends = [0, *(span[1] for span in spans)]
     if any(span[0] != end for span, end in zip(spans, ends, strict=False)):
         raise RunError(f"run={path} lacks some of its rounds-*.nc files; restore them or run again.")
-    parts = [read_dataset(path / name) for _, _, name in spans]
+    parts = [with_messages(read_dataset(path / name)) for _, _, name in spans]
     merged = xr.concat(
         [part.drop_vars("params") for part in parts],
         "round",
@@ -250,6 +255,13 @@ def read(path: Path) -> xr.Dataset:
         combine_attrs="override",
     )
     return merged.assign(params=parts[-1]["params"])
+
+
+def with_messages(dataset: xr.Dataset) -> xr.Dataset:
+    """A record that says who was sent a message and who sent one: whoever took part, and whoever uploaded, where it was written before that was noted."""
+    if "heard" in dataset:
+        return dataset
+    return dataset.assign(heard=dataset["participated"], answered=dataset["sent"])
 
 
 def finish(path: Path) -> xr.Dataset:

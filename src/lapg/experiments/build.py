@@ -6,17 +6,18 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
+import jax
 import numpy as np
 import optax
 
 from lapg import estimators, problems, theory
 from lapg.controller import heavy_ball, inverse_time
-from lapg.downlink import dense, replicated
+from lapg.downlink import dense, forwarded, replicated
 from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, ProblemConfig
 from lapg.methods import METHODS, Setting, make_compressor
 from lapg.problems.adapters import imported
 from lapg.problems.smoothed import smoothed
-from lapg.types import Compressor, Downlink, Problem, Recipe, StepLimit
+from lapg.types import Arrival, Compressor, Downlink, Method, Problem, Recipe, StepLimit
 
 PROBLEMS: dict[str, Callable[..., Problem]] = {name: getattr(problems, name) for name in problems.__all__}
 ESTIMATORS: dict[str, Callable[..., Any]] = {
@@ -34,6 +35,7 @@ SHARED = (
     "downlink_compressor",
     "downlink_fraction",
     "downlink_bits",
+    "upload_every",
 )
 """Fields of a method that are not its own arguments, but go into every method's `Setting`."""
 Part = TypeVar("Part")
@@ -72,7 +74,7 @@ def build(config: Config) -> Built:
     given["optimiser"] = _optimiser(method)
     if method.max_age == "none":
         given["max_age"] = None
-    shared = {name: getattr(method, name) for name in ("compressor_fraction", "kl_limit")}
+    shared = {name: getattr(method, name) for name in ("compressor_fraction", "kl_limit", "upload_every")}
     given |= {name: float(value) for name, value in shared.items() if value is not None}
     for name, value in given.items():
         numbers = value if isinstance(value, tuple | list) else (value,)
@@ -85,10 +87,28 @@ def build(config: Config) -> Built:
         own = dict(hyper)
         limit = setting.step_limit and setting.step_limit._replace(limit=own.pop("kl_limit"))
         compressor = _compressor(method, own.pop("compressor_fraction", None))
-        return factory(setting._replace(step_limit=limit, compressor=compressor), **static, **own)
+        changes = {"step_limit": limit, "compressor": compressor, "upload_every": own.pop("upload_every", None)}
+        return factory(setting._replace(**changes), **static, **own)
 
-    recipe({name: float(value) for name, value in floats.items()})
+    _check_lengths(recipe({name: float(value) for name, value in floats.items()}), problem)
     return Built(problem, recipe, floats)
+
+
+def _check_lengths(method: Method, problem: Problem) -> None:
+    """Has every message's length computed of shapes alone: what compiled code could not count is refused here."""
+
+    def once(key: Any) -> Any:
+        params = problem.init(key)
+        controller = method.controller.init(params, problem.num_learners)
+        downlink = method.downlink.init(controller, problem.num_learners)
+        everybody = jax.numpy.ones(problem.num_learners, bool)
+        heard = method.downlink.deliver(downlink, controller, method.controller.broadcast(key, controller), everybody)
+        message = method.compressor.compress(key, params)
+        messages = jax.tree.map(lambda leaf: jax.numpy.stack([leaf] * problem.num_learners), message)
+        relay = method.downlink.compress(key, downlink, Arrival(params, everybody, ()), messages)
+        return heard, method.compressor.num_bits(message), relay
+
+    jax.eval_shape(once, jax.random.key(0))
 
 
 def parts(config: Config) -> tuple[Recipe, Problem]:
@@ -132,7 +152,7 @@ def _compressor(config: MethodConfig, fraction: Any) -> Compressor | None:
     )
 
 
-def _downlink(config: MethodConfig) -> Downlink:
+def _downlink(config: MethodConfig) -> Downlink | Callable[[Compressor], Downlink]:
     if config.downlink in (None, "dense"):
         for name in ("downlink_compressor", "downlink_fraction", "downlink_bits"):
             if getattr(config, name) is not None:
@@ -140,6 +160,11 @@ def _downlink(config: MethodConfig) -> Downlink:
                     f"method.{name} goes with downlink 'replicated'; set method.downlink, or leave it out."
                 )
         return dense()
+    if config.downlink_compressor == "uploads":
+        for name in ("downlink_fraction", "downlink_bits"):
+            if getattr(config, name) is not None:
+                raise ValueError(f"method.{name} does not go with downlink_compressor 'uploads'; leave it out.")
+        return forwarded
     try:
         compressor = make_compressor(
             config.downlink_compressor or "none", fraction=config.downlink_fraction, bits=config.downlink_bits

@@ -157,12 +157,14 @@ class MethodConfig:
     """quantise, qsgd, sign: entries that share a scale (all)."""
     downlink: Literal["dense", "replicated"] | None = None
     """What learners hear: θ every round (dense, the default), or what they need to follow the controller's steps themselves."""
-    downlink_compressor: Literal["none", "top_k", "quantise", "sign"] | None = None
-    """replicated: what is left of the total that is sent down; the rest is sent later."""
+    downlink_compressor: Literal["none", "uploads", "top_k", "quantise", "sign"] | None = None
+    """replicated: what is left of the total that is sent down; the rest is sent later. uploads: nothing is lost, but a round's uploads travel as they came where that is shorter."""
     downlink_fraction: float | None = None
     """replicated with top_k: fraction of the entries that travel (.05)."""
     downlink_bits: int | None = None
     """replicated with quantise: bits of an entry (4); with top_k: of an entry that travels (its own precision)."""
+    upload_every: int | None = None
+    """Learners upload in rounds 0, R, 2R, ... alone, so that those who do come together: what goes down is then sent once for all of them; left out: any round."""
     max_age: int | Literal["none"] | None = None
     """lapg, scout, awapg: rounds after which a learner uploads in any case; none: never for its age alone."""
     options: Options = field(default_factory=dict)
@@ -212,6 +214,8 @@ class Config:
     """Rounds between two looks at progress bar, checkpoints and Ctrl-C."""
     runtime: RuntimeName = "vectorised"
     """vectorised (compiled, default), sequential (plain loop over messages), ray or flower (learners in other processes, here or elsewhere)."""
+    heartbeat: bool = True
+    """Every learner that takes part in a round hears a header at least and answers with one at least, as under ray and flower; no: who has nothing to say is silent, up and down, as a common clock allows."""
     cluster: ClusterConfig = ClusterConfig()
 
     def __post_init__(self) -> None:
@@ -225,6 +229,10 @@ class Config:
                 f"first_seed must be >= 0 and leave room for {self.seeds} seeds below 2^32, got {self.first_seed}."
             )
 
+        if self.runtime in REMOTE and not self.heartbeat:
+            raise ValueError(
+                f"heartbeat must be true with runtime {self.runtime!r}, whose rounds end when everybody has answered; leave it out or choose another runtime."
+            )
         if self.runtime not in REMOTE and self.cluster != ClusterConfig():
             raise ValueError(
                 f"cluster settings go with a runtime of {', '.join(REMOTE)}, got runtime {self.runtime!r}; leave them out or choose another."

@@ -8,6 +8,7 @@ import xarray as xr
 
 from lapg import ledger
 from lapg.network import Network, Traffic, joules, seconds
+from lapg.record import with_messages
 
 FRACTION = 0.05
 """Of the rounds: no average of the protocol covers more, so that short runs are judged like long ones."""
@@ -99,7 +100,7 @@ def running_costs(
     Args:
       steps: most steps of the environment that a learner takes in a round, N·T; None leaves them out.
     """
-    up = ledger.uplink_bits(traffic.uplink_bits, traffic.sent)
+    up = ledger.uplink_bits(traffic.uplink_bits, traffic.answered)
     down = ledger.downlink_bits(traffic.downlink_bits, traffic.heard)
     found = {
         "uploads": ledger.num_uploads(traffic.sent),
@@ -118,7 +119,8 @@ def to_curve(
     record: xr.Dataset, network: Network | None = None, compute_seconds: float = 0.0, steps: int | None = None
 ) -> Curve:
     """What the protocol needs of a record; with time and energy on a network, and with steps (see `running_costs`), where these are given."""
-    names = ("uplink_bits", "sent", "downlink_bits", "participated")
+    record = with_messages(record)
+    names = ("uplink_bits", "sent", "downlink_bits", "heard", "answered", "participated")
     messages = [record[name].transpose("seed", "round", "learner").values for name in names]
     sent = messages[1]
     noise = record["noise"].mean(("seed", "learner")).values if "noise" in record else np.zeros(sent.shape[1])

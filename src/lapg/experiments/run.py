@@ -19,7 +19,7 @@ from lapg.experiments.advance import Watcher, advance
 from lapg.experiments.build import Built, build, build_problem, parts
 from lapg.experiments.config import Config, from_dict, to_dict
 from lapg.experiments.federate import check_flower, federate
-from lapg.runtimes import DISTRIBUTED, RuntimeName, distributed, runtime_of, use_all_cores
+from lapg.runtimes import DISTRIBUTED, RuntimeName, Sequential, distributed, runtime_of, use_all_cores
 from lapg.types import Problem
 
 
@@ -182,7 +182,10 @@ def make_lanes(config: Config, built: Built, initial: np.ndarray | None = None) 
         return runtime(
             partial(parts, config), hypers, config.seed_list, settings=shared, **common, **vars(config.cluster)
         )
-    return runtime_of(built.problem, config.runtime)(built.recipe, built.problem, hypers, config.seed_list, **common)
+    runtime = runtime_of(built.problem, config.runtime)
+    if runtime is Sequential:
+        common["heartbeat"] = config.heartbeat
+    return runtime(built.recipe, built.problem, hypers, config.seed_list, **common)
 
 
 def _initial_params(source: Run, built: Built, config: Config) -> np.ndarray:

@@ -73,7 +73,9 @@ def sweep(config: Config, methods: Sequence[MethodConfig], *, console: Console, 
     for first in track(range(0, config.rounds, config.chunk_rounds), f"{label}: {num_points} points", console=console):
         state, log = lanes.advance(state, first, config.rounds)
         scores = (log.scores["score_scaled"].mean(-1), log.scores["score_raw"].mean(-1))
-        logs.append((*scores, log.uplink_bits, log.sent, log.downlink_bits, log.participated))
+        went = log.participated, log.downlink_bits, log.sent
+        heard, answered = ledger.messages(*went, heartbeat=config.heartbeat)
+        logs.append((*scores, log.uplink_bits, log.sent, log.downlink_bits, heard, answered, log.participated))
     score, raw_score, *messages = (np.concatenate(parts, 1) for parts in zip(*logs, strict=True))
     fields = {"score": score, "raw_score": raw_score} | running_costs(Traffic(*messages))
     dims, shape = ("point", "seed", "round"), (num_points, len(seeds))

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from lapg.controller import inverse_time, limit_step, make_controller
 from lapg.downlink import dense
 from lapg.learner import make_learner
-from lapg.types import Compressor, Downlink, Estimator, Memory, Method, Scalar, StepLimit, Trigger
+from lapg.types import Compressor, Downlink, Estimator, Memory, Method, Scalar, StepLimit, Trigger, known
 from lapg.uplink import compressors, memories
 from lapg.uplink.variance_reduction import snapshot, storm
 
@@ -25,7 +25,8 @@ class Setting(NamedTuple):
     """What every method of an experiment shares: the estimator, N trajectories a round and learner, M learners.
 
     ``step_limit`` bounds the controller's steps; ``variance_reduction`` is what every gradient goes through before the method's own memory takes it in;
-    ``compressor`` replaces the method's own; ``downlink`` is what learners hear; ``participation`` is the fraction of them that takes part in a round.
+    ``compressor`` replaces the method's own; ``downlink`` is what learners hear, or a function that makes it of the uploads' compressor; ``participation`` is the fraction of them that takes part in a round;
+    ``upload_every``: learners upload in rounds 0, R, 2R, ... alone, so that what they hear of each other comes together as well.
     """
 
     estimator: Estimator
@@ -34,8 +35,9 @@ class Setting(NamedTuple):
     step_limit: StepLimit | None = None
     variance_reduction: Literal["storm", "snapshot"] | None = None
     compressor: Compressor | None = None
-    downlink: Downlink = dense()
+    downlink: Downlink | Callable[[Compressor], Downlink] = dense()
     participation: float = 1.0
+    upload_every: Scalar | None = None
 
 
 def assemble(
@@ -51,7 +53,7 @@ def assemble(
       compressor: the method's own, where the setting names none; None is `lapg.uplink.compressors.identity`.
     Raises:
       ValueError: the batch is smaller than the estimator can work with; a step limit does not fit the optimiser; what a biased compressor leaves
-        out would be lost for good; nobody would take part.
+        out would be lost for good; nobody would take part; rounds in which to upload are not counted in whole numbers.
     """
     needed = setting.estimator.minimum_batch
     if setting.batch_size < needed:
@@ -63,6 +65,9 @@ def assemble(
         raise ValueError(
             f"participation must lie in (0, 1], got {setting.participation}; 1 is everybody, and one learner is the least."
         )
+    every = setting.upload_every
+    if every is not None and known(every) and not (float(every) >= 1 and float(every).is_integer()):
+        raise ValueError(f"upload_every must be a whole number >= 1, got {every}; leave it out for every round.")
     compressor = setting.compressor or compressor or compressors.identity()
     if not memory.forgets:
         compressor = compressors.contractive(compressor)
@@ -77,12 +82,12 @@ def assemble(
     if limit is not None:
         optimiser = limit_step(optimiser, limit.limit, setting.num_learners, reuses=memory.reuses)
     return Method(
-        make_learner(setting.estimator, memory, compressor, trigger, limit.length if limit else None),
+        make_learner(setting.estimator, memory, compressor, trigger, limit.length if limit else None, every),
         make_controller(compressor, trigger, optimiser, reuses=memory.reuses),
         compressor,
         (setting.batch_size,),
         local=memory.behaviour is not None,
-        downlink=setting.downlink,
+        downlink=setting.downlink if isinstance(setting.downlink, Downlink) else setting.downlink(compressor),
         participation=setting.participation,
         reuses=memory.reuses,
     )

@@ -42,6 +42,7 @@ from lapg.types.parts import (
 )
 from lapg.types.tools import (
     INIT,
+    MOST_BITS,
     NOBODY,
     PRESENCE,
     RELAY,
@@ -51,6 +52,7 @@ from lapg.types.tools import (
     SIGNAL,
     Scalar,
     address,
+    check_length,
     known,
     select,
     squared_norm,
@@ -60,6 +62,7 @@ from lapg.types.tools import (
 
 __all__ = [
     "INIT",
+    "MOST_BITS",
     "NOBODY",
     "PRESENCE",
     "RELAY",
@@ -100,6 +103,7 @@ __all__ = [
     "Trigger",
     "Upload",
     "address",
+    "check_length",
     "known",
     "select",
     "squared_norm",

@@ -18,7 +18,7 @@ from lapg.types.data import (
     RoundLog,
     Upload,
 )
-from lapg.types.tools import Scalar, tree_bits
+from lapg.types.tools import Scalar, check_length, tree_bits
 
 GradientAt = Callable[[Float[Array, " d"]], Estimate]
 
@@ -179,21 +179,23 @@ class Trigger(NamedTuple):
 
 
 def _theta_and_signal(state: Any, controller: ControllerState, broadcast: Broadcast, participated: Any) -> Any:
-    return state, jnp.where(participated, tree_bits((broadcast.params, broadcast.signal)), 0).astype(jnp.int32)
+    bits = tree_bits((broadcast.params, broadcast.signal))
+    check_length("θ on a dense downlink", broadcast.params.size, bits, "at float32 if this is float64")
+    return state, jnp.where(participated, bits, 0).astype(jnp.int32)
 
 
 class Downlink(NamedTuple):
     """What goes from the controller to its learners; the defaults are those of `lapg.downlink.dense`.
 
     ``init: ControllerState, M → state`` of the controller's end · ``deliver: state, ControllerState, Broadcast, Bool[M] → state, bits [M]`` of
-    what each learner that takes part hears before it samples, without header · ``compress: key, state, Arrival → state, relay``, between gather and
+    what each learner that takes part hears before it samples, without header · ``compress: key, state, Arrival, messages that it was made of (leading axis M) → state, relay``, between gather and
     step · ``expand: relay → Arrival``, with which the controller and every replica of it step · ``resync: state, Bool[M] → state``: these learners
     have lost what they knew · ``compressor`` of the relays' totals, None where learners hold no replica and hear θ^k itself.
     """
 
     init: Callable[..., Any] = _nothing
     deliver: Callable[..., Any] = _theta_and_signal
-    compress: Callable[..., Any] = lambda key, state, arrival: (state, arrival)
+    compress: Callable[..., Any] = lambda key, state, arrival, messages: (state, arrival)
     expand: Callable[..., Arrival] = lambda relay: relay
     resync: Callable[..., Any] = lambda state, lost: state
     compressor: Compressor | None = None
