@@ -36,6 +36,8 @@ SHARED = (
     "downlink_bits",
 )
 """Fields of a method that are not its own arguments, but go into every method's `Setting`."""
+KL_LIMIT = 40.0
+"""Nats an episode, the limit of steps in parallel RL where none is given."""
 Part = TypeVar("Part")
 
 
@@ -55,7 +57,7 @@ def build(config: Config) -> Built:
     """
     problem = build_problem(config.problem)
     estimator = build_estimator(config.estimator, problem, config.batch_size)
-    method = config.method
+    method = dataclasses.replace(config.method, kl_limit=_kl_limit(config.method, problem))
     setting = Setting(
         estimator,
         config.batch_size,
@@ -64,14 +66,14 @@ def build(config: Config) -> Built:
         method.variance_reduction,
         downlink=_downlink(method),
         participation=config.participation,
+        num_rounds=config.rounds,
     )
     if method.noise_bound == "printed":
         method = dataclasses.replace(method, noise_bound=printed_noise_bound(problem, config))
     factory = resolve("method", method.name, METHODS)
     given = arguments("method", factory, dataclasses.replace(method, **dict.fromkeys(SHARED)))
     given["optimiser"] = _optimiser(method)
-    if method.max_age == "none":
-        given["max_age"] = None
+    given |= {name: None for name in ("max_age", "first_upload") if getattr(method, name) == "none"}
     shared = {name: getattr(method, name) for name in ("compressor_fraction", "kl_limit")}
     given |= {name: float(value) for name, value in shared.items() if value is not None}
     for name, value in given.items():
@@ -147,6 +149,14 @@ def _downlink(config: MethodConfig) -> Downlink:
     except ValueError as error:
         raise ValueError(f"method.downlink_compressor: {error}") from error
     return replicated(compressor)
+
+
+def _kl_limit(config: MethodConfig, problem: Problem) -> float | None:
+    """As given; left out, `KL_LIMIT` in parallel RL where the optimiser allows for it."""
+    if config.kl_limit == "none":
+        return None
+    limited = problem.policy is not None and not problem.joint and config.optimiser == "heavy_ball"
+    return KL_LIMIT if config.kl_limit is None and limited else config.kl_limit
 
 
 def _step_limit(config: MethodConfig, problem: Problem) -> StepLimit | None:

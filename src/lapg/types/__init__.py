@@ -56,6 +56,7 @@ from lapg.types.tools import (
     squared_norm,
     sum_rows,
     tree_bits,
+    weighed,
 )
 
 __all__ = [
@@ -105,4 +106,5 @@ __all__ = [
     "squared_norm",
     "sum_rows",
     "tree_bits",
+    "weighed",
 ]
