@@ -40,8 +40,10 @@ def setting(problem):
     ],
 )
 def test_somebody_uploads_within_a_tenth_of_the_rounds(problem, setting, recipe):
-    """Oracle: with a threshold that nobody reaches, one upload in round 5, the last of the first tenth of 60, by learner 4, whose fraction
-    of (m + 1)(√5 − 1)/2 is the least of five (.09); then the rule alone: nothing more."""
+    """Oracle: with a threshold that nobody reaches one upload, in round 5, the last of the first tenth of 60, and then the rule alone, which is silent.
+
+    It is learner 4's, whose fractional part of (m + 1)(√5 − 1)/2 is the least of five (.09).
+    """
     _, logs = player(lambda hyper: recipe(setting), problem, 30)({})
     assert np.argwhere(logs.sent).tolist() == [[5, 4]]
 

@@ -335,8 +335,10 @@ def remembered():
 
 @pytest.mark.parametrize("memory", MEMORIES)
 def test_unknown_noise_stays_unknown_and_goes(memory, remembered):
-    """Oracle: inf means not known: it is never NaN; where no gradient's noise is known the innovation's is not; after one such gradient the noise is
-    finite again as soon as that gradient is old news: at once in what forgets, within a period of 4 in snapshots, after an upload in sums."""
+    """Oracle: inf means not known: it is never NaN, and where no gradient's noise is known the innovation's is not.
+
+    After one such gradient the noise is finite again: at once in what forgets or averages, after an upload in sums.
+    """
     found = {when: noise for when, (noise, _) in remembered[memory].items()}
     assert not np.isnan(list(found.values())).any()
     assert np.isinf(found["always"]).all()

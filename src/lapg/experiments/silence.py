@@ -49,7 +49,7 @@ def silence(config: Config, tell: Callable[[str], None] | None = None) -> Watche
 
 
 def _largest(segment: xr.Dataset) -> float:
-    """max left/right of the trigger's condition; 0 where the right side is infinite, or nothing was compared."""
+    """The largest left/right of the trigger's condition; 0 where the right side is infinite, or nothing was compared."""
     left, right = segment["trigger_left"].values, segment["trigger_right"].values
     ratios = np.divide(left, right, out=np.zeros_like(left), where=(right > 0) & np.isfinite(left))
     return float(np.max(ratios, initial=0.0))

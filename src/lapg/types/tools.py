@@ -60,7 +60,7 @@ def squared_norm(vector: Float[Array, " d"]) -> Float[Array, ""]:
 
 
 def weighed(weight: Scalar, value: Float[Array, ""]) -> Float[Array, ""]:
-    """weight · value, and 0 at weight 0 even of an infinite value: a noise that is not known, an effective number of samples without end."""
+    """The product, and 0 at weight 0 even of an infinite value: a noise that is not known, an effective number of samples without end."""
     return jnp.where(weight == 0, 0, weight * value).astype(value.dtype)
 
 
