@@ -18,6 +18,7 @@ from lapg import ledger
 from lapg.experiments.build import build
 from lapg.experiments.config import Config, MethodConfig
 from lapg.experiments.figures import FIGURES, RECOMMENDED
+from lapg.runtimes import wire
 from lapg.runtimes.compiled import Compiled
 from lapg.runtimes.controller_host import ControllerHost
 from lapg.runtimes.deployed import begin
