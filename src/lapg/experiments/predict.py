@@ -134,7 +134,7 @@ def measure(
     def judge(found: Any) -> Any:
         gradients, noises = found
         noise = noises.mean()
-        spread = jnp.sum((gradients - gradients.mean(0)) ** 2) / (num_batches - 1)
+        spread = jnp.sum((gradients - gradients.mean(0)[None]) ** 2) / (num_batches - 1)
         noise = jnp.where(jnp.isfinite(noise), noise, spread)
         return noise, jnp.maximum(jnp.sum(gradients.mean(0) ** 2) - noise / num_batches, 0)
 
