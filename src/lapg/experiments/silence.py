@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from rich.console import Console
+from rich import get_console
 
 from lapg.experiments.advance import Watcher
 from lapg.experiments.build import resolve
@@ -26,11 +26,11 @@ def silence(config: Config, tell: Callable[[str], None] | None = None) -> Watche
     (they have an argument ``threshold`` or ``xi``); a period or a rate is silent as it was asked.
 
     Args:
-      tell: what to do with the words; None prints them on standard error.
+      tell: what to do with the words; None prints them where the progress bar is.
     """
     parameters = inspect.signature(resolve("method", config.method.name, METHODS)).parameters
     compares = "threshold" in parameters or "xi" in parameters
-    say = tell or (lambda words: Console(stderr=True).print(words, style="yellow", markup=False, soft_wrap=True))
+    say = tell or (lambda words: get_console().print(words, style="yellow", markup=False, soft_wrap=True))
     since, ratio = 0, 0.0
     patience = max(LEAST, FRACTION * config.rounds)
 
