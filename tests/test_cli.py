@@ -145,6 +145,8 @@ def test_no_oldest_age(tmp_path):
             "awapg",
             "--method.threshold",
             "1e9",
+            "--method.first-upload",
+            "none",
         )
         cli.main(["train", *words, *parts, *sizes, "--out", str(tmp_path / str(len(words)))])
         late.append(int(load(tmp_path / str(len(words))).record["sent"][:, 1:].sum()))
