@@ -3,6 +3,8 @@
 import json
 from dataclasses import replace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -115,6 +117,24 @@ def test_steps_are_limited_where_learners_share_a_policy():
     assert limit(method=MethodConfig("pg", optimiser="adam")) is None
     assert limit("cooperative_navigation") is None
     assert build(replace(QUADRATIC, method=MethodConfig("pg"))).hyper.get("kl_limit") is None
+
+
+@pytest.mark.parametrize(
+    ("given", "local"),
+    [
+        ({}, True),
+        ({"kl_limit": 5.0}, False),
+        ({"kl_limit": 5.0, "limit_look_ahead": True}, True),
+        ({"limit_look_ahead": False}, False),
+        ({"kl_limit": "none"}, False),
+    ],
+)
+def test_own_steps_are_limited_where_the_limit_is_the_default(given, local):
+    """Oracle: a learner keeps a slope exactly where steps of its own are limited: by default with the default limit, else as told."""
+    built = build(Config(ProblemConfig("garnet"), method=MethodConfig("scout", **given)))
+    learner = built.recipe({name: float(value) for name, value in built.hyper.items()}).learner
+    params = built.problem.init(jax.random.key(0))
+    assert bool(jax.tree.leaves(learner.init(jax.random.key(0), jnp.int32(0), params).slope)) == local
 
 
 def test_ready_made_experiments_say_what_they_take():

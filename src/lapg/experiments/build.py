@@ -25,6 +25,7 @@ ESTIMATORS: dict[str, Callable[..., Any]] = {
 }
 SHARED = (
     "kl_limit",
+    "limit_look_ahead",
     "variance_reduction",
     "compressor",
     "compressor_fraction",
@@ -57,7 +58,9 @@ def build(config: Config) -> Built:
     """
     problem = build_problem(config.problem)
     estimator = build_estimator(config.estimator, problem, config.batch_size)
-    method = dataclasses.replace(config.method, kl_limit=_kl_limit(config.method, problem))
+    method = config.method
+    local = method.kl_limit is None if method.limit_look_ahead is None else method.limit_look_ahead
+    method = dataclasses.replace(method, kl_limit=_kl_limit(method, problem), limit_look_ahead=local)
     setting = Setting(
         estimator,
         config.batch_size,
@@ -164,7 +167,7 @@ def _step_limit(config: MethodConfig, problem: Problem) -> StepLimit | None:
         return None
     if problem.policy is None:
         raise ValueError("kl_limit needs a problem with a policy, which this one has not; leave it out.")
-    return StepLimit(config.kl_limit, estimators.fisher_norm(problem.policy))
+    return StepLimit(config.kl_limit, estimators.fisher_norm(problem.policy), bool(config.limit_look_ahead))
 
 
 def build_estimator(config: EstimatorConfig, problem: Problem, batch_size: int) -> Any:

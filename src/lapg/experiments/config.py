@@ -145,6 +145,8 @@ class MethodConfig:
     """scout, awapg, lena: fraction of the rounds (.1) after which the first of all learners uploads in any case, as long as nobody has; none: never for that."""
     kl_limit: float | Literal["none"] | None = None
     """Largest predicted divergence of the policy in one step, in nats an episode; every upload then carries one more number. Left out: 40 where all learners train one policy (parallel RL) with optimiser heavy_ball, else none; none: no limit."""
+    limit_look_ahead: Switch = None
+    """Whether steps of the learners' own are held to kl_limit as well. Left out: where kl_limit is left out, too."""
     variance_reduction: Literal["storm", "snapshot"] | None = None
     """Gradients made less noisy with importance-weighted ones at earlier parameters, before the method's own memory takes them in."""
     compressor: Literal["none", "top_k", "quantise", "qsgd", "sign"] | None = None

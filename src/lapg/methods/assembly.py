@@ -85,7 +85,7 @@ def assemble(
     if limit is not None:
         optimiser = limit_step(optimiser, limit.limit, setting.num_learners, reuses=memory.reuses)
     return Method(
-        make_learner(setting.estimator, memory, compressor, trigger, limit.length if limit else None),
+        make_learner(setting.estimator, memory, compressor, trigger, limit),
         make_controller(compressor, trigger, optimiser, reuses=memory.reuses),
         compressor,
         (setting.batch_size,),

@@ -200,10 +200,14 @@ class Downlink(NamedTuple):
 
 
 class StepLimit(NamedTuple):
-    """A bound on the controller's steps: the ``limit``, and how a learner measures its share of one, ``length: θ, batch, direction → scalar``."""
+    """A bound on the controller's steps: the ``limit``, and how a learner measures its share of one, ``length: θ, batch, direction → scalar``.
+
+    ``local``: whether it holds for steps of the learners' own, too.
+    """
 
     limit: Scalar
     length: Callable[..., Any]
+    local: bool = False
 
 
 class Learner(NamedTuple):
