@@ -1,5 +1,7 @@
 """The learner: estimate → memory → innovation → compressor → trigger → settle. No method is named here."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -93,7 +95,7 @@ def make_learner(
         finite = jnp.all(jnp.isfinite(innovation))
         sent = (decision.fires | (memory.reuses & (state.sent_round < 0))) & finite
         share = memory.share(state.memory, decoded)
-        measured = () if step_limit is None else step_limit.length(params, batch, share)
+        measured: Any = () if step_limit is None else step_limit.length(params, batch, share)
         payload = (message, (decision.report, measured))
         message, report = select(sent, payload, jax.tree.map(jnp.zeros_like, payload))
         bits = compressor.num_bits(message) + tree_bits(report)

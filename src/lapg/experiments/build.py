@@ -163,7 +163,7 @@ def _kl_limit(config: MethodConfig, problem: Problem) -> float | None:
 
 
 def _step_limit(config: MethodConfig, problem: Problem) -> StepLimit | None:
-    if config.kl_limit is None:
+    if config.kl_limit is None or config.kl_limit == "none":
         return None
     if problem.policy is None:
         raise ValueError("kl_limit needs a problem with a policy, which this one has not; leave it out.")

@@ -110,7 +110,7 @@ def _explicit(data: dict[str, Any]) -> dict[str, Any]:
     method = data.get("method", {})
     if "first_upload" in method:
         return data
-    name, then = method.get("name"), {"kl_limit": "none"}
+    name, then = method.get("name"), dict[str, Any](kl_limit="none")
     if name in ("scout", "awapg", "lena"):
         then["first_upload"] = "none"
     if name == "scout":
