@@ -116,6 +116,7 @@ def test_steps_are_limited_where_learners_share_a_policy():
     assert limit(method=MethodConfig("pg", kl_limit="none")) is None
     assert limit(method=MethodConfig("pg", optimiser="adam")) is None
     assert limit("cooperative_navigation") is None
+    assert limit(method=MethodConfig("fedsvrpg_m")) is None
     assert build(replace(QUADRATIC, method=MethodConfig("pg"))).hyper.get("kl_limit") is None
 
 

@@ -73,7 +73,7 @@ def limit_step(
       ValueError: limit is not positive, or the optimiser is not linear (Adam, clipping).
     """
     if known(limit) and not float(limit) > 0:
-        raise ValueError(f"kl_limit must be > 0, got {float(limit)}; leave it out for steps without a limit.")
+        raise ValueError(f"kl_limit must be > 0, got {float(limit)}; none: steps without a limit.")
     check_linear(optimiser, "kl_limit needs", "use heavy_ball, or kl_limit none")
 
     def init(params: Any) -> Any:

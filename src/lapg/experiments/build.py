@@ -39,6 +39,8 @@ SHARED = (
 """Fields of a method that are not its own arguments, but go into every method's `Setting`."""
 KL_LIMIT = 40.0
 """Nats an episode, the limit of steps in parallel RL where none is given."""
+READS_STEPS = ("fedsvrpg_m",)
+"""Methods that read the federation's direction off its steps, which must then not be shortened unasked."""
 Part = TypeVar("Part")
 
 
@@ -155,11 +157,12 @@ def _downlink(config: MethodConfig) -> Downlink:
 
 
 def _kl_limit(config: MethodConfig, problem: Problem) -> float | None:
-    """As given; left out, `KL_LIMIT` in parallel RL where the optimiser allows for it."""
-    if config.kl_limit == "none":
-        return None
-    limited = problem.policy is not None and not problem.joint and config.optimiser == "heavy_ball"
-    return KL_LIMIT if config.kl_limit is None and limited else config.kl_limit
+    """As given; left out, `KL_LIMIT` in parallel RL, where episodes can be measured and the optimiser and the method allow for it."""
+    if config.kl_limit is not None:
+        return None if config.kl_limit == "none" else config.kl_limit
+    episodes = problem.environment is not None or problem.collect is not None
+    parallel = problem.policy is not None and episodes and not problem.joint
+    return KL_LIMIT if parallel and config.optimiser == "heavy_ball" and config.name not in READS_STEPS else None
 
 
 def _step_limit(config: MethodConfig, problem: Problem) -> StepLimit | None:

@@ -29,7 +29,7 @@ def scout(
 
     Gradients come together at the learner, E ← E + g, and it samples where they lead, at θ^k − b·α_k/(1−β)·E. It uploads E when age · size passes a
     threshold (`lapg.uplink.triggers.age_weighted`), and the controller steps with what arrives. What the message lost, 4 bits an entry unless told
-    otherwise, stays in E, and so the learner stays where it was.
+    otherwise, stays in E.
 
     Args:
       threshold: κ; larger uploads less. None is 0.3 K for K rounds, and 2,560 where K is not known.
