@@ -26,6 +26,7 @@ ESTIMATORS: dict[str, Callable[..., Any]] = {
 }
 SHARED = (
     "kl_limit",
+    "limit_look_ahead",
     "variance_reduction",
     "compressor",
     "compressor_fraction",
@@ -38,6 +39,10 @@ SHARED = (
     "upload_every",
 )
 """Fields of a method that are not its own arguments, but go into every method's `Setting`."""
+KL_LIMIT = 40.0
+"""Nats an episode, the limit of steps in parallel RL where none is given."""
+READS_STEPS = ("fedsvrpg_m",)
+"""Methods that read the federation's direction off its steps, which must then not be shortened unasked."""
 Part = TypeVar("Part")
 
 
@@ -58,6 +63,8 @@ def build(config: Config) -> Built:
     problem = build_problem(config.problem)
     estimator = build_estimator(config.estimator, problem, config.batch_size)
     method = config.method
+    local = method.kl_limit is None if method.limit_look_ahead is None else method.limit_look_ahead
+    method = dataclasses.replace(method, kl_limit=_kl_limit(method, problem), limit_look_ahead=local)
     setting = Setting(
         estimator,
         config.batch_size,
@@ -66,14 +73,14 @@ def build(config: Config) -> Built:
         method.variance_reduction,
         downlink=_downlink(method),
         participation=config.participation,
+        num_rounds=config.rounds,
     )
     if method.noise_bound == "printed":
         method = dataclasses.replace(method, noise_bound=printed_noise_bound(problem, config))
     factory = resolve("method", method.name, METHODS)
     given = arguments("method", factory, dataclasses.replace(method, **dict.fromkeys(SHARED)))
     given["optimiser"] = _optimiser(method)
-    if method.max_age == "none":
-        given["max_age"] = None
+    given |= {name: None for name in ("max_age", "first_upload") if getattr(method, name) == "none"}
     shared = {name: getattr(method, name) for name in ("compressor_fraction", "kl_limit", "upload_every")}
     given |= {name: float(value) for name, value in shared.items() if value is not None}
     for name, value in given.items():
@@ -174,12 +181,21 @@ def _downlink(config: MethodConfig) -> Downlink | Callable[[Compressor], Downlin
     return replicated(compressor)
 
 
+def _kl_limit(config: MethodConfig, problem: Problem) -> float | None:
+    """As given; left out, `KL_LIMIT` in parallel RL, where episodes can be measured and the optimiser and the method allow for it."""
+    if config.kl_limit is not None:
+        return None if config.kl_limit == "none" else config.kl_limit
+    episodes = problem.environment is not None or problem.collect is not None
+    parallel = problem.policy is not None and episodes and not problem.joint
+    return KL_LIMIT if parallel and config.optimiser == "heavy_ball" and config.name not in READS_STEPS else None
+
+
 def _step_limit(config: MethodConfig, problem: Problem) -> StepLimit | None:
-    if config.kl_limit is None:
+    if config.kl_limit is None or config.kl_limit == "none":
         return None
     if problem.policy is None:
         raise ValueError("kl_limit needs a problem with a policy, which this one has not; leave it out.")
-    return StepLimit(config.kl_limit, estimators.fisher_norm(problem.policy))
+    return StepLimit(config.kl_limit, estimators.fisher_norm(problem.policy), bool(config.limit_look_ahead))
 
 
 def build_estimator(config: EstimatorConfig, problem: Problem, batch_size: int) -> Any:

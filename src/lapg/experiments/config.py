@@ -130,7 +130,7 @@ class MethodConfig:
     strict: Switch = None
     """lapg: '>' (default) or the paper's '>='."""
     threshold: float | None = None
-    """scout, awapg: κ; larger uploads less."""
+    """scout, awapg: κ; larger uploads less. scout's own is 0.3 times the rounds."""
     scale: Literal["report", "step"] | None = None
     """scout, awapg: where the scale comes from."""
     period: float | None = None
@@ -143,8 +143,12 @@ class MethodConfig:
     """periodic, random: what is uploaded."""
     look_ahead: float | None = None
     """scout, and periodic or random with memory accumulate: learners take steps of their own between uploads, b times the controller's."""
-    kl_limit: float | None = None
-    """Largest predicted divergence of the policy in one step, in nats an episode; every upload then carries one more number."""
+    first_upload: float | Literal["none"] | None = None
+    """scout, awapg, lena: fraction of the rounds (.1) after which the first of all learners uploads in any case, as long as nobody has; none: never for that."""
+    kl_limit: float | Literal["none"] | None = None
+    """Largest predicted divergence of the policy in one step, in nats an episode; every upload then carries one more number. Left out: 40 where all learners train one policy (parallel RL) with optimiser heavy_ball, else none; none: no limit."""
+    limit_look_ahead: Switch = None
+    """Whether steps of the learners' own are held to kl_limit as well. Left out: where kl_limit is left out, too."""
     variance_reduction: Literal["storm", "snapshot"] | None = None
     """Gradients made less noisy with importance-weighted ones at earlier parameters, before the method's own memory takes them in."""
     compressor: Literal["none", "top_k", "quantise", "qsgd", "sign"] | None = None

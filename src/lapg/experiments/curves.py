@@ -109,7 +109,7 @@ def running_costs(
         "downlink_bits": down,
     }
     if steps is not None:
-        found["steps"] = steps * ledger.num_uploads(traffic.heard)
+        found["steps"] = steps * ledger.num_uploads(traffic.participated)
     if network is not None:
         found |= {"seconds": seconds(network, traffic, compute_seconds), "joules": joules(network, traffic)}
     return found

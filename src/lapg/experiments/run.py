@@ -19,6 +19,8 @@ from lapg.experiments.advance import Watcher, advance
 from lapg.experiments.build import Built, build, build_problem, parts
 from lapg.experiments.config import Config, from_dict, to_dict
 from lapg.experiments.federate import check_flower, federate
+from lapg.experiments.silence import silence
+from lapg.methods.adaptive import default_threshold
 from lapg.runtimes import DISTRIBUTED, RuntimeName, Sequential, distributed, runtime_of, use_all_cores
 from lapg.types import Problem
 
@@ -98,9 +100,22 @@ def read_config(path: Path) -> Config:
     """
     data = record.read_config(path)
     try:
-        return from_dict(data)
+        return from_dict(_explicit(data))
     except ValueError as error:
         raise record.RunError(f"run={path} cannot be used: {error}") from error
+
+
+def _explicit(data: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run from before ``method.first_upload``, with what it was then to leave ``kl_limit`` and κ out."""
+    method = data.get("method", {})
+    if "first_upload" in method:
+        return data
+    name, then = method.get("name"), dict[str, Any](kl_limit="none")
+    if name in ("scout", "awapg", "lena"):
+        then["first_upload"] = "none"
+    if name == "scout":
+        then["threshold"] = default_threshold(None)
+    return data | {"method": method | {key: value for key, value in then.items() if method.get(key) is None}}
 
 
 def default_out(config: Config) -> Path:
@@ -207,6 +222,8 @@ def _play(
     checkpoint_seconds: float,
     watchers: tuple[Watcher, ...],
 ) -> Run:
+    if show_progress:
+        watchers = (*watchers, silence(config))
     telling: dict[str, Any] = {"show_progress": show_progress, "watchers": watchers}
     if config.runtime == "flower":
         return Run(path, config, federate(path, config, built.problem.num_learners, **telling))

@@ -142,4 +142,5 @@ def cooperative_navigation(
         num_steps=num_steps,
         discount=discount,
         shared=shared_trajectories,
+        joint=True,
     )

@@ -53,6 +53,7 @@ def from_hosts(
         shared=shared,
         collect=collector(name, make, num_learners, num_steps, num_losses=num_losses, shared=shared),
         policy=policy,
+        joint=num_losses > 1,
         observation=observation,
         num_steps=num_steps,
         discount=discount,

@@ -129,6 +129,7 @@ def jaxmarl(
         num_steps=steps,
         discount=discount,
         shared=shared_trajectories,
+        joint=True,
     )
 
 

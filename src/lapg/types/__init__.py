@@ -58,6 +58,7 @@ from lapg.types.tools import (
     squared_norm,
     sum_rows,
     tree_bits,
+    weighed,
 )
 
 __all__ = [
@@ -109,4 +110,5 @@ __all__ = [
     "squared_norm",
     "sum_rows",
     "tree_bits",
+    "weighed",
 ]

@@ -82,7 +82,7 @@ class Problem(NamedTuple):
     ``init: key → θ`` · ``tasks``: a Task with leading axis M · ``num_learners``: M · ``shared``: whether all learners see the same samples.
     Optional: ``gradient: task, θ → ∇L_m(θ)`` and ``value: task, θ → L_m(θ)`` where the model is known; ``loss_bound: task → ℓ̄_m``,
     a bound on |c_m ℓ_m|, and ``smoothness: task → L_m``, the least Lipschitz constant of ∇L_m, where known; ``environment`` and ``policy``
-    where there are any; ``observation``: what one looks like, where there is no environment to ask; ``num_steps``: T; ``discount``: γ.
+    where there are any; ``joint``: whether the policy is one of several agents, θ a part for each (multi-agent), or all learners train one policy (parallel RL); ``observation``: what one looks like, where there is no environment to ask; ``num_steps``: T; ``discount``: γ.
     An environment outside JAX has ``collect: act, seeds, N, learners → Recorded`` instead of ``sample``: it plays N episodes for each of some learners, all M
     unless told, asking ``act: observations (leading axes M, N), t → actions to record, actions to execute`` at every step; ``seeds`` are a whole number
     for each of them, and equal seeds and actions mean equal episodes.
@@ -101,6 +101,7 @@ class Problem(NamedTuple):
     smoothness: Callable[..., Any] | None = None
     environment: Environment | None = None
     policy: Policy | None = None
+    joint: bool = False
     observation: PyTree = None
     num_steps: int = 1
     discount: float = 1.0
@@ -202,10 +203,14 @@ class Downlink(NamedTuple):
 
 
 class StepLimit(NamedTuple):
-    """A bound on the controller's steps: the ``limit``, and how a learner measures its share of one, ``length: θ, batch, direction → scalar``."""
+    """A bound on the controller's steps: the ``limit``, and how a learner measures its share of one, ``length: θ, batch, direction → scalar``.
+
+    ``local``: whether it holds for steps of the learners' own, too.
+    """
 
     limit: Scalar
     length: Callable[..., Any]
+    local: bool = False
 
 
 class Learner(NamedTuple):

@@ -85,6 +85,11 @@ def squared_norm(vector: Float[Array, " d"]) -> Float[Array, ""]:
     return jnp.sum(vector * vector)
 
 
+def weighed(weight: Scalar, value: Float[Array, ""]) -> Float[Array, ""]:
+    """The product, and 0 at weight 0 even of an infinite value: a noise that is not known, an effective number of samples without end."""
+    return jnp.where(weight == 0, 0, weight * value).astype(value.dtype)
+
+
 def select(condition: Bool[Array, ""], yes: PyTree, no: PyTree) -> PyTree:
     """``yes`` where the condition holds, else ``no``, leaf by leaf; keys included."""
     return jax.tree.map(lambda a, b: jax.lax.select(condition, a, b), yes, no)
