@@ -15,8 +15,8 @@ _HOUSE = str(Path(__file__).parents[1])
 class EnvironmentFailed(RuntimeError):  # noqa: N818  (who, not what)
     """Code of an environment, or of the factory that makes one, has raised.
 
-    The original exception is the ``__cause__``; ``details`` is its traceback as text, from the first line outside lapg on, also where an engine has
-    carried the error from another process.
+    The original exception is the ``__cause__``; ``details`` is its traceback as text, without the lines of lapg, also where an engine has carried
+    the error from another process.
     """
 
     details: str = ""
@@ -30,10 +30,9 @@ def failed(what: str, error: BaseException) -> EnvironmentFailed:
     """What to raise from ``error``, which came out of other people's code; ``what`` says where."""
     reason = str(error).strip().partition("\n")[0]
     failure = EnvironmentFailed(f"{what}: {type(error).__name__}{': ' if reason else ''}{reason}")
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_HOUSE):
-        trace = trace.tb_next
-    failure.details = "".join(traceback.format_exception(type(error), error, trace))
+    told = traceback.TracebackException.from_exception(error)
+    told.stack = traceback.StackSummary.from_list([at for at in told.stack if not at.filename.startswith(_HOUSE)])
+    failure.details = "".join(told.format())
     return failure
 
 
