@@ -522,7 +522,7 @@ class Unlucky(Whims):
             {"make": OSError(errno.ENOENT, "no such level", "level.xml")},
             r"Whims'\) could not be made: FileNotFoundError: .*no such level",
         ),
-        ({"reset": KeyError("goal")}, r"failed in its first reset: KeyError: 'goal'"),
+        ({"reset": KeyError("goal")}, r", in its first reset: KeyError: 'goal'"),
         (
             {2: OSError(errno.ENOSPC, "no room")},
             r"in step 2 of an episode of learner 0 \(seed \d+\): OSError: .*no room",

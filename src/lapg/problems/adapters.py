@@ -33,16 +33,12 @@ def policy_for(
 
     Args:
       std: of normal actions; None is 0.5.
-      masked: whether observations end with a mask of the allowed actions (`lapg.policies.softmax_mlp`).
+      masked: of discrete actions: whether observations end with a mask of the allowed ones (`lapg.policies.softmax_mlp`).
     Raises:
-      ValueError: another kind of space, one bounded on one side only, or one that is masked and not Discrete.
+      ValueError: another kind of space, or one bounded on one side only.
     """
     if discrete(space):
         return softmax_mlp(num_inputs, hidden, int(space.n), activation, masked=masked)
-    if masked:
-        raise ValueError(
-            f"{owner} must have Discrete actions for its action_mask to limit, got {type(space).__name__}; action_masks=False leaves it out."
-        )
     if hasattr(space, "low") and len(space.shape) == 1:
         low, high = (np.broadcast_to(np.asarray(bound, float), space.shape) for bound in (space.low, space.high))
         bounded = np.isfinite([low, high])

@@ -26,8 +26,10 @@ class Misfit(ValueError):  # noqa: N818
     """An environment has returned what does not fit its spaces or its interface."""
 
 
-def failed(what: str, error: BaseException) -> EnvironmentFailed:
-    """What to raise from ``error``, which came out of other people's code; ``what`` says where."""
+def failed(what: str, error: BaseException) -> Exception:
+    """What to raise from ``error``, which came out of other people's code or of what has checked it; ``what`` says where."""
+    if isinstance(error, Misfit):
+        return Misfit(f"{what}: {error}")
     reason = str(error).strip().partition("\n")[0]
     failure = EnvironmentFailed(f"{what}: {type(error).__name__}{': ' if reason else ''}{reason}")
     told = traceback.TracebackException.from_exception(error)
@@ -42,10 +44,11 @@ def theirs(what: str) -> Iterator[None]:
 
     Raises:
       EnvironmentFailed: it has raised anything, a call of sys.exit included.
+      Misfit: that, with its place.
     """
     try:
         yield
-    except (Misfit, EnvironmentFailed):
+    except EnvironmentFailed:
         raise
     except (Exception, SystemExit) as error:
         raise failed(what, error) from error
@@ -74,8 +77,12 @@ def opened(owner: str, make: Callable[[], Any]) -> Iterator[Any]:
     Raises:
       EnvironmentFailed: it cannot be made or closed.
     """
-    with theirs(f"{owner} could not be made"):
+    try:
         environment = make()
+    except Misfit:  # says it all
+        raise
+    except (Exception, SystemExit) as error:
+        raise failed(f"{owner} could not be made", error) from error
     try:
         yield environment
     finally:
@@ -100,9 +107,10 @@ def parts(result: Any, call: str, names: tuple[str, ...]) -> tuple[Any, ...]:
     raise Misfit(f"{call} must return {', '.join(names)}, got {found}.")
 
 
-def started(result: Any) -> tuple[Any, ...]:
+def started(result: Any) -> tuple[Any, Any]:
     """Observation and info, of what ``reset`` has returned; `parts` says what it raises."""
-    return parts(result, "reset", ("observation", "info"))
+    observation, info = parts(result, "reset", ("observation", "info"))
+    return observation, info
 
 
 def stepped(result: Any) -> tuple[Any, ...]:

@@ -53,7 +53,7 @@ def from_hosts(
     """
     num_learners = tasks.index.shape[0]
     if observation is None:
-        with opened(name, make) as host, theirs(f"{name} failed in its first reset"):
+        with opened(name, make) as host, theirs(f"{name}, in its first reset"):
             observation = host.reset(0)
     observation = _each(lambda leaf: np.asarray(leaf, real()), observation)
     collect, close = collector(name, make, num_learners, num_steps, num_losses=num_losses, shared=shared)
@@ -121,7 +121,7 @@ def collector(
             for i in range(count):
                 fresh.append(pool[i].reset(starts[i]))
         except (Exception, SystemExit) as error:
-            raise _at(f"{name}, in the reset of {place(i)}", error) from error
+            raise failed(f"{name}, in the reset of {place(i)}", error) from error
         seen = [_stack(fresh, dtype)]
         if (row := _not_finite(seen[0])) is not None:
             raise Misfit(f"{name}, in the reset of {place(row)}: an observation must be finite; mend it there.")
@@ -137,7 +137,7 @@ def collector(
                 for i in alive:
                     results.append(steps[i](actions[i]))  # i says whose has failed
             except (Exception, SystemExit) as error:
-                raise _at(f"{name}, in step {t + 1} of {place(i)}", error) from error
+                raise failed(f"{name}, in step {t + 1} of {place(i)}", error) from error
             after, losses, over, cut = zip(*results, strict=True)
             charged += losses
             fresh = _stack(after, dtype)
@@ -226,8 +226,3 @@ def _not_finite(tree: Any) -> int | None:
         if not np.isfinite(leaf).all():
             return int(np.argwhere(~np.isfinite(leaf))[0, 0])
     return None
-
-
-def _at(where: str, error: BaseException) -> Exception:
-    """The error with the place where it has happened."""
-    return Misfit(f"{where}: {error}") if isinstance(error, Misfit) else failed(where, error)

@@ -11,9 +11,9 @@ import numpy as np
 from lapg.policies import product, replicated
 from lapg.problems.adapters import imported, no_std_for
 from lapg.problems.contract import Misfit, array, close, failed, flag, number, opened, started, stepped, table, theirs
-from lapg.problems.gymnasium import Encoder, actor, flattener, must_be_allowed, senses
 from lapg.problems.hosting import Host, from_hosts, real
 from lapg.problems.protocol import at_least, make_tasks, unit_interval
+from lapg.problems.spaces import Encoder, actor, flattener, must_be_allowed, senses
 from lapg.types import Interface, Policy, Problem
 
 Observations = Literal["global", "local", "concatenated"]
@@ -69,7 +69,7 @@ def pettingzoo(
     make = _maker(env, env_options or {})
     with opened(owner, make) as probe:
         agents = tuple(probe.possible_agents)
-        with theirs(f"{owner} failed in its first reset"):
+        with theirs(f"{owner}, in its first reset"):
             first, infos = started(probe.reset(seed=0))
             observed = [probe.observation_space(name) for name in agents]
             spaces = [probe.action_space(name) for name in agents]
@@ -77,8 +77,8 @@ def pettingzoo(
         first_state = None if state is None else probe.state()
     options = {"scale_pixels": scale_pixels, "action_masks": action_masks}
     eyes = {
-        name: senses(owner, *pair, _of(infos, name), **options)
-        for name, *pair in zip(agents, observed, spaces, strict=True)
+        name: senses(owner, seen, taken, _of(infos, name), **options)
+        for name, seen, taken in zip(agents, observed, spaces, strict=True)
     }
     sizes, masked = [eye.size for eye in eyes.values()], [eye.masked for eye in eyes.values()]
     local = observations == "local"
@@ -136,6 +136,8 @@ def pettingzoo(
     def decode(executed: Any) -> dict[str, Any]:
         return {name: one(action) for name, one, action in zip(agents, decoders, executed, strict=True)}
 
+    with theirs(f"{owner}, in its first reset"):
+        example = view(look(agents, first, infos, blank), first_state)
     warned = []
 
     def host() -> Host:
@@ -184,7 +186,7 @@ def pettingzoo(
         discount=discount,
         num_losses=len(agents),
         shared=shared_trajectories,
-        observation=view(look(agents, first, infos, blank), first_state),
+        observation=example,
         interface=Interface(see, decode, tuple(dict.fromkeys(note for eye in eyes.values() for note in eye.notes))),
     )
 
