@@ -116,6 +116,9 @@ class Team:
         self.now = found[0], found[4], self.state()
         return found
 
+    def close(self):
+        pass
+
 
 def configured(adapter, name, options, **fields):
     """A run of that problem with parameters that nobody has learned."""
@@ -439,6 +442,9 @@ class Crowd:
         self.time += 1
         cut = {"a": self.time >= self.first, "b": self.time >= 3}
         return dict.fromkeys("ab", np.full(1, self.time)), dict.fromkeys("ab", 1), dict.fromkeys("ab", False), cut, {}
+
+    def close(self):
+        pass
 
 
 @pytest.mark.parametrize("first", [3, 1])
