@@ -16,6 +16,7 @@ from lapg.downlink import dense, forwarded, replicated
 from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, ProblemConfig
 from lapg.methods import METHODS, Setting, make_compressor
 from lapg.problems.adapters import imported
+from lapg.problems.contract import guarded
 from lapg.problems.smoothed import smoothed
 from lapg.types import Arrival, Compressor, Downlink, Method, Problem, Recipe, StepLimit
 
@@ -137,9 +138,11 @@ def build_problem(config: ProblemConfig) -> Problem:
 
     Raises:
       ValueError: there is no such problem, or an option does not fit it.
+      EnvironmentFailed: its factory, or code that this calls, raises.
     """
     plain = dataclasses.replace(config, smoothing=None)
-    problem = call("problem", resolve("problem", config.name, PROBLEMS), plain)
+    factory = resolve("problem", config.name, PROBLEMS)
+    problem = call("problem", guarded(factory, f"problem {config.name!r} could not be made"), plain)
     if not isinstance(problem, Problem):
         raise ValueError(
             f"problem {config.name!r} must return a lapg.types.Problem, got {type(problem).__name__}; "

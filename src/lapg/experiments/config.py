@@ -51,6 +51,10 @@ class ProblemConfig:
     """Continuous actions: standard deviation, in units of the network's output."""
     learned_std: Switch = None
     """Continuous actions: whether it is learned."""
+    scale_pixels: Switch = None
+    """gymnasium, pettingzoo: whether observations of bytes from 0 to 255 are divided by 255; left out: yes."""
+    action_masks: Switch = None
+    """gymnasium, pettingzoo: whether actions that an action_mask forbids are never taken; left out: yes."""
     num_agents: int | None = None
     """M of a multi-agent problem."""
     num_learners: int | None = None

@@ -1,5 +1,6 @@
 """What a trained policy is worth on fresh episodes, and what it looks like."""
 
+import contextlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from lapg.experiments.run import Run
-from lapg.runtimes.outside import sampler, to_batch
+from lapg.runtimes.outside import close, sampler, to_batch
 from lapg.sampling import rollout, rollouts
 from lapg.types import NOBODY, SAMPLE, Policy, Problem, address
 
@@ -44,7 +45,9 @@ def evaluate(run: Run, num_episodes: int = 100, seed: int = 0) -> xr.Dataset:
     root, params = jax.random.key(FRESH + seed), run.record["params"].values
     measure = _in_jax if problem.collect is None else partial(_on_host, at_once=run.config.batch_size)
     modes = {"stochastic": (problem, policy), "greedy": (run.plain, greedy(trained))}
-    parts = [measure(*chosen, root, params, num_episodes) for chosen in modes.values()]
+    with contextlib.ExitStack() as leaving:
+        leaving.callback(close, problem)
+        parts = [measure(*chosen, root, params, num_episodes) for chosen in modes.values()]
     stacked = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
     coordinates = {"mode": list(modes), "seed": run.record["seed"].values, "learner": run.record["learner"].values}
     return xr.Dataset({name: (("mode", "seed", "learner"), value) for name, value in stacked.items()}, coordinates)

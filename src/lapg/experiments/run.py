@@ -21,6 +21,7 @@ from lapg.experiments.config import Config, from_dict, to_dict
 from lapg.experiments.federate import check_flower, federate
 from lapg.experiments.silence import silence
 from lapg.methods.adaptive import default_threshold
+from lapg.problems.adapters import interface_of
 from lapg.runtimes import DISTRIBUTED, RuntimeName, Sequential, distributed, runtime_of, use_all_cores
 from lapg.types import Problem
 
@@ -71,9 +72,18 @@ class Run:
 
         return jax.jit(act)
 
-    def policy(self, observation: Any, *, key: Any = None, seed: int | None = None) -> np.ndarray:
-        """The trained policy's action: the most probable one, or a random one if a JAX key is given."""
-        return np.asarray(self._act(self.params(seed), observation, key))
+    def policy(self, observation: Any, *, info: Any = None, key: Any = None, seed: int | None = None) -> Any:
+        """The trained policy's action, as the problem's environment takes it: the most probable one, or a random one if a JAX key is given.
+
+        Args:
+          observation: one, as the environment returns it; with several agents and ``global`` observations, the world's state.
+          info: what came with it; needed where it has an ``action_mask``.
+          seed: whose θ, of the trained seeds; None is the first.
+        Raises:
+          ValueError: the observation is not one of the problem's, there is no such seed, or the problem has no policy.
+        """
+        act, (encode, decode, _) = self._act, interface_of(self.plain)
+        return decode(jax.tree.map(np.asarray, act(self.params(seed), encode(observation, info), key)))
 
     @property
     def finished(self) -> bool:

@@ -75,6 +75,18 @@ class Environment(NamedTuple):
     step_seconds: float = 0.125
 
 
+class Interface(NamedTuple):
+    """What stands between an outside environment and the policy that plays it.
+
+    ``encode: observation, info → what the policy sees``, of the environment's own observation and info · ``decode: what the policy executes → what the
+    environment is given`` · ``notes``: what the two change, a line each.
+    """
+
+    encode: Callable[..., Any]
+    decode: Callable[..., Any]
+    notes: tuple[str, ...] = ()
+
+
 class Problem(NamedTuple):
     """What the learners solve together.
 
@@ -84,8 +96,9 @@ class Problem(NamedTuple):
     a bound on |c_m ℓ_m|, and ``smoothness: task → L_m``, the least Lipschitz constant of ∇L_m, where known; ``environment`` and ``policy``
     where there are any; ``joint``: whether the policy is one of several agents, θ a part for each (multi-agent), or all learners train one policy (parallel RL); ``observation``: what one looks like, where there is no environment to ask; ``num_steps``: T; ``discount``: γ.
     An environment outside JAX has ``collect: act, seeds, N, learners → Recorded`` instead of ``sample``: it plays N episodes for each of some learners, all M
-    unless told, asking ``act: observations (leading axes M, N), t → actions to record, actions to execute`` at every step; ``seeds`` are a whole number
-    for each of them, and equal seeds and actions mean equal episodes.
+    by default, asking ``act: observations (leading axes M, N), t → actions to record, actions to execute`` at every step; ``seeds`` are a whole number
+    for each of them, and equal seeds and actions mean equal episodes. ``close`` closes the environments that it has made; a later ``collect`` makes new ones.
+    ``interface`` translates where what the environment returns and takes is not what the policy sees and does.
     """
 
     sample: Callable[..., Any] | None
@@ -95,6 +108,7 @@ class Problem(NamedTuple):
     num_learners: int
     shared: bool = False
     collect: Callable[..., Recorded] | None = None
+    close: Callable[[], None] = lambda: None
     gradient: Callable[..., Any] | None = None
     value: Callable[..., Any] | None = None
     loss_bound: Callable[..., Any] | None = None
@@ -103,6 +117,7 @@ class Problem(NamedTuple):
     policy: Policy | None = None
     joint: bool = False
     observation: PyTree = None
+    interface: Interface | None = None
     num_steps: int = 1
     discount: float = 1.0
 
