@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +17,7 @@ import tyro
 from PIL import Image
 from rich.console import Console
 
-from lapg import RunError, cli, load, record
+from lapg import RunError, cli, load
 from lapg.cli import parts
 from lapg.cli.terminal import make_console
 from lapg.experiments import figures, reproduce
@@ -658,10 +659,10 @@ def test_full_and_read_only_disks(tmp_path, fails, monkeypatch, kind):
     """Oracle: exit status 1; one line with the file, the system's words and the remedy; what was there before is untouched."""
     (tmp_path / "notes.txt").write_text("mine")
 
-    def replace_file(path, write):
+    def fail(path, target):
         raise OSError(kind, os.strerror(kind), str(path))
 
-    monkeypatch.setattr(record, "replace_file", replace_file)
+    monkeypatch.setattr(Path, "replace", fail)
     status, errors = fails("train", *QUADRATIC, "--out", tmp_path / "run")
     assert status == 1
     assert len(errors.splitlines()) == 1
@@ -672,16 +673,15 @@ def test_full_and_read_only_disks(tmp_path, fails, monkeypatch, kind):
 
 def test_disk_full_half_way(tmp_path, fails, monkeypatch):
     """Oracle: exit status 1 and one line; the directory is a run of which nothing is half-written, and it says how to go on."""
-    original = record.replace_file
+    original = Path.write_bytes
 
-    def replace_file(path, write):
-        def partly(temporary):
-            temporary.write_bytes(b"half")
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(temporary))
+    def write_bytes(path, content):
+        if ".nc" not in path.name:
+            return original(path, content)
+        original(path, b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-        original(path, partly if path.suffix == ".nc" else write)
-
-    monkeypatch.setattr(record, "replace_file", replace_file)
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
     status, errors = fails("train", *QUADRATIC, "--out", tmp_path / "run")
     assert status == 1
     assert len(errors.splitlines()) == 1

@@ -43,7 +43,7 @@ def play(entries: Sequence[Entry], path: Path, about: dict[str, Any], *, show_pr
             raise RunError(
                 f"out={path} holds another comparison than the one asked for; choose a new directory, or ask for the same one."
             )
-    elif path.exists() and any(item.name != TUNING for item in path.iterdir()):
+    elif path.exists() and any(item.name != TUNING for item in record.contents(path)):
         raise RunError(
             f"out={path} must be a new directory or an unfinished comparison, but there is something else in it."
         )

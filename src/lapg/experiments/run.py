@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from lapg.experiments.build import Built, build, build_problem, parts
 from lapg.experiments.config import Config, from_dict, to_dict
 from lapg.experiments.federate import check_flower, federate
 from lapg.experiments.silence import silence
+from lapg.files import expand, make_folder, usable
 from lapg.methods.adaptive import default_threshold
 from lapg.problems.adapters import interface_of
 from lapg.runtimes import DISTRIBUTED, RuntimeName, Sequential, distributed, runtime_of, use_all_cores
@@ -97,9 +99,9 @@ def load(path: str | Path) -> Run:
     Raises:
       RunError: the directory is not a run's, is damaged, or comes from another version.
     """
-    path = Path(path)
-    config = read_config(path)
-    return Run(path, config, record.read(path))
+    path = expand(path)
+    with usable("run", path):
+        return Run(path, read_config(path), record.read(path))
 
 
 def read_config(path: Path) -> Config:
@@ -129,8 +131,21 @@ def _explicit(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def default_out(config: Config) -> Path:
-    """runs/METHOD-DATE-TIME."""
-    return Path("runs") / f"{config.method.name.replace(':', '.')}-{time.strftime('%Y%m%d-%H%M%S')}"
+    """runs/METHOD-DATE-TIME, or the first of ...-2, ...-3 and so on that is not taken."""
+    first = Path("runs") / f"{config.method.name.replace(':', '.')}-{time.strftime('%Y%m%d-%H%M%S')}"
+    others = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
+    return next(path for path in itertools.chain([first], others) if not path.exists())
+
+
+def _make_default_out(config: Config) -> Path:
+    """Makes that directory, so that no process that starts in the same second has it."""
+    while True:
+        path = default_out(config)
+        try:
+            make_folder(path, exist_ok=False)
+            return path
+        except FileExistsError:
+            continue
 
 
 def train(
@@ -146,14 +161,15 @@ def train(
     """Runs an experiment and leaves it in a new directory.
 
     Args:
-      out: the directory; None is runs/METHOD-DATE-TIME. An existing one is never touched.
+      out: the directory; None is runs/METHOD-DATE-TIME. One that holds something is never touched.
       runtime: in place of the configuration's.
       init_from: start from the final parameters of another run instead of the problem's own θ⁰; seeds are matched in order, and around.
       checkpoint_seconds: at most so much work is lost when the process is killed; with runtime flower at most ``config.chunk_rounds`` rounds.
       watchers: called after every saved stretch of rounds.
     Raises:
       ValueError: the configuration does not fit.
-      RunError: ``out`` is taken.
+      RunError: ``out`` is taken, or cannot be used.
+      DiskError: a file cannot be written; everything up to the last checkpoint is saved.
       Interrupted: by Ctrl-C or SIGTERM, with everything saved.
     """
     config = config if runtime is None else dataclasses.replace(config, runtime=runtime)
@@ -162,9 +178,12 @@ def train(
     initial = None if init_from is None else _initial_params(init_from, built, config)
     if config.runtime == "flower":
         check_flower(config, has_initial=initial is not None)
-    path = default_out(config) if out is None else Path(out)
-    record.create(path, to_dict(config), initial)
-    return _play(path, config, built, initial, show_progress, checkpoint_seconds, watchers)
+    with usable("out", Path("runs")):
+        path = _make_default_out(config) if out is None else expand(out)
+    record.check_free(path)
+    with record.owned(path, "out"):
+        record.create(path, to_dict(config), initial)
+        return _play(path, config, built, initial, show_progress, checkpoint_seconds, watchers)
 
 
 def resume(
@@ -174,19 +193,26 @@ def resume(
     checkpoint_seconds: float = 20.0,
     watchers: tuple[Watcher, ...] = (),
 ) -> Run:
-    """Goes on with an interrupted run, to bitwise the same end; a finished one is just loaded.
+    """Resumes an interrupted run, to bitwise the same end; a finished one is just loaded.
+
+    Where the newest checkpoint is damaged, a line on stderr says so, and the rounds since the one before it are played again.
 
     Raises:
-      RunError: the directory is not a run's, is damaged, or comes from another version or precision.
+      RunError: the directory is not a run's, is damaged, is being played, or comes from another version or precision.
+      DiskError: a file cannot be written; everything up to the last checkpoint is saved.
       Interrupted: by Ctrl-C or SIGTERM, with everything saved.
     """
-    path = Path(path)
-    config = read_config(path)
-    if (path / "record.nc").is_file():
-        return load(path)
+    path = expand(path)
+    with usable("run", path):
+        config = read_config(path)
+        if (path / "record.nc").is_file() and not record.superseded(path):
+            return load(path)
     record.check_precision(path)
     use_all_cores()
-    return _play(path, config, build(config), record.read_initial(path), show_progress, checkpoint_seconds, watchers)
+    built = build(config)
+    with record.owned(path):
+        initial = record.read_initial(path)
+        return _play(path, config, built, initial, show_progress, checkpoint_seconds, watchers)
 
 
 def make_lanes(config: Config, built: Built, initial: np.ndarray | None = None) -> Any:
@@ -237,5 +263,6 @@ def _play(
     telling: dict[str, Any] = {"show_progress": show_progress, "watchers": watchers}
     if config.runtime == "flower":
         return Run(path, config, federate(path, config, built.problem.num_learners, **telling))
+    record.recover(path)
     with contextlib.closing(make_lanes(config, built, initial)) as lanes:
         return Run(path, config, advance(path, config, lanes, checkpoint_seconds=checkpoint_seconds, **telling))
