@@ -1,12 +1,13 @@
 """Pictures of a comparison."""
 
+import contextlib
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
 
 from lapg.experiments.curves import WINDOW, Curve, trailing_mean
 
@@ -35,6 +36,25 @@ COLOURS = {
 OTHER_COLOURS = ("#ff7f0e", "#8c564b", "#e377c2", "#bcbd22", "#7f7f7f", "#aec7e8", "#c5b0d5", "#c49c94")
 
 
+def matplotlib() -> Any:
+    """Imports matplotlib, which nothing but a drawing needs, with its figures; these go to files without a backend.
+
+    MPLBACKEND is about windows and notebooks. Where it names a backend that is not installed here (a notebook's, handed down to its shell), the import
+    itself would fail; it keeps its say otherwise.
+    """
+    first, backend = "matplotlib" not in sys.modules, os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib.animation
+        import matplotlib.figure
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if first and backend:
+        with contextlib.suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend
+    return matplotlib
+
+
 def _colours(labels: Sequence[str]) -> dict[str, str]:
     """One colour for each label; known methods keep theirs in every picture."""
     names = {label: label.lower().replace(" ", "-") for label in labels}
@@ -59,8 +79,9 @@ def draw(title: str, curves: Mapping[str, Curve], target: float, path: Path) -> 
       path: where the PNG goes.
     """
     colours = _colours(list(curves))
+    mpl = matplotlib()
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(11, 7.5), layout="constrained")
+        figure = mpl.figure.Figure(figsize=(11, 7.5), layout="constrained")
         (by_round, by_upload), (noise, rates) = figure.subplots(2, 2)
         num_learners = len(next(iter(curves.values())).upload_rates)
         width = 0.8 / len(curves)
@@ -108,8 +129,9 @@ def frontier(
     """
     colours = _colours(list(curves))
     words = {"uploads": "uploads, all learners together", "bits": "bits, both directions, headers included"}
+    mpl = matplotlib()
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(11, 4.6), layout="constrained")
+        figure = mpl.figure.Figure(figsize=(11, 4.6), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True)
         for axes, (cost, label) in zip(panels, words.items(), strict=True):
             for method, curve in curves.items():
