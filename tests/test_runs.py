@@ -370,7 +370,7 @@ def test_own_optimisers_take_no_momentum(own):
         with pytest.raises(ValueError, match=r"momentum=0\.5 goes with optimiser heavy_ball"):
             build(dataclasses.replace(LAZY, method=method))
         build(dataclasses.replace(LAZY, method=dataclasses.replace(method, momentum=None)))
-    with pytest.raises(ValueError, match=r"optimiser must be one of those of optax, .*'wobble'"):
+    with pytest.raises(ValueError, match=r"optimiser must be one of adabelief, .*'wobble'"):
         build(dataclasses.replace(LAZY, method=dataclasses.replace(LAZY.method, optimiser="wobble")))
 
 

@@ -3,28 +3,22 @@
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 
-from lapg import estimators, problems, theory
-from lapg.controller import heavy_ball, inverse_time
+from lapg import estimators, theory
 from lapg.downlink import dense, forwarded, replicated
 from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, ProblemConfig
+from lapg.experiments.names import ESTIMATORS, PROBLEMS, Part, meant, resolve
+from lapg.experiments.optimisers import make_optimiser
 from lapg.methods import METHODS, Setting, make_compressor
-from lapg.problems.adapters import imported
 from lapg.problems.contract import guarded
 from lapg.problems.smoothed import smoothed
 from lapg.types import Arrival, Compressor, Downlink, Method, Problem, Recipe, StepLimit
 
-PROBLEMS: dict[str, Callable[..., Problem]] = {name: getattr(problems, name) for name in problems.__all__}
-ESTIMATORS: dict[str, Callable[..., Any]] = {
-    name: getattr(estimators, name)
-    for name in ("gpomdp", "reinforce", "actor_critic", "deterministic", "reuse", "exact", "noisy")
-}
 SHARED = (
     "kl_limit",
     "limit_look_ahead",
@@ -44,7 +38,6 @@ KL_LIMIT = 40.0
 """Nats an episode, the limit of steps in parallel RL where none is given."""
 READS_STEPS = ("fedsvrpg_m",)
 """Methods that read the federation's direction off its steps, which must then not be shortened unasked."""
-Part = TypeVar("Part")
 
 
 class Built(NamedTuple):
@@ -80,7 +73,7 @@ def build(config: Config) -> Built:
         method = dataclasses.replace(method, noise_bound=printed_noise_bound(problem, config))
     factory = resolve("method", method.name, METHODS)
     given = arguments("method", factory, dataclasses.replace(method, **dict.fromkeys(SHARED)))
-    given["optimiser"] = _optimiser(method)
+    given["optimiser"] = make_optimiser(method, jax.eval_shape(problem.init, jax.random.key(0)).size)
     given |= {name: None for name in ("max_age", "first_upload") if getattr(method, name) == "none"}
     shared = {name: getattr(method, name) for name in ("compressor_fraction", "kl_limit", "upload_every")}
     given |= {name: float(value) for name, value in shared.items() if value is not None}
@@ -224,36 +217,6 @@ def build_estimator(config: EstimatorConfig, problem: Problem, batch_size: int) 
     return call("estimator", functools.partial(factory, **wanted), config)
 
 
-def _optimiser(config: MethodConfig) -> Callable[..., Any]:
-    if config.optimiser == "heavy_ball":
-        return heavy_ball
-    public = {name: getattr(optax, name) for name in dir(optax) if not name.startswith("_")}
-    factory = resolve("optimiser", config.optimiser, {name: f for name, f in public.items() if callable(f)})
-    if config.momentum is not None:
-        raise ValueError(
-            f"momentum={config.momentum} goes with optimiser heavy_ball, not {config.optimiser!r}; leave it out."
-        )
-
-    def make(step_size: Any, momentum: Any = 0.0, decay: Any = 0.0) -> Any:
-        return factory(step_size if config.decay is None else inverse_time(step_size, decay))
-
-    return make
-
-
-def resolve(kind: str, name: str, known: Mapping[str, Part]) -> Part:
-    """A built-in part by its name, or a user's own as MODULE:NAME.
-
-    Raises:
-      ValueError: there is no such part.
-    """
-    if ":" not in name:
-        if name not in known:
-            near = ", ".join(sorted(known)) if len(known) < 30 else "those of optax"
-            raise ValueError(f"{kind} must be one of {near}, or your own as MODULE:NAME, got {name!r}.")
-        return known[name]
-    return imported(name, f"{kind}={name}")
-
-
 def arguments(kind: str, factory: Callable[..., Any], config: Any) -> dict[str, Any]:
     """Those fields of a part's configuration that were given, checked against what the factory takes.
 
@@ -269,7 +232,7 @@ def arguments(kind: str, factory: Callable[..., Any], config: Any) -> dict[str, 
         for name in given:
             if name not in signature:
                 raise ValueError(
-                    f"{kind}.{name} is not an option of {kind} {config.name!r}; it takes {', '.join(taken)}."
+                    f"{kind}.{name} is not an option of {kind} {config.name!r}; it takes {', '.join(taken)}{meant(name, taken)}."
                 )
     return given
 

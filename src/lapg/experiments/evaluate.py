@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from lapg.experiments.plots import matplotlib
 from lapg.experiments.run import Run
 from lapg.runtimes.outside import close, sampler, to_batch
 from lapg.sampling import rollout, rollouts
@@ -99,9 +100,6 @@ def render(run: Run, out: Path, *, seed: int | None = None, episode: int = 0, st
     Raises:
       ValueError: the problem cannot be drawn, or ``out`` exists.
     """
-    from matplotlib.animation import FuncAnimation, PillowWriter
-    from matplotlib.figure import Figure
-
     problem = run.built.problem if stochastic else run.plain
     environment, policy = problem.environment, problem.policy
     if policy is None or environment is None or environment.draw is None:
@@ -116,7 +114,8 @@ def render(run: Run, out: Path, *, seed: int | None = None, episode: int = 0, st
     key = address(jax.random.key(FRESH), SAMPLE, NOBODY, episode)
     played, states = jax.jit(play)(key, task, jnp.asarray(run.params(seed)))
     length = int(played.mask.sum())
-    figure = Figure(figsize=(4, 4.2), layout="constrained")
+    mpl = matplotlib()
+    figure = mpl.figure.Figure(figsize=(4, 4.2), layout="constrained")
     axes = figure.subplots()
     draw = environment.draw
 
@@ -127,7 +126,6 @@ def render(run: Run, out: Path, *, seed: int | None = None, episode: int = 0, st
         return []
 
     out.parent.mkdir(parents=True, exist_ok=True)
-    FuncAnimation(figure, paint, frames=length).save(
-        out, writer=PillowWriter(fps=max(1, round(1 / environment.step_seconds)))
-    )
+    writer = mpl.animation.PillowWriter(fps=max(1, round(1 / environment.step_seconds)))
+    mpl.animation.FuncAnimation(figure, paint, frames=length).save(out, writer=writer)
     return out

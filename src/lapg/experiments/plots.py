@@ -1,14 +1,14 @@
 """Pictures of a comparison."""
 
+import contextlib
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from lapg.experiments.curves import Curve, smoothed, window
 from lapg.experiments.grids import slug
@@ -42,6 +42,26 @@ HATCHES = {"-": "", "--": "//", ":": "..", "-.": "xx"}
 BAND = "band: ± ½ standard deviation over seeds"
 
 
+def matplotlib() -> Any:
+    """Imports matplotlib, which nothing but a drawing needs, with its figures; these go to files without a backend.
+
+    MPLBACKEND is about windows and notebooks. Where it names a backend that is not installed here (a notebook's, handed down to its shell), the import
+    itself would fail; it keeps its say otherwise.
+    """
+    first, backend = "matplotlib" not in sys.modules, os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib.animation
+        import matplotlib.figure
+        import matplotlib.patches
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if first and backend:
+        with contextlib.suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend
+    return matplotlib
+
+
 def styles(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Colour and dashes of each label, by its words alone, so that a method looks alike in all pictures; only if two collide, the later one moves on."""
     found: dict[str, dict[str, Any]] = {}
@@ -70,12 +90,12 @@ def _score_label(curves: Mapping[str, Curve]) -> str:
     return "globally averaged reward per step" + (f"\n(mean of the last {width} rounds)" if width > 1 else "")
 
 
-def _legend(figure: Figure, axes: Any, labels: Sequence[str], *, band: bool = False) -> None:
+def _legend(figure: Any, axes: Any, labels: Sequence[str], *, band: bool = False) -> None:
     """Below all panels, where it covers nothing."""
     handles = list(axes.get_legend_handles_labels()[0])
     words = list(labels)
     if band:
-        handles.append(Patch(facecolor="grey", alpha=0.3))
+        handles.append(matplotlib().patches.Patch(facecolor="grey", alpha=0.3))
         words.append(BAND)
     figure.legend(handles, words, loc="outside lower center", ncols=min(5, len(words)), handlelength=3)
 
@@ -90,8 +110,9 @@ def draw(title: str, curves: Mapping[str, Curve], target: float, path: Path, ref
       reference: whose improvement that is.
     """
     looks = styles(list(curves))
+    mpl = matplotlib()
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(11, 8), layout="constrained")
+        figure = mpl.figure.Figure(figsize=(11, 8), layout="constrained")
         (by_round, by_upload), (noise, rates) = figure.subplots(2, 2)
         num_learners = len(next(iter(curves.values())).upload_rates)
         width = 0.8 / len(curves)
@@ -143,8 +164,9 @@ def frontier(
     """
     looks = styles(list(curves))
     words = {"uploads": "uploads, all learners together", "bits": "bits, both directions, headers included"}
+    mpl = matplotlib()
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(11, 5), layout="constrained")
+        figure = mpl.figure.Figure(figsize=(11, 5), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True)
         for axes, (cost, label) in zip(panels, words.items(), strict=True):
             for method, curve in curves.items():
