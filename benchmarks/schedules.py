@@ -141,10 +141,9 @@ def chosen(points: dict[str, Any]) -> str | None:
     admitted = {}
     for label, point in points.items():
         rounds, end = point["rounds_ratio"][0], point["difference"][0]
-        schedule = label not in ("PG", "SCOUT")
-        if schedule and point["uploads"] is not None and rounds is not None and end is not None:
-            if rounds <= limit and end > -0.05:
-                admitted[label] = point["uploads"]
+        known = None not in (point["uploads"], rounds, end) and label not in ("PG", "SCOUT")
+        if known and rounds <= limit and end > -0.05:
+            admitted[label] = point["uploads"]
     return min(admitted, key=admitted.__getitem__, default=None)
 
 
