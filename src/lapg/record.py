@@ -207,6 +207,11 @@ def progress(path: Path) -> int:
     return max((int(match[1]) for file in path.iterdir() if (match := _STATE.search(file.name))), default=0)
 
 
+def _read_lanes(stream: Any, like: Any) -> Any:
+    """One array of a state; earlier versions saved lanes beyond the run's own, which are cut off."""
+    return eqx.default_deserialise_filter_spec(stream, like)[: like.shape[0]]
+
+
 def read_state(path: Path, like: eqx.Module) -> Any:
     """The last saved state, given a tree of its shapes.
 
@@ -216,7 +221,7 @@ def read_state(path: Path, like: eqx.Module) -> Any:
     file = path / f"state-{progress(path):06d}.eqx"
     try:
         with file.open("rb") as stream:
-            return eqx.tree_deserialise_leaves(stream, like)
+            return eqx.tree_deserialise_leaves(stream, like, filter_spec=_read_lanes)
     except (OSError, ValueError, RuntimeError, EOFError) as error:
         raise RunError(
             f"{file} must be the state of this run, but it cannot be read ({type(error).__name__}); start a new run."
@@ -249,7 +254,7 @@ def read(path: Path) -> xr.Dataset:
         join="exact",
         combine_attrs="override",
     )
-    return merged.assign(params=parts[-1]["params"])
+    return merged.assign(params=parts[-1]["params"]).assign_attrs(parts[-1].attrs)
 
 
 def finish(path: Path) -> xr.Dataset:
