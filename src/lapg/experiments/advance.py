@@ -105,7 +105,7 @@ def advance(
             shown.reach(reached)
             now = time.monotonic()
             looks = not lanes.fetches and now - last_look >= SHOW_SECONDS
-            return stopped() or checkpoint_seconds > 0 and (looks or now - last_save >= checkpoint_seconds)
+            return stopped() or (checkpoint_seconds > 0 and (looks or now - last_save >= checkpoint_seconds))
 
         if about:
             shown.say(ANEW)
