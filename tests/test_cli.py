@@ -23,6 +23,7 @@ from lapg.cli.terminal import make_console
 from lapg.experiments import figures, reproduce
 from lapg.experiments.config import Config, MethodConfig, read_toml
 from lapg.ledger import upload_fraction
+from support import edit_config
 
 TINY = [
     "--problem.num-steps",
@@ -221,15 +222,16 @@ def test_runs_that_cannot_be_compared(place, lapg, fails, tmp_path):
 
     def copy(name, **changes):
         shutil.copytree(place / "pg", tmp_path / name)
-        file = tmp_path / name / "config.json"
-        content = json.loads(file.read_text())
-        for setting, value in changes.items():
-            *tables, last = setting.split("__")
-            table = content["config"]
-            for one in tables:
-                table = table[one]
-            table[last] = value
-        file.write_text(json.dumps(content))
+
+        def edit(settings):
+            for setting, value in changes.items():
+                *tables, last = setting.split("__")
+                table = settings
+                for one in tables:
+                    table = table[one]
+                table[last] = value
+
+        edit_config(tmp_path / name, edit)
         return tmp_path / name
 
     other = copy("other", problem__num_steps=4, estimator__baseline="none", batch_size=5, first_seed=7)
