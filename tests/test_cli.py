@@ -390,7 +390,7 @@ BAD = {
     ),
     "negative rounds": ("train --rounds -3", ["rounds must be >= 1", "-3"]),
     "no seeds": ("train --seeds 0", ["seeds must be >= 1", "0"]),
-    "seeds beyond 32 bits": ("train --first-seed 4294967296", ["first_seed must be >= 0", "2^32"]),
+    "seeds beyond 32 bits": ("train --first-seed 4294967290", ["first_seed must be >= 0", "2^32"]),
     "xi of the wrong length": (
         "train --method.name lapg --method.xi 0.1 0.2",
         ["xi must have 1 or window=10 entries, got 2", "give one weight for all, or change the window"],

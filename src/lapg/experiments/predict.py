@@ -59,7 +59,7 @@ def predict(config: Config, run: Run | None = None, *, seed: int = 0, num_batche
     Raises:
       ValueError: the configuration does not fit, or the problem is outside JAX.
     """
-    built = build(config)
+    built = build(config) if run is None else run.built
     problem = built.problem
     if problem.sample is None:
         raise ValueError(

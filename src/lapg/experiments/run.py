@@ -19,6 +19,7 @@ from lapg.experiments.advance import Watcher, advance
 from lapg.experiments.build import Built, build, build_problem, parts
 from lapg.experiments.config import Config, from_dict, to_dict
 from lapg.experiments.federate import check_flower, federate
+from lapg.experiments.trust import Trust, require_trust
 from lapg.runtimes import DISTRIBUTED, RuntimeName, distributed, runtime_of, use_all_cores
 from lapg.types import Problem
 
@@ -31,22 +32,29 @@ class Run:
       path: its directory.
       config: what was run.
       record: labelled arrays (seed × round × learner); see `lapg.record`.
+      trust: whose code its configuration may name, beside lapg's (`lapg.experiments.trust`).
     """
 
     path: Path
     config: Config
     record: xr.Dataset
+    trust: Trust = False
 
     @cached_property
     def built(self) -> Built:
-        """The problem and the recipe."""
+        """The problem and the recipe.
+
+        Raises:
+          RunError: they are not lapg's, and not trusted.
+        """
+        require_trust(self.config, self.path, self.trust)
         return build(self.config)
 
     @cached_property
     def plain(self) -> Problem:
         """The problem without the perturbations of smoothing, which serve training: the one to act in with θ itself."""
-        asked = self.config.problem
-        return self.built.problem if asked.smoothing is None else build_problem(replace(asked, smoothing=None))
+        asked, built = self.config.problem, self.built.problem
+        return built if asked.smoothing is None else build_problem(replace(asked, smoothing=None))
 
     def params(self, seed: int | None = None) -> np.ndarray:
         """θ after the last saved round, of one seed (the first if None)."""
@@ -79,15 +87,17 @@ class Run:
         return self.record.sizes["round"] >= self.config.rounds
 
 
-def load(path: str | Path) -> Run:
-    """A run from its directory.
+def load(path: str | Path, *, trust: Trust = False) -> Run:
+    """A run from its directory. Reading it imports nothing.
 
+    Args:
+      trust: whether building its parts, to act, evaluate or draw, may run code that its files name: True, or the parts themselves or their names.
     Raises:
       RunError: the directory is not a run's, is damaged, or comes from another version.
     """
     path = Path(path)
     config = read_config(path)
-    return Run(path, config, record.read(path))
+    return Run(path, config, record.read(path), trust)
 
 
 def read_config(path: Path) -> Config:
@@ -148,17 +158,21 @@ def resume(
     show_progress: bool = True,
     checkpoint_seconds: float = 20.0,
     watchers: tuple[Watcher, ...] = (),
+    trust: Trust = False,
 ) -> Run:
     """Goes on with an interrupted run, to bitwise the same end; a finished one is just loaded.
 
+    Args:
+      trust: see `load`.
     Raises:
-      RunError: the directory is not a run's, is damaged, or comes from another version or precision.
+      RunError: the directory is not a run's, is damaged, comes from another version or precision, or names code that is not trusted.
       Interrupted: by Ctrl-C or SIGTERM, with everything saved.
     """
     path = Path(path)
     config = read_config(path)
     if (path / "record.nc").is_file():
-        return load(path)
+        return load(path, trust=trust)
+    require_trust(config, path, trust, resumed=True)
     record.check_precision(path)
     use_all_cores()
     return _play(path, config, build(config), record.read_initial(path), show_progress, checkpoint_seconds, watchers)
@@ -206,6 +220,7 @@ def _play(
 ) -> Run:
     telling: dict[str, Any] = {"show_progress": show_progress, "watchers": watchers}
     if config.runtime == "flower":
-        return Run(path, config, federate(path, config, built.problem.num_learners, **telling))
+        return Run(path, config, federate(path, config, built.problem.num_learners, **telling), trust=True)
     with contextlib.closing(make_lanes(config, built, initial)) as lanes:
-        return Run(path, config, advance(path, config, lanes, checkpoint_seconds=checkpoint_seconds, **telling))
+        played = advance(path, config, lanes, checkpoint_seconds=checkpoint_seconds, **telling)
+        return Run(path, config, played, trust=True)  # its code has been run already

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from lapg.controller import inverse_time, limit_step, make_controller
 from lapg.downlink import dense
 from lapg.learner import make_learner
-from lapg.types import Compressor, Downlink, Estimator, Memory, Method, Scalar, StepLimit, Trigger
+from lapg.types import Compressor, Downlink, Estimator, Memory, Method, Scalar, StepLimit, Trigger, known
 from lapg.uplink import compressors, memories
 from lapg.uplink.variance_reduction import snapshot, storm
 
@@ -91,8 +91,16 @@ def assemble(
 def local_steps(
     look_ahead: Scalar | None, step_size: Scalar, momentum: Scalar, decay: Scalar
 ) -> Callable[[Any], Any] | None:
-    """Step sizes of the learners' own steps, in units b of what the controller makes of an upload in the end, α_k/(1−β); None: no such steps."""
-    return None if look_ahead is None else inverse_time(look_ahead * step_size / (1 - momentum), decay)
+    """Step sizes of the learners' own steps, in units b of what the controller makes of an upload in the end, α_k/(1−β); None: no such steps.
+
+    Raises:
+      ValueError: look_ahead is negative.
+    """
+    if look_ahead is None:
+        return None
+    if known(look_ahead) and not float(look_ahead) >= 0:
+        raise ValueError(f"local_steps(look_ahead=...) must be >= 0, got {float(look_ahead)}; leave it out for none.")
+    return inverse_time(look_ahead * step_size / jnp.asarray(1 - momentum), decay)
 
 
 def past_weights(xi: Weights, window: int) -> Float[Array, " D"]:
