@@ -1,19 +1,25 @@
 """The command line, end to end and against bad input."""
 
 import errno
+import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tyro
 from PIL import Image
+from rich.console import Console
 
-from lapg import RunError, cli, load, record
+from lapg import RunError, cli, load
 from lapg.cli import parts
+from lapg.cli.terminal import make_console
 from lapg.experiments import figures, reproduce
 from lapg.experiments.config import Config, MethodConfig, read_toml
 from lapg.ledger import upload_fraction
@@ -104,8 +110,9 @@ def test_train(place):
 
 def test_nobody_uploads(lapg, tmp_path):
     """Oracle: a threshold that no innovation passes in three rounds, and one that all do; the line says what to lower."""
-    tiny = ["train", *TINY, "--method.name", "awapg", "--out"]
-    assert "Nobody has uploaded" in lapg(*tiny, tmp_path / "silent", "--method.threshold", "1e9")
+    tiny = ["train", *TINY, "--method.name", "awapg", "--method.first-upload", "none", "--out"]
+    printed = lapg(*tiny, tmp_path / "silent", "--method.threshold", "1e9")
+    assert "Nobody has uploaded, so nothing was learned" in printed
     assert "Nobody has uploaded" not in lapg(*tiny, tmp_path / "loud", "--method.threshold", "1e-9")
 
 
@@ -144,6 +151,8 @@ def test_no_oldest_age(tmp_path):
             "awapg",
             "--method.threshold",
             "1e9",
+            "--method.first-upload",
+            "none",
         )
         cli.main(["train", *words, *parts, *sizes, "--out", str(tmp_path / str(len(words)))])
         late.append(int(load(tmp_path / str(len(words))).record["sent"][:, 1:].sum()))
@@ -180,7 +189,7 @@ def test_report_of_two_runs(place, lapg, tmp_path, fails):
     text = (tmp_path / "report" / "report.md").read_text()
     assert "pg gains" in text
     for label in ("pg", "lapg"):
-        assert text.count(f"\n| {label} | ") == 6
+        assert text.count(f"\n| {label} | ") == 8
         assert f"- {label}: " in text
         assert label in printed
     rows = json.loads((tmp_path / "report" / "report.json").read_text())["rows"]
@@ -194,10 +203,88 @@ def test_report_of_two_runs(place, lapg, tmp_path, fails):
     status, errors = fails("report", place / "lapg", place / "pg", "--out", tmp_path / "report")
     assert (status, len(errors.splitlines())) == (2, 1)
     assert "must be a new directory" in errors
-    status, errors = fails("report", place / "lapg", "--out", tmp_path / "other")
+
+
+def test_report_of_one_run(place, lapg, tmp_path):
+    """Oracle: the record: what the run spent in all, and 1 for what it spent over its own."""
+    assert "lapg gains" in lapg("report", place / "lapg", "--out", tmp_path / "alone") + (
+        text := (tmp_path / "alone" / "report.md").read_text()
+    )
+    assert text.startswith("# lapg\n")
+    row = json.loads((tmp_path / "alone" / "report.json").read_text())["rows"]["lapg"]
+    assert row["totals"]["uploads"] == float(load(place / "lapg").record["sent"].sum(("round", "learner")).mean())
+    assert row["difference"]["value"] in (0.0, None)  # None where it has not improved
+
+
+def test_runs_that_cannot_be_compared(place, lapg, fails, tmp_path):
+    """Oracle: the configurations: what differs beside the method is named with both values, and is a reason to refuse unless it is allowed for."""
+
+    def copy(name, **changes):
+        shutil.copytree(place / "pg", tmp_path / name)
+        file = tmp_path / name / "config.json"
+        content = json.loads(file.read_text())
+        for setting, value in changes.items():
+            *tables, last = setting.split("__")
+            table = content["config"]
+            for one in tables:
+                table = table[one]
+            table[last] = value
+        file.write_text(json.dumps(content))
+        return tmp_path / name
+
+    other = copy("other", problem__num_steps=4, estimator__baseline="none", batch_size=5, first_seed=7)
+    status, errors = fails("report", place / "pg", place / "lapg", other, "--out", tmp_path / "report")
     assert (status, len(errors.splitlines())) == (2, 1)
-    assert "a comparison needs a run of pg among RUNS, or --reference NAME for what takes its place: lapg." in errors
-    assert not (tmp_path / "other").exists()
+    assert errors.split("got other differences: ")[1].split("; compare")[0].split("; ") == [
+        "problem.num_steps (3 in pg, 4 in other)",
+        "estimator.baseline (None in pg, 'none' in other)",
+        "batch_size (3 in pg, 5 in other)",
+        "first_seed (0 in pg, 7 in other)",
+    ]
+    assert not (tmp_path / "report").exists()
+    given = ("report", place / "pg", copy("larger", batch_size=5), "--out", tmp_path / "report")
+    assert "got other differences: batch_size (3 in pg, 5 in larger); compare" in fails(*given)[1]
+    assert "batch_size (3 in pg, 5 in larger)" in lapg(*given, "--may-differ", "batch_size")
+    assert "batch_size (3 in pg, 5 in larger)" in (tmp_path / "report" / "report.md").read_text().splitlines()[0]
+    np.save(copy("warm") / "initial.npy", np.zeros((2, 3)))
+    assert "init_from (the initial" in fails("report", place / "pg", tmp_path / "warm", "--out", tmp_path / "next")[1]
+    # where and how a run was played makes no difference
+    lapg("report", place / "pg", copy("loop", runtime="sequential", chunk_rounds=3), "--out", tmp_path / "same")
+
+
+@pytest.mark.parametrize("columns", [None, "0"])
+def test_tables_keep_their_width_in_pipes(columns):
+    """Oracle: a process of its own whose output is a pipe: a row of 300 characters is one line, whatever COLUMNS says."""
+    words = "from lapg.cli.terminal import console; from rich.table import Table; t = Table(*'ab'); t.add_row('x' * 150, 'y' * 150); console.print(t)"
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | (
+        {"COLUMNS": columns} if columns else {}
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", words], capture_output=True, text=True, env=environment, check=True
+    ).stdout
+    assert any("x" * 150 in line and "y" * 150 in line for line in printed.splitlines())
+
+
+def test_a_terminal_of_no_width(monkeypatch):
+    """Oracle: the words are there: a terminal that says it has 0 columns gets 80, one of 100 has 100."""
+    monkeypatch.setattr("sys.stdout", terminal := io.StringIO())
+    terminal.isatty = lambda: True
+    for columns, width in (("0", 80), ("3", 80), ("100", 100)):
+        monkeypatch.setenv("COLUMNS", columns)
+        found = make_console()
+        assert found.width == width
+        found.print("a word")
+    assert terminal.getvalue().count("a word") == 3
+
+
+@pytest.mark.parametrize(
+    ("command", "words"), [("report", "RUNS must name at least one"), ("guide", "STUDIES must name at least one")]
+)
+def test_nothing_to_report(fails, command, words):
+    """Oracle: the message; the exit status of bad input."""
+    status, errors = fails(command)
+    assert status == 2
+    assert words in errors
 
 
 def test_render(place, lapg, tmp_path, fails):
@@ -212,6 +299,8 @@ def test_render(place, lapg, tmp_path, fails):
             picture.seek(step)
             frames.append(np.asarray(picture.convert("RGB")))
     assert not np.array_equal(frames[0], frames[2])
+    with Image.open(out) as picture:
+        assert picture.info["duration"] == 100  # milliseconds: the dt of its physics
     kept = out.read_bytes()
     status, errors = fails("render", place / "pg", "--out", out)
     assert status in (1, 2)
@@ -274,8 +363,11 @@ def test_reproduce(reproduced):
     text = (place / "report.md").read_text()
     assert text.startswith("# Figure 4: 2 agents, relu, heterogeneous, momentum 0.6, preset recommended")
     for label in runs:
-        assert text.count(f"\n| {label} | ") == 6  # final scores, rounds to two targets, bits to two, probabilities
-    assert text.count("| SCOUT | ") == 6 + 3  # and three claims about it
+        assert (
+            text.count(f"\n| {label} | ") == 8
+        )  # final scores; rounds, bits and steps to two targets each; probabilities
+    assert text.count("| SCOUT | ") == 8 + 3  # and three claims about it
+    assert json.loads((place / "report.json").read_text())["baselines"] == ["random"]
     assert (place / "figure.png").is_file()
 
 
@@ -293,6 +385,23 @@ def test_reproduce_again(reproduced, lapg):
         assert after.keys() == before.keys()
         assert all(after[name] == before[name] for name in before if name not in reports)
         assert (place / "report.md").read_bytes() == before["fig4-recommended/report.md"][0]
+
+
+def test_budgets_may_be_added(reproduced, tmp_path):
+    """Oracle: a comparison of which nothing was said of the tuning takes it in later, and its report has it; another title is another comparison."""
+    shutil.copytree(reproduced / "fig4-recommended", tmp_path / "place")
+    file = tmp_path / "place" / "comparison.json"
+    before = json.loads(file.read_text())
+    about = {"title": before["title"], "claims": before["claims"]}
+    budgets = {"PG": {"points": 6, "seeds": 5}}
+    reproduce.play([], tmp_path / "empty", about)
+    reproduce.play([], tmp_path / "empty", about | {"budgets": budgets})
+    assert json.loads((tmp_path / "empty" / "comparison.json").read_text())["budgets"] == budgets
+    with pytest.raises(RunError, match="holds another comparison"):
+        reproduce.play([], tmp_path / "empty", about | {"title": "another"})
+    file.write_text(json.dumps(before | {"budgets": budgets}))
+    reproduce.summarise(tmp_path / "place", Console(quiet=True))
+    assert "| PG | 6 | 5 | – | – |" in (tmp_path / "place" / "report.md").read_text()
 
 
 def test_reproduce_goes_on(reproduced, tmp_path, monkeypatch):
@@ -550,10 +659,10 @@ def test_full_and_read_only_disks(tmp_path, fails, monkeypatch, kind):
     """Oracle: exit status 1; one line with the file, the system's words and the remedy; what was there before is untouched."""
     (tmp_path / "notes.txt").write_text("mine")
 
-    def replace_file(path, write):
+    def fail(path, target):
         raise OSError(kind, os.strerror(kind), str(path))
 
-    monkeypatch.setattr(record, "replace_file", replace_file)
+    monkeypatch.setattr(Path, "replace", fail)
     status, errors = fails("train", *QUADRATIC, "--out", tmp_path / "run")
     assert status == 1
     assert len(errors.splitlines()) == 1
@@ -564,16 +673,15 @@ def test_full_and_read_only_disks(tmp_path, fails, monkeypatch, kind):
 
 def test_disk_full_half_way(tmp_path, fails, monkeypatch):
     """Oracle: exit status 1 and one line; the directory is a run of which nothing is half-written, and it says how to go on."""
-    original = record.replace_file
+    original = Path.write_bytes
 
-    def replace_file(path, write):
-        def partly(temporary):
-            temporary.write_bytes(b"half")
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(temporary))
+    def write_bytes(path, content):
+        if ".nc" not in path.name:
+            return original(path, content)
+        original(path, b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-        original(path, partly if path.suffix == ".nc" else write)
-
-    monkeypatch.setattr(record, "replace_file", replace_file)
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
     status, errors = fails("train", *QUADRATIC, "--out", tmp_path / "run")
     assert status == 1
     assert len(errors.splitlines()) == 1

@@ -25,7 +25,11 @@ BELOW = {  # what each room may import directly, itself and everything further b
     "methods": ("learner", "controller", "downlink"),
     "runtimes": ("methods",),
     "network": (),
-    "record": ("runtimes", "theory"),
+    "files": (),
+    "owner": ("files",),
+    "about": ("files",),
+    "datasets": ("runtimes", "theory"),
+    "record": ("owner", "about", "datasets"),
     "experiments": ("record", "network"),
     "cli": ("experiments",),
 }

@@ -2,6 +2,7 @@
 
 import errno
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lapg import record
+from lapg import datasets, record
+from lapg.files import DiskError
 from lapg.ledger import HEADER_BITS
 from lapg.record import RunError
 from lapg.runtimes.protocol import Log, RunState
@@ -18,7 +20,7 @@ from lapg.types import ControllerState, LearnerLog, LearnerState, RoundLog
 SEEDS, LEARNERS, DIMENSION = [7, 8], 3, 4
 PER_LEARNER = {
     "sent", "uplink_bits", "innovation_norm", "gradient_norm", "noise", "trigger_left", "trigger_right", "staleness",
-    "non_finite", "score_scaled", "score_raw", "participated", "downlink_bits",
+    "non_finite", "score_scaled", "score_raw", "participated", "downlink_bits", "heard", "answered",
 }  # fmt: skip
 PER_ROUND = {"aggregate_norm", "displacement_norm"}
 
@@ -53,7 +55,8 @@ def make_state(until):
 
 def save(path, *ends):
     """Stretches that end at ``ends``."""
-    path.mkdir(exist_ok=True)
+    if not (path / "config.json").exists():
+        record.create(path, {})
     for first, until in zip([record.progress(path), *ends], ends, strict=False):
         record.save(path, segment(first, until), make_state(until))
 
@@ -98,16 +101,17 @@ def test_segments_merge_to_the_whole(tmp_path):
 
 
 def test_save_read_finish(tmp_path):
-    """Oracle: what went in; only the newest state is kept, and finishing changes the files but not the record."""
+    """Oracle: what went in; the last two states are kept, and finishing changes the files but not the record."""
     assert record.progress(tmp_path) == 0
-    save(tmp_path, 4, 9)
+    save(tmp_path, 2, 4, 9)
     assert record.progress(tmp_path) == 9
-    assert sorted(snapshot(tmp_path)) == ["rounds-000000-000004.nc", "rounds-000004-000009.nc", "state-000009.eqx"]
+    rounds = ["rounds-000000-000002.nc", "rounds-000002-000004.nc", "rounds-000004-000009.nc"]
+    assert sorted(snapshot(tmp_path)) == ["config.json", *rounds, "state-000004.eqx", "state-000009.eqx"]
     state = record.read_state(tmp_path, jax.eval_shape(lambda: make_state(0)))
     jax.tree.map(np.testing.assert_array_equal, state, make_state(9))
     before = record.read(tmp_path)
     xr.testing.assert_identical(record.finish(tmp_path), before)
-    assert sorted(snapshot(tmp_path)) == ["record.nc", "state-000009.eqx"]
+    assert sorted(snapshot(tmp_path)) == ["config.json", "record.nc", "state-000009.eqx"]
     xr.testing.assert_identical(record.read(tmp_path), before)
     assert record.read(tmp_path)["sent"].dtype == bool
     kept = snapshot(tmp_path)
@@ -173,17 +177,31 @@ def test_garbage_instead_of_files(tmp_path, name):
         read(tmp_path, name)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # h5netcdf, closing what it never opened
-def test_flipped_bytes(tmp_path):
-    """Oracle: a record with 30 random bytes changed is read or refused, whatever HDF5 stumbles over; most are refused."""
+def test_flipped_bits(tmp_path):
+    """Oracle: a record, or a state, with any one bit flipped is refused."""
     save(tmp_path, 40)
     record.finish(tmp_path)
-    file, refused = tmp_path / "record.nc", 0
-    content = np.frombuffer(file.read_bytes(), np.uint8)
+    for name in ("record.nc", "state-000040.eqx"):
+        file = tmp_path / name
+        content = np.frombuffer(file.read_bytes(), np.uint8)
+        for place in np.random.default_rng(0).integers(8 * len(content), size=50):
+            damaged = content.copy()
+            damaged[place // 8] ^= 1 << (place % 8)
+            file.write_bytes(damaged.tobytes())
+            with pytest.raises(RunError, match=name):
+                read(tmp_path, name)
+        file.write_bytes(content.tobytes())
+        read(tmp_path, name)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # h5netcdf, closing what it never opened
+def test_flipped_bytes_without_checksums(tmp_path):
+    """Oracle: an older record with 30 random bytes changed is read or refused, whatever HDF5 stumbles over; most are refused."""
+    content, refused = np.frombuffer(datasets.encode(segment(0, 40)), np.uint8), 0
     for seed in range(12):
         random, damaged = np.random.default_rng(seed), content.copy()
         damaged[random.integers(len(content), size=30)] ^= 255
-        file.write_bytes(damaged.tobytes())
+        (tmp_path / "record.nc").write_bytes(damaged.tobytes())
         try:
             record.read(tmp_path)
         except RunError:
@@ -199,6 +217,7 @@ def test_whatever_hdf5_raises(tmp_path, monkeypatch, kind):
         raise kind("bad header\nand more")
 
     monkeypatch.setattr(xr, "open_dataset", fail)
+    (tmp_path / "record.nc").write_bytes(b"anything")
     with pytest.raises(
         RunError, match=r"record\.nc must be a record, but it is damaged \(.*bad header.*\); restore it"
     ):
@@ -242,6 +261,7 @@ def test_other_precision(tmp_path):
     record.check_precision(tmp_path / "run")
     file = tmp_path / "run" / "config.json"
     content = json.loads(file.read_text())
+    del content["checksum"], content["initial"]
     file.write_text(json.dumps(content | {"precision": "float32"}))
     with pytest.raises(RunError, match=r"must go on in float32, .* got float64; set JAX_ENABLE_X64=0"):
         record.check_precision(tmp_path / "run")
@@ -289,21 +309,28 @@ def test_full_disk_leaves_the_old_file(tmp_path):
     assert snapshot(tmp_path) == {"config.json": b"new"}
 
 
-def test_full_disk_while_saving(tmp_path, monkeypatch):
-    """Oracle: the record before; a state that cannot be written takes nothing with it."""
+@pytest.mark.parametrize("name", ["rounds-", "state-"])
+def test_full_disk_while_saving(tmp_path, monkeypatch, name):
+    """Oracle: the record before; what cannot be written takes nothing with it. The error names the file, the remedy and how to resume."""
     save(tmp_path, 4)
     expected, kept = record.read(tmp_path), (tmp_path / "state-000004.eqx").read_bytes()
+    write = Path.write_bytes
 
-    def write_state(path, state):
-        path.write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def half(path, content):
+        if not path.name.startswith(f".{name}"):
+            return write(path, content)
+        write(path, content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(record, "_write_state", write_state)
-        with pytest.raises(OSError, match="No space left"):
+        patch.setattr(Path, "write_bytes", half)
+        with pytest.raises(
+            DiskError, match=rf"{name}.*: No space left.*; free some space, then .* --resume .* 4 rounds"
+        ):
             save(tmp_path, 9)
     assert record.progress(tmp_path) == 4
     assert (tmp_path / "state-000004.eqx").read_bytes() == kept
+    assert not [file for file in snapshot(tmp_path) if file.startswith(".")]
     xr.testing.assert_identical(record.read(tmp_path), expected)
     save(tmp_path, 9)
     assert record.progress(tmp_path) == 9
@@ -318,5 +345,5 @@ def test_initial_params(tmp_path):
     np.testing.assert_array_equal(record.read_initial(tmp_path / "run"), params)
     for keep in (0, 5, 100, -1):
         (tmp_path / "run" / "initial.npy").write_bytes((tmp_path / "run" / "initial.npy").read_bytes()[:keep])
-        with pytest.raises(RunError, match=r"initial\.npy .*damaged; start a new run"):
+        with pytest.raises(RunError, match=r"initial\.npy .*damaged .*; start a new run"):
             record.read_initial(tmp_path / "run")

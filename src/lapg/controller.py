@@ -50,6 +50,22 @@ def heavy_ball(step_size: Scalar, momentum: Scalar = 0.0, decay: Scalar = 0.0) -
     return optax.sgd(inverse_time(step_size, decay), momentum)
 
 
+def check_linear(optimiser: optax.GradientTransformation, what: str, remedy: str) -> None:
+    """Refuses an optimiser whose steps are not proportional to the gradients.
+
+    Args:
+      what, remedy: how the message begins and ends.
+    Raises:
+      ValueError: the optimiser is not linear (Adam, clipping), as far as its first step shows.
+    """
+    unit = jnp.ones(())
+    once, twice = (jnp.asarray(optimiser.update(size, optimiser.init(unit), unit)[0]) for size in (unit, 2 * unit))
+    if known(once) and not np.allclose(2 * np.asarray(once), np.asarray(twice)):
+        raise ValueError(
+            f"{what} an optimiser that is linear in the gradients, got one that turns 1 and 2 into {once} and {twice}; {remedy}."
+        )
+
+
 def limit_step(
     optimiser: optax.GradientTransformation, limit: Scalar, num_learners: int, *, reuses: bool
 ) -> optax.GradientTransformationExtraArgs:
@@ -70,13 +86,8 @@ def limit_step(
       ValueError: limit is not positive, or the optimiser is not linear (Adam, clipping).
     """
     if known(limit) and not float(limit) > 0:
-        raise ValueError(f"kl_limit must be > 0, got {float(limit)}; leave it out for steps without a limit.")
-    unit = jnp.ones(())
-    once, twice = (jnp.asarray(optimiser.update(size, optimiser.init(unit), unit)[0]) for size in (unit, 2 * unit))
-    if known(once) and not np.allclose(2 * np.asarray(once), np.asarray(twice)):
-        raise ValueError(
-            f"kl_limit needs an optimiser that is linear in the gradients, got one that turns 1 and 2 into {once} and {twice}; use heavy_ball."
-        )
+        raise ValueError(f"kl_limit must be > 0, got {float(limit)}; none: steps without a limit.")
+    check_linear(optimiser, "kl_limit needs", "use heavy_ball, or kl_limit none")
 
     def init(params: Any) -> Any:
         zero = jnp.zeros((), params.dtype)

@@ -16,6 +16,7 @@ from lapg.cli.train import config_file, train_command
 from lapg.experiments.advance import Interrupted
 from lapg.experiments.config import Config
 from lapg.experiments.study import Study
+from lapg.files import DiskError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -52,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail("stopped; everything up to the last checkpoint is saved", 130)
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()
+    except DiskError as error:
+        _fail(str(error), 1)
     except OSError as error:
         _fail(f"{error.filename or 'file'}: {error.strerror or error}; free some space or choose another --out.", 1)
     except ValueError as error:

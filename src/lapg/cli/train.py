@@ -13,6 +13,7 @@ from lapg.experiments.config import Config, read_toml
 from lapg.experiments.run import default_out, load
 from lapg.experiments.run import resume as resume_run
 from lapg.experiments.run import train as train_run
+from lapg.files import expand
 
 Settings = TypeVar("Settings")
 
@@ -45,12 +46,12 @@ def train_command(default: Config) -> Callable[..., None]:
           tensorboard: also write scalars to OUT/tensorboard (extra `tensorboard`).
           trust: with resume: run code from outside lapg that the run names.
         """
-        target = resume or out or default_out(settings)
         watchers: tuple[Watcher, ...] = ()
         if tensorboard:
             from lapg.experiments.tensorboard import tensorboard as board
 
-            watchers = (board(target / "tensorboard"),)
+            place = resume or (out := out or default_out(settings))
+            watchers = (board(expand(place) / "tensorboard"),)
         if resume is not None:
             if settings != default or out or init_from or config:
                 raise ValueError("--resume takes all settings from the run; leave the other options out.")
@@ -59,7 +60,7 @@ def train_command(default: Config) -> Callable[..., None]:
             if trust:
                 raise ValueError("--trust goes with --resume; what you name yourself is trusted.")
             source = None if init_from is None else load(init_from)
-            run = train_run(settings, target, init_from=source, watchers=watchers)
+            run = train_run(settings, out, init_from=source, watchers=watchers)
         last = run.record.isel(round=slice(-max(1, run.config.rounds // 20), None))
         console.print(
             f"score {float(last['score_scaled'].mean()):.4f} (last 5 % of the rounds)   "

@@ -72,6 +72,7 @@ def advance(
             seeds=config.seed_list,
             params=params,
             wall=clock + time.monotonic() - started,
+            heartbeat=config.heartbeat,
         )
         record.save(path, segment, state)
         saved, logs, last_save = round, [], time.monotonic()

@@ -52,6 +52,10 @@ class ProblemConfig:
     """Continuous actions: standard deviation, in units of the network's output."""
     learned_std: Switch = None
     """Continuous actions: whether it is learned."""
+    scale_pixels: Switch = None
+    """gymnasium, pettingzoo: whether observations of bytes from 0 to 255 are divided by 255; left out: yes."""
+    action_masks: Switch = None
+    """gymnasium, pettingzoo: whether actions that an action_mask forbids are never taken; left out: yes."""
     num_agents: int | None = None
     """M of a multi-agent problem."""
     num_learners: int | None = None
@@ -137,19 +141,25 @@ class MethodConfig:
     strict: Switch = None
     """lapg: '>' (default) or the paper's '>='."""
     threshold: float | None = None
-    """scout, awapg: κ; larger uploads less."""
+    """scout, awapg: κ; larger uploads less. scout's own is 0.3 times the rounds."""
     scale: Literal["report", "step"] | None = None
     """scout, awapg: where the scale comes from."""
     period: float | None = None
     """periodic: rounds between uploads."""
+    phase: Literal["together", "staggered"] | None = None
+    """periodic: whether all learners upload in the same rounds (default) or one after the other."""
     rate: float | None = None
     """random: probability of an upload."""
     memory: Literal["fresh", "lagged", "average", "accumulate"] | None = None
     """periodic, random: what is uploaded."""
     look_ahead: float | None = None
     """scout, and periodic or random with memory accumulate: learners take steps of their own between uploads, b times the controller's."""
-    kl_limit: float | None = None
-    """Largest predicted divergence of the policy in one step, in nats an episode; every upload then carries one more number."""
+    first_upload: float | Literal["none"] | None = None
+    """scout, awapg, lena: fraction of the rounds (.1) after which the first of all learners uploads in any case, as long as nobody has; none: never for that."""
+    kl_limit: float | Literal["none"] | None = None
+    """Largest predicted divergence of the policy in one step, in nats an episode; every upload then carries one more number. Left out: 40 where all learners train one policy (parallel RL) with optimiser heavy_ball, else none; none: no limit."""
+    limit_look_ahead: Switch = None
+    """Whether steps of the learners' own are held to kl_limit as well. Left out: where kl_limit is left out, too."""
     variance_reduction: Literal["storm", "snapshot"] | None = None
     """Gradients made less noisy with importance-weighted ones at earlier parameters, before the method's own memory takes them in."""
     compressor: Literal["none", "top_k", "quantise", "qsgd", "sign"] | None = None
@@ -162,12 +172,14 @@ class MethodConfig:
     """quantise, qsgd, sign: entries that share a scale (all)."""
     downlink: Literal["dense", "replicated"] | None = None
     """What learners hear: θ every round (dense, the default), or what they need to follow the controller's steps themselves."""
-    downlink_compressor: Literal["none", "top_k", "quantise", "sign"] | None = None
-    """replicated: what is left of the total that is sent down; the rest is sent later."""
+    downlink_compressor: Literal["none", "uploads", "top_k", "quantise", "sign"] | None = None
+    """replicated: what is left of the total that is sent down; the rest is sent later. uploads: nothing is lost, but a round's uploads travel as they came where that is shorter."""
     downlink_fraction: float | None = None
     """replicated with top_k: fraction of the entries that travel (.05)."""
     downlink_bits: int | None = None
     """replicated with quantise: bits of an entry (4); with top_k: of an entry that travels (its own precision)."""
+    upload_every: int | None = None
+    """Learners upload in rounds 0, R, 2R, ... alone, so that those who do come together: what goes down is then sent once for all of them; left out: any round."""
     max_age: int | Literal["none"] | None = None
     """lapg, scout, awapg: rounds after which a learner uploads in any case; none: never for its age alone."""
     options: Options = field(default_factory=dict)
@@ -223,6 +235,8 @@ class Config:
     """Rounds between two looks at progress bar, checkpoints and Ctrl-C."""
     runtime: RuntimeName = "vectorised"
     """vectorised (compiled, default), sequential (plain loop over messages), ray or flower (learners in other processes, here or elsewhere)."""
+    heartbeat: bool = True
+    """Every learner that takes part in a round hears a header at least and answers with one at least, as under ray and flower; no: who has nothing to say is silent, up and down, as a common clock allows."""
     cluster: ClusterConfig = ClusterConfig()
 
     def __post_init__(self) -> None:
@@ -243,6 +257,10 @@ class Config:
                 f"first_seed must be >= 0 and leave room for {self.seeds} seeds below 2^32, got {self.first_seed}."
             )
 
+        if self.runtime in REMOTE and not self.heartbeat:
+            raise ValueError(
+                f"heartbeat must be true with runtime {self.runtime!r}, whose rounds end when everybody has answered; leave it out or choose another runtime."
+            )
         if self.runtime not in REMOTE and self.cluster != ClusterConfig():
             raise ValueError(
                 f"cluster settings go with a runtime of {', '.join(REMOTE)}, got runtime {self.runtime!r}; leave them out or choose another."

@@ -65,19 +65,26 @@ def play(run_config: Any, gather: Any) -> None:
     """
     config, path = read_settings(run_config), Path(str(run_config["out"]))
     if not (path / "config.json").is_file():
-        record.create(path, to_dict(config))
+        record.check_free(path)
+        with record.owned(path, "out"):
+            record.create(path, to_dict(config))
     elif _agreed(from_dict(record.read_config(path))) != _agreed(config):
         raise record.RunError(f"out={path} must be new, or this very run, but other settings were played there.")
     if (path / "record.nc").is_file():
         print(f"nothing to do: {path} is complete", flush=True)
         return
+    with record.owned(path / "flower"):  # the directory itself is held by who asked for the run, if that is here
+        record.recover(path)
+        _play(path, config, gather)
+
+
+def _play(path: Path, config: Config, gather: Any) -> None:
     terms, limits = prepare(config)
     post = gather(terms, config.cluster.timeout)
     start = record.read_initial(path)
     lanes = Posted(terms, post, limits, chunk_rounds=config.chunk_rounds, initial_params=start)
 
     def tell(segment: Any, until: int, /) -> None:
-        (path / "flower").mkdir(exist_ok=True)
         record.write_text(path / "flower" / "traffic.json", json.dumps(post.traffic, indent=1))
         sent = segment["sent"]
         print(f"{until} rounds are saved; uploads in the last ones: {int(sent.sum())} of {sent.size}", flush=True)

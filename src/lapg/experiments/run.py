@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,8 +20,12 @@ from lapg.experiments.advance import Watcher, advance
 from lapg.experiments.build import Built, build, build_problem, parts
 from lapg.experiments.config import Config, from_dict, to_dict
 from lapg.experiments.federate import check_flower, federate
+from lapg.experiments.silence import silence
 from lapg.experiments.trust import Trust, require_trust
-from lapg.runtimes import DISTRIBUTED, RuntimeName, distributed, runtime_of, use_all_cores
+from lapg.files import expand, make_folder, usable
+from lapg.methods.adaptive import default_threshold
+from lapg.problems.adapters import interface_of
+from lapg.runtimes import DISTRIBUTED, RuntimeName, Sequential, distributed, runtime_of, use_all_cores
 from lapg.types import Problem
 
 
@@ -77,9 +82,18 @@ class Run:
 
         return jax.jit(act)
 
-    def policy(self, observation: Any, *, key: Any = None, seed: int | None = None) -> np.ndarray:
-        """The trained policy's action: the most probable one, or a random one if a JAX key is given."""
-        return np.asarray(self._act(self.params(seed), observation, key))
+    def policy(self, observation: Any, *, info: Any = None, key: Any = None, seed: int | None = None) -> Any:
+        """The trained policy's action, as the problem's environment takes it: the most probable one, or a random one if a JAX key is given.
+
+        Args:
+          observation: one, as the environment returns it; with several agents and ``global`` observations, the world's state.
+          info: what came with it; needed where it has an ``action_mask``.
+          seed: whose θ, of the trained seeds; None is the first.
+        Raises:
+          ValueError: the observation is not one of the problem's, there is no such seed, or the problem has no policy.
+        """
+        act, (encode, decode, _) = self._act, interface_of(self.plain)
+        return decode(jax.tree.map(np.asarray, act(self.params(seed), encode(observation, info), key)))
 
     @property
     def finished(self) -> bool:
@@ -95,9 +109,9 @@ def load(path: str | Path, *, trust: Trust = False) -> Run:
     Raises:
       RunError: the directory is not a run's, is damaged, or comes from another version.
     """
-    path = Path(path)
-    config = read_config(path)
-    return Run(path, config, record.read(path), trust)
+    path = expand(path)
+    with usable("run", path):
+        return Run(path, read_config(path), record.read(path), trust)
 
 
 def read_config(path: Path) -> Config:
@@ -108,14 +122,40 @@ def read_config(path: Path) -> Config:
     """
     data = record.read_config(path)
     try:
-        return from_dict(data)
+        return from_dict(_explicit(data))
     except ValueError as error:
         raise record.RunError(f"run={path} cannot be used: {error}") from error
 
 
+def _explicit(data: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run from before ``method.first_upload``, with what it was then to leave ``kl_limit`` and κ out."""
+    method = data.get("method", {})
+    if "first_upload" in method:
+        return data
+    name, then = method.get("name"), dict[str, Any](kl_limit="none")
+    if name in ("scout", "awapg", "lena"):
+        then["first_upload"] = "none"
+    if name == "scout":
+        then["threshold"] = default_threshold(None)
+    return data | {"method": method | {key: value for key, value in then.items() if method.get(key) is None}}
+
+
 def default_out(config: Config) -> Path:
-    """runs/METHOD-DATE-TIME."""
-    return Path("runs") / f"{config.method.name.replace(':', '.')}-{time.strftime('%Y%m%d-%H%M%S')}"
+    """runs/METHOD-DATE-TIME, or the first of ...-2, ...-3 and so on that is not taken."""
+    first = Path("runs") / f"{config.method.name.replace(':', '.')}-{time.strftime('%Y%m%d-%H%M%S')}"
+    others = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
+    return next(path for path in itertools.chain([first], others) if not path.exists())
+
+
+def _make_default_out(config: Config) -> Path:
+    """Makes that directory, so that no process that starts in the same second has it."""
+    while True:
+        path = default_out(config)
+        try:
+            make_folder(path, exist_ok=False)
+            return path
+        except FileExistsError:
+            continue
 
 
 def train(
@@ -131,14 +171,15 @@ def train(
     """Runs an experiment and leaves it in a new directory.
 
     Args:
-      out: the directory; None is runs/METHOD-DATE-TIME. An existing one is never touched.
+      out: the directory; None is runs/METHOD-DATE-TIME. One that holds something is never touched.
       runtime: in place of the configuration's.
       init_from: start from the final parameters of another run instead of the problem's own θ⁰; seeds are matched in order, and around.
       checkpoint_seconds: at most so much work is lost when the process is killed; with runtime flower at most ``config.chunk_rounds`` rounds.
       watchers: called after every saved stretch of rounds.
     Raises:
       ValueError: the configuration does not fit.
-      RunError: ``out`` is taken.
+      RunError: ``out`` is taken, or cannot be used.
+      DiskError: a file cannot be written; everything up to the last checkpoint is saved.
       Interrupted: by Ctrl-C or SIGTERM, with everything saved.
     """
     config = config if runtime is None else dataclasses.replace(config, runtime=runtime)
@@ -147,9 +188,12 @@ def train(
     initial = None if init_from is None else _initial_params(init_from, built, config)
     if config.runtime == "flower":
         check_flower(config, has_initial=initial is not None)
-    path = default_out(config) if out is None else Path(out)
-    record.create(path, to_dict(config), initial)
-    return _play(path, config, built, initial, show_progress, checkpoint_seconds, watchers)
+    with usable("out", Path("runs")):
+        path = _make_default_out(config) if out is None else expand(out)
+    record.check_free(path)
+    with record.owned(path, "out"):
+        record.create(path, to_dict(config), initial)
+        return _play(path, config, built, initial, show_progress, checkpoint_seconds, watchers)
 
 
 def resume(
@@ -160,22 +204,29 @@ def resume(
     watchers: tuple[Watcher, ...] = (),
     trust: Trust = False,
 ) -> Run:
-    """Goes on with an interrupted run, to bitwise the same end; a finished one is just loaded.
+    """Resumes an interrupted run, to bitwise the same end; a finished one is just loaded.
+
+    Where the newest checkpoint is damaged, a line on stderr says so, and the rounds since the one before it are played again.
 
     Args:
       trust: see `load`.
     Raises:
-      RunError: the directory is not a run's, is damaged, comes from another version or precision, or names code that is not trusted.
+      RunError: the directory is not a run's, is damaged, is being played, comes from another version or precision, or names code that is not trusted.
+      DiskError: a file cannot be written; everything up to the last checkpoint is saved.
       Interrupted: by Ctrl-C or SIGTERM, with everything saved.
     """
-    path = Path(path)
-    config = read_config(path)
-    if (path / "record.nc").is_file():
-        return load(path, trust=trust)
+    path = expand(path)
+    with usable("run", path):
+        config = read_config(path)
+        if (path / "record.nc").is_file() and not record.superseded(path):
+            return load(path, trust=trust)
     require_trust(config, path, trust, resumed=True)
     record.check_precision(path)
     use_all_cores()
-    return _play(path, config, build(config), record.read_initial(path), show_progress, checkpoint_seconds, watchers)
+    built = build(config)
+    with record.owned(path):
+        initial = record.read_initial(path)
+        return _play(path, config, built, initial, show_progress, checkpoint_seconds, watchers)
 
 
 def make_lanes(config: Config, built: Built, initial: np.ndarray | None = None) -> Any:
@@ -196,7 +247,10 @@ def make_lanes(config: Config, built: Built, initial: np.ndarray | None = None) 
         return runtime(
             partial(parts, config), hypers, config.seed_list, settings=shared, **common, **vars(config.cluster)
         )
-    return runtime_of(built.problem, config.runtime)(built.recipe, built.problem, hypers, config.seed_list, **common)
+    runtime = runtime_of(built.problem, config.runtime)
+    if runtime is Sequential:
+        common["heartbeat"] = config.heartbeat
+    return runtime(built.recipe, built.problem, hypers, config.seed_list, **common)
 
 
 def _initial_params(source: Run, built: Built, config: Config) -> np.ndarray:
@@ -218,9 +272,12 @@ def _play(
     checkpoint_seconds: float,
     watchers: tuple[Watcher, ...],
 ) -> Run:
+    if show_progress:
+        watchers = (*watchers, silence(config))
     telling: dict[str, Any] = {"show_progress": show_progress, "watchers": watchers}
     if config.runtime == "flower":
         return Run(path, config, federate(path, config, built.problem.num_learners, **telling), trust=True)
+    record.recover(path)
     with contextlib.closing(make_lanes(config, built, initial)) as lanes:
         played = advance(path, config, lanes, checkpoint_seconds=checkpoint_seconds, **telling)
         return Run(path, config, played, trust=True)  # its code has been run already

@@ -53,13 +53,13 @@ MIXED_SYSTEMS = {
 }
 PENDULUMS = {
     "PG": MethodConfig("pg", 1e-5, kl_limit=40.0),
-    "LAPG": MethodConfig("lapg", 5e-6, xi=XI, noise_weight=0.5),
+    "LAPG": MethodConfig("lapg", 5e-6, xi=XI, noise_weight=0.5, kl_limit="none"),
     "SCOUT": _local("scout", 1e-5, threshold=12.0, kl_limit=10.0),
     "periodic local": _local("periodic", 1e-5, period=3.0, kl_limit=80.0),
 }
 MIXED_PENDULUMS = {
     "PG": MethodConfig("pg", 2e-5, kl_limit=40.0),
-    "LAPG": MethodConfig("lapg", 2.5e-6, xi=XI, noise_weight=0.5),
+    "LAPG": MethodConfig("lapg", 2.5e-6, xi=XI, noise_weight=0.5, kl_limit="none"),
     "SCOUT": _local("scout", 1e-5, threshold=12.0, kl_limit=10.0),
     "periodic local": _local("periodic", 1e-5, period=3.0, kl_limit=80.0),
 }
