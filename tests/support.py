@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lapg.about import _checksum
-from lapg.files import sealed, unsealed
+from lapg.files import checksum, sealed, unsealed
 from lapg.runtimes.protocol import initialise, play_round, sample_batch
 
 
@@ -50,12 +50,17 @@ def quadratic_gradients(problem: Any, params: np.ndarray, num: int, seed: int = 
     return tasks.scale[:, None] * slope + noise
 
 
-def edit_config(folder: Path, edit: Callable[[dict[str, Any]], None]) -> None:
-    """Changes the configuration of a run directory as if it had been written so: all its files are sealed anew."""
+def edit_config(
+    folder: Path, edit: Callable[[dict[str, Any]], Any] = lambda settings: None, initial: np.ndarray | None = None
+) -> None:
+    """Changes the configuration of a run directory, or θ⁰, as if it had been written so: all its files are sealed anew."""
     file = folder / "config.json"
     content = json.loads(file.read_text(encoding="utf-8"))
     before = content.pop("checksum")
     edit(content["config"])
+    if initial is not None:
+        np.save(folder / "initial.npy", initial)
+        content["initial"] = checksum((folder / "initial.npy").read_bytes())
     after = _checksum(content)
     file.write_text(json.dumps(content | {"checksum": after}), encoding="utf-8")
     for other in (*folder.glob("*.nc"), *folder.glob("*.eqx")):

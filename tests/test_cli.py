@@ -248,7 +248,7 @@ def test_runs_that_cannot_be_compared(place, lapg, fails, tmp_path):
     assert "got other differences: batch_size (3 in pg, 5 in larger); compare" in fails(*given)[1]
     assert "batch_size (3 in pg, 5 in larger)" in lapg(*given, "--may-differ", "batch_size")
     assert "batch_size (3 in pg, 5 in larger)" in (tmp_path / "report" / "report.md").read_text().splitlines()[0]
-    np.save(copy("warm") / "initial.npy", np.zeros((2, 3)))
+    edit_config(copy("warm"), initial=np.zeros((2, 3)))
     assert "init_from (the initial" in fails("report", place / "pg", tmp_path / "warm", "--out", tmp_path / "next")[1]
     # where and how a run was played makes no difference
     lapg("report", place / "pg", copy("loop", runtime="sequential", chunk_rounds=3), "--out", tmp_path / "same")
@@ -501,7 +501,7 @@ BAD = {
     ),
     "negative rounds": ("train --rounds -3", ["rounds must be >= 1", "-3"]),
     "no seeds": ("train --seeds 0", ["seeds must be >= 1", "0"]),
-    "seeds beyond 32 bits": ("train --first-seed 4294967296", ["first_seed must be >= 0", "2^32"]),
+    "seeds beyond 32 bits": ("train --first-seed 4294967290", ["first_seed must be >= 0", "2^32"]),
     "xi of the wrong length": (
         "train --method.name lapg --method.xi 0.1 0.2",
         ["xi must have 1 or window=10 entries, got 2", "give one weight for all, or change the window"],

@@ -19,15 +19,16 @@ from lapg.network import PROFILES
 from lapg.record import write_text
 
 
-def evaluate(run: Positional[Path], episodes: int = 100, seed: int = 0) -> None:
+def evaluate(run: Positional[Path], episodes: int = 100, seed: int = 0, trust: bool = False) -> None:
     """Measure a trained policy on fresh episodes, stochastic and greedy.
 
     Args:
       run: directory of a run.
       episodes: per learner and trained seed.
       seed: of the fresh episodes.
+      trust: run code from outside lapg that the run names.
     """
-    returns = evaluate_run(load(run), episodes, seed)
+    returns = evaluate_run(load(run, trust=trust), episodes, seed)
     table = Table("policy", "scaled return", "raw return", "raw discounted return", title=f"{run}, {episodes} episodes")
     for mode in returns["mode"].values:
         cells = []
@@ -125,7 +126,12 @@ def guide(
 
 
 def render(
-    run: Positional[Path], out: Path | None = None, seed: int | None = None, episode: int = 0, stochastic: bool = False
+    run: Positional[Path],
+    out: Path | None = None,
+    seed: int | None = None,
+    episode: int = 0,
+    stochastic: bool = False,
+    trust: bool = False,
 ) -> None:
     """Draw an episode under the learned policy as an animated GIF.
 
@@ -135,8 +141,8 @@ def render(
       seed: which trained seed; the first unless told.
       episode: which fresh episode.
       stochastic: sample actions instead of taking the most probable ones.
+      trust: run code from outside lapg that the run names.
     """
     target = out or run / f"episode-{episode}.gif"
-    console.print(
-        f"drawn: {render_run(load(run), target, seed=seed, episode=episode, stochastic=stochastic)}", soft_wrap=True
-    )
+    drawn = render_run(load(run, trust=trust), target, seed=seed, episode=episode, stochastic=stochastic)
+    console.print(f"drawn: {drawn}", soft_wrap=True)

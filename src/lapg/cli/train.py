@@ -31,6 +31,7 @@ def train_command(default: Config) -> Callable[..., None]:
         resume: Path | None = None,
         init_from: Path | None = None,
         tensorboard: bool = False,
+        trust: bool = False,
     ) -> None:
         """Train one method on one problem over several seeds.
 
@@ -46,6 +47,7 @@ def train_command(default: Config) -> Callable[..., None]:
           resume: directory of an interrupted run to finish; everything else is taken from there.
           init_from: run whose final parameters this one starts from.
           tensorboard: also write scalars to OUT/tensorboard (extra `tensorboard`).
+          trust: with resume: run code from outside lapg that the run names.
         """
         watchers: tuple[Watcher, ...] = ()
         if tensorboard:
@@ -56,8 +58,10 @@ def train_command(default: Config) -> Callable[..., None]:
         if resume is not None:
             if settings != default or out or init_from or config:
                 raise ValueError("--resume takes all settings from the run; leave the other options out.")
-            run = resume_run(resume, watchers=watchers)
+            run = resume_run(resume, watchers=watchers, trust=trust)
         else:
+            if trust:
+                raise ValueError("--trust goes with --resume; what you name yourself is trusted.")
             source = None if init_from is None else load(init_from)
             run = train_run(settings, out, init_from=source, watchers=watchers)
         last = run.record.isel(round=slice(-max(1, run.config.rounds // 20), None))

@@ -2,8 +2,6 @@
 
 import dataclasses
 import tomllib
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from lapg.experiments.fitting import changed, fit
 from lapg.runtimes import REMOTE, RuntimeName
 
 Options = Annotated[dict[str, Any], tyro.conf.Suppress]
@@ -24,6 +23,8 @@ def _switched(words: list[str]) -> bool | None:
     return known[word]
 
 
+MAX_SEEDS = 2**20
+"""Runs side by side, far more than fit into a computer."""
 Switch = Annotated[
     bool | None,
     tyro.constructors.PrimitiveConstructorSpec(
@@ -80,6 +81,9 @@ class ProblemConfig:
     options: Options = field(default_factory=dict)
     """Any further arguments of the factory; from a TOML table [problem.options]."""
 
+    def __post_init__(self) -> None:
+        fit(self, "problem.")
+
 
 @dataclass(frozen=True)
 class EstimatorConfig:
@@ -105,6 +109,9 @@ class EstimatorConfig:
     """reuse: importance weights above it are cut, which biases; left out: none are."""
     options: Options = field(default_factory=dict)
     """Any further arguments; from a TOML table [estimator.options]."""
+
+    def __post_init__(self) -> None:
+        fit(self, "estimator.")
 
 
 @dataclass(frozen=True)
@@ -178,6 +185,9 @@ class MethodConfig:
     options: Options = field(default_factory=dict)
     """Any further arguments of the recipe; from a TOML table [method.options]."""
 
+    def __post_init__(self) -> None:
+        fit(self, "method.")
+
 
 @dataclass(frozen=True)
 class ClusterConfig:
@@ -199,6 +209,9 @@ class ClusterConfig:
     """ray: rounds are milliseconds shorter through memory that processes share, but whoever waits keeps looking there, which takes what the processors have left; left out: yes on one machine without a deadline."""
     insecure: bool = False
     """ray: join a cluster on other machines that has neither token nor TLS."""
+
+    def __post_init__(self) -> None:
+        fit(self, "cluster.")
 
 
 @dataclass(frozen=True)
@@ -227,9 +240,16 @@ class Config:
     cluster: ClusterConfig = ClusterConfig()
 
     def __post_init__(self) -> None:
+        fit(self)
         for name in ("batch_size", "rounds", "seeds", "chunk_rounds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}.")
+            if getattr(self, name) >= 2**31:
+                raise ValueError(f"{name} must be below 2^31, got {getattr(self, name)}.")
+        if self.seeds > MAX_SEEDS:
+            raise ValueError(
+                f"seeds must be <= {MAX_SEEDS:,} in one run, got {self.seeds}; more go into further runs with another first_seed."
+            )
         if not 0 < self.participation <= 1:
             raise ValueError(f"participation must lie in (0, 1], got {self.participation}; 1 is everybody.")
         if not 0 <= self.first_seed <= 2**32 - 1 - self.seeds:
@@ -263,57 +283,7 @@ def from_dict(data: Mapping[str, Any], default: Any = None, where: str = "config
     Raises:
       ValueError: an unknown name or a value of the wrong type.
     """
-    default = Config() if default is None else default
-    known = {item.name: hint for item, hint in zip(dataclasses.fields(default), _hints(default), strict=True)}
-    changes = {}
-    for name, value in data.items():
-        if name not in known:
-            raise ValueError(
-                f"{where}.{name} is not a setting; known are {', '.join(known)}. Is the file from another version of lapg?"
-            )
-        current = getattr(default, name)
-        if dataclasses.is_dataclass(current):
-            if not isinstance(value, Mapping):
-                raise ValueError(f"{where}.{name} must be a table of settings, got {value!r}.")
-            changes[name] = from_dict(value, current, f"{where}.{name}")
-        else:
-            changes[name] = _fit(value, known[name], f"{where}.{name}")
-    return dataclasses.replace(default, **changes)
-
-
-def _hints(default: Any) -> list[Any]:
-    hints = typing.get_type_hints(type(default))
-    return [hints[item.name] for item in dataclasses.fields(default)]
-
-
-def _fit(value: Any, hint: Any, where: str) -> Any:
-    """The value as its type hint wants it: lists become tuples, whole numbers become floats where floats are wanted."""
-    choices = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    for choice in choices:
-        origin = typing.get_origin(choice)
-        if choice is type(None) and value is None:
-            return None
-        if origin is Literal and value in typing.get_args(choice):
-            return value
-        if origin is tuple and isinstance(value, list | tuple):
-            return tuple(_fit(item, typing.get_args(choice)[0], where) for item in value)
-        if origin is dict and isinstance(value, Mapping):
-            return dict(value)
-        if choice is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if choice in (int, str, bool) and type(value) is choice:
-            return value
-    wanted = " or ".join(_words(choice) for choice in choices if choice is not type(None))
-    raise ValueError(f"{where} must be {wanted}, got {value!r}.")
-
-
-def _words(hint: Any) -> str:
-    origin = typing.get_origin(hint)
-    if origin is Literal:
-        return "one of " + ", ".join(map(repr, typing.get_args(hint)))
-    if origin is tuple:
-        return f"a list of {typing.get_args(hint)[0].__name__}"
-    return "a table" if origin is dict else hint.__name__
+    return changed(Config() if default is None else default, data, where)
 
 
 def read_toml(path: Path, default: Any = None) -> Any:

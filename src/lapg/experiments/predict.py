@@ -63,7 +63,7 @@ def predict(config: Config, run: Run | None = None, *, seed: int = 0, num_batche
     """
     if num_batches < 2:
         raise ValueError(f"batches must be >= 2, got {num_batches}; one shows no noise.")
-    built = build(config)
+    built = build(config) if run is None else run.built
     problem = built.problem
     params = problem.init(address(jax.random.key(seed), INIT, NOBODY, 0)) if run is None else jnp.asarray(run.params())
     settings = _settings(config)

@@ -3,7 +3,8 @@
 import dataclasses
 import inspect
 import json
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,21 @@ def play(entries: Sequence[Entry], path: Path, about: dict[str, Any], *, show_pr
                 f"run={place} has other settings than those asked for: {words}; choose a new directory, or ask for the same ones."
             )
         done[entry.label] = (
-            resume(place, show_progress=show_progress) if started else train(config, place, show_progress=show_progress)
+            resume(place, show_progress=show_progress, trust=True)  # its settings are those asked for
+            if started
+            else train(config, place, show_progress=show_progress)
         )
+
+
+def check_names(names: Iterable[Any]) -> None:
+    """Refuses names from a file that are not those of entries of its own directory, so that nothing is read or written elsewhere.
+
+    Raises:
+      ValueError: one is not.
+    """
+    for name in names:
+        if not isinstance(name, str) or name in ("", ".", "..") or re.search(r"[/\\]", name):
+            raise ValueError(f"{name!r} is not the name of a directory in it")
 
 
 def read_contents(path: Path) -> dict[str, Any]:
@@ -79,6 +93,7 @@ def read_contents(path: Path) -> dict[str, Any]:
         content = json.loads((path / CONTENTS).read_text(encoding="utf-8"))
         if not isinstance(content["runs"], dict):
             raise TypeError("runs must be a table")
+        check_names(content["runs"].values())
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
             f"{path} must be the directory of a comparison, but its {CONTENTS} cannot be read ({error})."

@@ -23,6 +23,7 @@ from lapg.experiments.federate import check_flower, federate
 from lapg.experiments.silence import silence
 from lapg.experiments.size import check_size
 from lapg.experiments.soundness import unsound
+from lapg.experiments.trust import Trust, require_trust
 from lapg.files import expand, make_folder, usable
 from lapg.methods.adaptive import default_threshold
 from lapg.problems.adapters import interface_of
@@ -38,22 +39,29 @@ class Run:
       path: its directory.
       config: what was run.
       record: labelled arrays (seed × round × learner); see `lapg.record`.
+      trust: whose code its configuration may name, beside lapg's (`lapg.experiments.trust`).
     """
 
     path: Path
     config: Config
     record: xr.Dataset
+    trust: Trust = False
 
     @cached_property
     def built(self) -> Built:
-        """The problem and the recipe."""
+        """The problem and the recipe.
+
+        Raises:
+          RunError: they are not lapg's, and not trusted.
+        """
+        require_trust(self.config, self.path, self.trust)
         return build(self.config)
 
     @cached_property
     def plain(self) -> Problem:
         """The problem without the perturbations of smoothing, which serve training: the one to act in with θ itself."""
-        asked = self.config.problem
-        return self.built.problem if asked.smoothing is None else build_problem(replace(asked, smoothing=None))
+        asked, built = self.config.problem, self.built.problem
+        return built if asked.smoothing is None else build_problem(replace(asked, smoothing=None))
 
     def params(self, seed: int | None = None) -> np.ndarray:
         """θ after the last saved round, of one seed (the first if None)."""
@@ -100,15 +108,17 @@ class Run:
         return unsound(self.record)
 
 
-def load(path: str | Path) -> Run:
-    """A run from its directory.
+def load(path: str | Path, *, trust: Trust = False) -> Run:
+    """A run from its directory. Reading it imports nothing.
 
+    Args:
+      trust: whether building its parts, to act, evaluate or draw, may run code that its files name: True, or the parts themselves or their names.
     Raises:
       RunError: the directory is not a run's, is damaged, or comes from another version.
     """
     path = expand(path)
     with usable("run", path):
-        return Run(path, read_config(path), record.read(path))
+        return Run(path, read_config(path), record.read(path), trust)
 
 
 def read_config(path: Path) -> Config:
@@ -201,13 +211,16 @@ def resume(
     show_progress: bool = True,
     checkpoint_seconds: float = 20.0,
     watchers: tuple[Watcher, ...] = (),
+    trust: Trust = False,
 ) -> Run:
     """Resumes an interrupted run, to bitwise the same end; a finished one is just loaded.
 
     Where the newest checkpoint is damaged, a line on stderr says so, and the rounds since the one before it are played again.
 
+    Args:
+      trust: see `load`.
     Raises:
-      RunError: the directory is not a run's, is damaged, is being played, or comes from another version or precision.
+      RunError: the directory is not a run's, is damaged, is being played, comes from another version or precision, or names code that is not trusted.
       DiskError: a file cannot be written; everything up to the last checkpoint is saved.
       Interrupted: by Ctrl-C, SIGTERM or SIGHUP, with everything saved.
     """
@@ -215,7 +228,8 @@ def resume(
     with usable("run", path):
         config = read_config(path)
         if (path / "record.nc").is_file() and not record.superseded(path):
-            return load(path)
+            return load(path, trust=trust)
+    require_trust(config, path, trust, resumed=True)
     record.check_precision(path)
     use_all_cores()
     built = build(config)
@@ -272,10 +286,10 @@ def _play(
     telling: dict[str, Any] = {"show_progress": show_progress, "watchers": watchers}
     try:
         if config.runtime == "flower":
-            return Run(path, config, federate(path, config, built.problem.num_learners, **telling))
+            return Run(path, config, federate(path, config, built.problem.num_learners, **telling), trust=True)
         record.recover(path)
         telling |= {"checkpoint_seconds": checkpoint_seconds, "anew": built.problem.collect is not None}
         with contextlib.closing(make_lanes(config, built, initial)) as lanes:
-            return Run(path, config, advance(path, config, lanes, **telling))
+            return Run(path, config, advance(path, config, lanes, **telling), trust=True)  # its code has run already
     except KeyboardInterrupt:  # before the first round, or for the second time
         raise Interrupted(path, record.progress(path)) from None

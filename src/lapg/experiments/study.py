@@ -16,8 +16,9 @@ from lapg.experiments.compare import Comparison
 from lapg.experiments.config import Config, Options, from_dict
 from lapg.experiments.curves import Curve
 from lapg.experiments.figures import FIGURES, GROUPS, Entry
+from lapg.experiments.fitting import fit
 from lapg.experiments.grids import NUM_ROUNDS, SHARED, Contender, Grid, check_budgets, contender, follow, is_baseline
-from lapg.experiments.reproduce import TUNING, play, summarise
+from lapg.experiments.reproduce import TUNING, check_names, play, summarise
 from lapg.experiments.tune import FIRST_SEED, NUM_SEEDS, show, tune
 from lapg.network import Network
 
@@ -49,6 +50,7 @@ class Study:
     """Problems by names of your own: TOML tables as the file of `lapg train`, without [method], and `step`: the step size about which PG's is sought."""
 
     def __post_init__(self) -> None:
+        fit(self)
         for name in ("seeds", "tuning_seeds", "rounds"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -205,7 +207,9 @@ def read_cases(out: Path) -> list[str]:
       RunError: it is not one, or damaged.
     """
     try:
-        return list(json.loads((out / CONTENTS).read_text(encoding="utf-8"))["cases"])
+        cases = list(json.loads((out / CONTENTS).read_text(encoding="utf-8"))["cases"])
+        check_names(cases)
+        return cases
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise record.RunError(
             f"{out} must be the directory of a study, but its {CONTENTS} cannot be read ({error})."

@@ -105,8 +105,16 @@ def assemble(
 def local_steps(
     look_ahead: Scalar | None, step_size: Scalar, momentum: Scalar, decay: Scalar
 ) -> Callable[[Any], Any] | None:
-    """Step sizes of the learners' own steps, in units b of what the controller makes of an upload in the end, α_k/(1−β); None: no such steps."""
-    return None if look_ahead is None else inverse_time(look_ahead * step_size / (1 - momentum), decay)
+    """Step sizes of the learners' own steps, in units b of what the controller makes of an upload in the end, α_k/(1−β); None: no such steps.
+
+    Raises:
+      ValueError: look_ahead is negative.
+    """
+    if look_ahead is None:
+        return None
+    if known(look_ahead) and not float(look_ahead) >= 0:
+        raise ValueError(f"local_steps(look_ahead=...) must be >= 0, got {float(look_ahead)}; leave it out for none.")
+    return inverse_time(look_ahead * step_size / jnp.asarray(1 - momentum), decay)
 
 
 def first_age(setting: Setting, first_upload: Scalar | None) -> Scalar | None:
