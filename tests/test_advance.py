@@ -187,7 +187,7 @@ def test_plain_lines(tmp_path, monkeypatch, capsys, slow):
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("pg: ")]
     assert lines[0].startswith("pg: 0 of 6 rounds")
     assert any("about 0:00:0" in line for line in lines[1:])
-    assert lines[-1].startswith("pg: 8 of 6 rounds")
+    assert lines[-1].startswith("pg: 6 of 6 rounds")
     assert lines[-1].endswith("score 1.000  uploads 100.0%")
 
 
