@@ -135,7 +135,7 @@ def configured(adapter, name, options, **fields):
     theta = np.random.default_rng(0).normal(size=(1, problem.policy.num_params))
     learners = np.arange(problem.num_learners)
     record = xr.Dataset({"params": (("seed", "parameter"), theta)}, {"seed": [0], "learner": learners})
-    return Run(Path(), config, record), problem
+    return Run(Path(), config, record, trust=True), problem
 
 
 def greedily(run, problem):
@@ -790,7 +790,7 @@ def test_acting_in_outside_jax_libraries(name, options, key):
             ProblemConfig(name, **options, hidden=(3,), **({"observations": "local"} if name == "jaxmarl" else {}))
         )
         theta = np.asarray(problem.init(jax.random.key(3)))
-        run = Run(Path(), config, xr.Dataset({"params": (("seed", "p"), theta[None])}, {"seed": [0]}))
+        run = Run(Path(), config, xr.Dataset({"params": (("seed", "p"), theta[None])}, {"seed": [0]}), trust=True)
         task = jax.tree.map(lambda leaf: leaf[0], problem.tasks)
         state = problem.environment.reset(jax.random.key(5), task)
         wanted = problem.policy.mode(jnp.asarray(theta), problem.environment.observe(state))

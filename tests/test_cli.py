@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -252,6 +253,28 @@ def test_runs_that_cannot_be_compared(place, lapg, fails, tmp_path):
     assert "init_from (the initial" in fails("report", place / "pg", tmp_path / "warm", "--out", tmp_path / "next")[1]
     # where and how a run was played makes no difference
     lapg("report", place / "pg", copy("loop", runtime="sequential", chunk_rounds=3), "--out", tmp_path / "same")
+
+
+def test_version(lapg):
+    """Oracle: the package's own metadata."""
+    assert lapg("--version").split() == ["lapg", metadata.version("lapg")]
+
+
+def test_errors_of_environments_are_named(capsys, tmp_path, monkeypatch):
+    """Oracle: the environment's own words and line, its name, and no advice about disks."""
+    (tmp_path / "sour.py").write_text(
+        "import gymnasium\n\n\nclass Sour(gymnasium.Env):\n    observation_space = gymnasium.spaces.Box(-1, 1, (2,))\n"
+        "    action_space = gymnasium.spaces.Discrete(2)\n\n    def reset(self, **_):\n        raise OSError('low >= high')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = ["--problem.env", "sour:Sour", "--problem.num-steps", "3", "--rounds", "1", "--seeds", "1"]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "--problem.name", "gymnasium", *arguments, "--out", str(tmp_path / "run")])
+    errors = capsys.readouterr().err
+    assert stop.value.code == 1
+    assert "sour:Sour" in errors
+    assert "raise OSError('low >= high')" in errors
+    assert "--out" not in errors
 
 
 @pytest.mark.parametrize("columns", [None, "0"])

@@ -1,5 +1,6 @@
 """Configurations: optimisers by name, whose code a run's files may name, and what values fit."""
 
+import io
 import json
 import pickle
 import sys
@@ -27,6 +28,8 @@ from lapg.experiments.names import OPTIMISERS
 from lapg.experiments.predict import predict
 from lapg.experiments.reproduce import read_contents
 from lapg.experiments.study import read_cases
+from lapg.files import sealed, unsealed
+from support import edit_config
 
 QUADRATIC = Config(ProblemConfig("quadratic"), EstimatorConfig("noisy"), MethodConfig("pg", step_size=0.05))
 
@@ -138,12 +141,10 @@ def theirs(finished, tmp_path, monkeypatch):
     def make(change, done=True):
         path = tmp_path / "theirs"
         path.mkdir()
-        content = json.loads((finished / "config.json").read_text())
+        for name in ("config.json", "record.nc") if done else ("config.json",):
+            (path / name).write_bytes((finished / name).read_bytes())
         changed = json.loads(json.dumps(change).replace("{marker}", str(marker)))
-        content["config"] |= {kind: content["config"][kind] | values for kind, values in changed.items()}
-        (path / "config.json").write_text(json.dumps(content))
-        if done:
-            (path / "record.nc").write_bytes((finished / "record.nc").read_bytes())
+        edit_config(path, lambda config: config.update({kind: config[kind] | new for kind, new in changed.items()}))
         return path
 
     yield make, marker
@@ -176,10 +177,10 @@ def test_a_run_of_others_runs_no_code(theirs, where, capsys):
 
 
 def test_reading_and_reporting_runs_no_code(theirs, finished, tmp_path):
-    """Oracle: the mark; records of foreign parts are compared and drawn, and their θ starts another run."""
+    """Oracle: the mark; the record of foreign parts is drawn, and their θ starts another run."""
     make, marker = theirs
     path = make(FOREIGN["problem.name"])
-    cli.main(["report", str(finished), str(path), "--out", str(tmp_path / "report")])
+    cli.main(["report", str(path), "--out", str(tmp_path / "report")])
     assert (tmp_path / "report" / "figure.png").is_file()
     begun = train(replace(QUADRATIC, rounds=1, seeds=1), tmp_path / "next", init_from=load(path), show_progress=False)
     assert begun.finished
@@ -207,9 +208,7 @@ def test_a_cluster_of_others_is_not_joined(theirs):
     """Oracle: the message: whoever resumes would connect to an address that the run names."""
     make, _ = theirs
     path = make({"cluster": {"address": "203.0.113.1:6379"}}, done=False)
-    content = json.loads((path / "config.json").read_text())
-    content["config"]["runtime"] = "ray"
-    (path / "config.json").write_text(json.dumps(content))
+    edit_config(path, lambda settings: settings.update(runtime="ray"))
     with pytest.raises(RunError, match=r"cluster.address = 203.0.113.1:6379"):
         resume(path, show_progress=False)
 
@@ -224,17 +223,26 @@ def test_pickles_are_refused(finished, tmp_path):
     path = tmp_path / "pickled"
     path.mkdir()
     (path / "config.json").write_bytes((finished / "config.json").read_bytes())
-    np.save(path / "initial.npy", np.array([Payload()], object), allow_pickle=True)
-    with pytest.raises(RunError, match=r"initial.npy must hold the parameters"):
+    pickled = io.BytesIO()
+    np.save(pickled, np.array([Payload()], object), allow_pickle=True)
+
+    def put(name, content):
+        """A file with the seal of this run, so that it is what it holds that is refused."""
+        (path / name).write_bytes(sealed(content, name, json.loads((path / "config.json").read_text())["checksum"]))
+
+    record = finished / "record.nc"
+    owner = json.loads((path / "config.json").read_text())["checksum"]
+    put("rounds-000000-000002.nc", unsealed(record.read_bytes(), record.name, owner))
+    put("state-000002.eqx", pickled.getvalue())
+    with pytest.raises(RunError, match=r"state-000002.eqx must be the state of this run"):
         resume(path, show_progress=False)
-    (path / "initial.npy").unlink()
-    with (path / "state-000001.eqx").open("wb") as stream:
-        np.save(stream, np.array([Payload()], object), allow_pickle=True)
-    with pytest.raises(RunError, match=r"state-000001.eqx must be the state of this run"):
-        resume(path, show_progress=False)
-    (path / "record.nc").write_bytes(pickle.dumps([1]))
+    put("record.nc", pickle.dumps([1]))
     with pytest.raises(RunError, match=r"record.nc must be a record"):
         load(path)
+    (path / "record.nc").unlink()
+    edit_config(path, initial=np.array([Payload()], object))
+    with pytest.raises(RunError, match=r"initial.npy must hold the parameters"):
+        resume(path, show_progress=False)
 
 
 @pytest.mark.parametrize("name", ["../run", "/etc", "..", "", 3])

@@ -171,7 +171,8 @@ def _check(file: Path) -> None:
 
 def _read_lanes(stream: Any, like: Any) -> Any:
     """One array of a state; earlier versions saved lanes beyond the run's own, which are cut off."""
-    return eqx.default_deserialise_filter_spec(stream, like)[: like.shape[0]]
+    found = eqx.default_deserialise_filter_spec(stream, like)
+    return found[: like.shape[0]] if like.shape else found
 
 
 def read_state(path: Path, like: eqx.Module) -> Any:

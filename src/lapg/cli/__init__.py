@@ -4,6 +4,7 @@ import contextlib
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from typing import Any
 
 import tyro
@@ -19,12 +20,16 @@ from lapg.cli.train import config_file, train_command
 from lapg.experiments.advance import Interrupted
 from lapg.experiments.config import Config
 from lapg.experiments.study import Study
-from lapg.files import DiskError
+from lapg.files import DiskError, remedy
+from lapg.problems.contract import EnvironmentFailed
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point. Exit status: 0 done, 1 the disk or a connection failed, 2 bad input, 3 done but not sound, 130 interrupted with everything saved."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments == ["--version"]:
+        print(f"lapg {metadata.version('lapg')}")
+        return
     try:
         settings = config_file(arguments, Config()) if arguments[:1] == ["train"] else Config()
         study = config_file(arguments, Study()) if arguments[:1] == ["compare"] else Study()
@@ -58,10 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not (isinstance(error, BrokenPipeError) and reader_has_gone()):
             place = traceback.extract_tb(error.__traceback__)[-1]
             _fail(f"{type(error).__name__}: {error}, raised at {place.filename}:{place.lineno} in {place.name}", 1)
+    except EnvironmentFailed as error:
+        sys.stderr.write(error.details)
+        _fail(str(error), 1)
     except DiskError as error:
         _fail(str(error), 1)
     except OSError as error:
-        _fail(f"{error.filename or 'file'}: {error.strerror or error}; free some space or choose another --out.", 1)
+        _fail(f"{error.filename or 'file'}: {error.strerror or error}; {remedy(error)}.", 1)
     except ValueError as error:
         _fail(str(error), 2)
 

@@ -13,12 +13,12 @@ from rich.console import Console
 
 from lapg import record
 from lapg.experiments import plots, report, tune
-from lapg.experiments.build import PROBLEMS, resolve
 from lapg.experiments.compare import Comparison, compare
 from lapg.experiments.config import ProblemConfig
 from lapg.experiments.curves import Curve, start, to_curve
 from lapg.experiments.figures import FIGURES, RECOMMENDED, REPORTED_SEED, Entry, Preset, lineup
 from lapg.experiments.grids import is_baseline, slug
+from lapg.experiments.names import PROBLEMS
 from lapg.experiments.run import Run, load, read_config, resume, train
 from lapg.ledger import upload_fraction
 from lapg.network import Network
@@ -161,13 +161,13 @@ def _differences(name: str, first: str, one: Any, second: str, other: Any) -> li
 
 
 def _episode_length(problem: ProblemConfig) -> int | None:
-    """T as the configuration says it, or the problem's default; None where neither does, or where the problem cannot be imported here."""
+    """T as the configuration says it, or a built-in problem's default; None of any other, which is not imported for it."""
     if problem.num_steps is not None:
         return problem.num_steps
-    try:
-        default = inspect.signature(resolve("problem", problem.name, PROBLEMS)).parameters["num_steps"].default
-    except (ValueError, KeyError):
+    if problem.name not in PROBLEMS:
         return None
+    parameter = inspect.signature(PROBLEMS[problem.name]).parameters.get("num_steps")
+    default = None if parameter is None else parameter.default
     return default if isinstance(default, int) else None
 
 
