@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from lapg import RunError, cli, evaluate, load, methods, problems, render, resume, train
+from lapg import RunError, about, cli, evaluate, load, methods, problems, record, render, resume, train
 from lapg.controller import inverse_time
 from lapg.experiments.build import build
 from lapg.experiments.config import (
@@ -27,6 +27,7 @@ from lapg.experiments.names import OPTIMISERS
 from lapg.experiments.predict import predict
 from lapg.experiments.reproduce import read_contents
 from lapg.experiments.study import read_cases
+from lapg.files import sealed, unsealed
 
 QUADRATIC = Config(ProblemConfig("quadratic"), EstimatorConfig("noisy"), MethodConfig("pg", step_size=0.05))
 
@@ -137,13 +138,15 @@ def theirs(finished, tmp_path, monkeypatch):
 
     def make(change, done=True):
         path = tmp_path / "theirs"
-        path.mkdir()
-        content = json.loads((finished / "config.json").read_text())
-        changed = json.loads(json.dumps(change).replace("{marker}", str(marker)))
-        content["config"] |= {kind: content["config"][kind] | values for kind, values in changed.items()}
-        (path / "config.json").write_text(json.dumps(content))
-        if done:
-            (path / "record.nc").write_bytes((finished / "record.nc").read_bytes())
+        whole = about.read_about(finished)
+        config = whole["config"]
+        for name, value in json.loads(json.dumps(change).replace("{marker}", str(marker))).items():
+            config[name] = config[name] | value if isinstance(value, dict) else value
+        about.create(path, config)
+        if done:  # a seal says that nothing broke, not who wrote it
+            plain = unsealed((finished / "record.nc").read_bytes(), "record.nc", whole["checksum"])
+            owner = about.read_about(path)["checksum"]
+            (path / "record.nc").write_bytes(sealed(plain, "record.nc", owner))
         return path
 
     yield make, marker
@@ -178,7 +181,7 @@ def test_a_run_of_others_runs_no_code(theirs, where, capsys):
 def test_reading_and_reporting_runs_no_code(theirs, finished, tmp_path):
     """Oracle: the mark; records of foreign parts are compared and drawn, and their θ starts another run."""
     make, marker = theirs
-    path = make(FOREIGN["problem.name"])
+    path = make(FOREIGN["method.name"])
     cli.main(["report", str(finished), str(path), "--out", str(tmp_path / "report")])
     assert (tmp_path / "report" / "figure.png").is_file()
     begun = train(replace(QUADRATIC, rounds=1, seeds=1), tmp_path / "next", init_from=load(path), show_progress=False)
@@ -206,10 +209,7 @@ def test_one_s_own_run_needs_a_word(theirs, capsys):
 def test_a_cluster_of_others_is_not_joined(theirs):
     """Oracle: the message: whoever resumes would connect to an address that the run names."""
     make, _ = theirs
-    path = make({"cluster": {"address": "203.0.113.1:6379"}}, done=False)
-    content = json.loads((path / "config.json").read_text())
-    content["config"]["runtime"] = "ray"
-    (path / "config.json").write_text(json.dumps(content))
+    path = make({"cluster": {"address": "203.0.113.1:6379"}, "runtime": "ray"}, done=False)
     with pytest.raises(RunError, match=r"cluster.address = 203.0.113.1:6379"):
         resume(path, show_progress=False)
 
@@ -219,19 +219,21 @@ class Payload:
         return (open, ("/nonexistent/unpickled", "w"))
 
 
-def test_pickles_are_refused(finished, tmp_path):
+def test_pickles_are_refused(finished, tmp_path, unchecked):
     """Oracle: NumPy's own refusal, as the error of a damaged file, where unpickling would be the system's error for a missing folder."""
     path = tmp_path / "pickled"
     path.mkdir()
-    (path / "config.json").write_bytes((finished / "config.json").read_bytes())
+    content = {name: value for name, value in about.read_about(finished).items() if name not in ("checksum", "initial")}
+    (path / "config.json").write_text(json.dumps(content))  # as older versions left it, when nothing had a seal
     np.save(path / "initial.npy", np.array([Payload()], object), allow_pickle=True)
-    with pytest.raises(RunError, match=r"initial.npy must hold the parameters"):
+    with pytest.raises(RunError, match=r"initial.npy must hold the parameters .*allow_pickle"):
         resume(path, show_progress=False)
     (path / "initial.npy").unlink()
     with (path / "state-000001.eqx").open("wb") as stream:
         np.save(stream, np.array([Payload()], object), allow_pickle=True)
     with pytest.raises(RunError, match=r"state-000001.eqx must be the state of this run"):
-        resume(path, show_progress=False)
+        record.read_state(path, jnp.zeros(1))
+    (path / "state-000001.eqx").unlink()
     (path / "record.nc").write_bytes(pickle.dumps([1]))
     with pytest.raises(RunError, match=r"record.nc must be a record"):
         load(path)
