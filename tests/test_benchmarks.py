@@ -18,6 +18,7 @@ BENCHMARKS = ROOT / "benchmarks"
 SHORT = {  # arguments for a moment, and a word of the last table
     "throughput": ("--repeats 1 --figures fig4 --methods PG --seeds 1 --learners 2", "cooperative navigation"),
     "wire": ("--rounds 2 --figure scales-apart", "SCOUT, 4 bits down"),
+    "schedules": ("scales-apart --rounds 25 --seeds 1", "staggered period 130 step 1.4"),
     "host": ("--rounds 2 --repeats 1 --environments 8", "env.step"),
     "ray_rounds": ("--learners 1 --dimensions 10 --rounds 1 --idle 0", "| skip |"),
     "slow_link": (

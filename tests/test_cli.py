@@ -23,6 +23,7 @@ from lapg.cli.terminal import make_console
 from lapg.experiments import figures, reproduce
 from lapg.experiments.config import Config, MethodConfig, read_toml
 from lapg.ledger import upload_fraction
+from support import edit_config
 
 TINY = [
     "--problem.num-steps",
@@ -221,15 +222,16 @@ def test_runs_that_cannot_be_compared(place, lapg, fails, tmp_path):
 
     def copy(name, **changes):
         shutil.copytree(place / "pg", tmp_path / name)
-        file = tmp_path / name / "config.json"
-        content = json.loads(file.read_text())
-        for setting, value in changes.items():
-            *tables, last = setting.split("__")
-            table = content["config"]
-            for one in tables:
-                table = table[one]
-            table[last] = value
-        file.write_text(json.dumps(content))
+
+        def edit(settings):
+            for setting, value in changes.items():
+                *tables, last = setting.split("__")
+                table = settings
+                for one in tables:
+                    table = table[one]
+                table[last] = value
+
+        edit_config(tmp_path / name, edit)
         return tmp_path / name
 
     other = copy("other", problem__num_steps=4, estimator__baseline="none", batch_size=5, first_seed=7)
@@ -246,7 +248,7 @@ def test_runs_that_cannot_be_compared(place, lapg, fails, tmp_path):
     assert "got other differences: batch_size (3 in pg, 5 in larger); compare" in fails(*given)[1]
     assert "batch_size (3 in pg, 5 in larger)" in lapg(*given, "--may-differ", "batch_size")
     assert "batch_size (3 in pg, 5 in larger)" in (tmp_path / "report" / "report.md").read_text().splitlines()[0]
-    np.save(copy("warm") / "initial.npy", np.zeros((2, 3)))
+    edit_config(copy("warm"), initial=np.zeros((2, 3)))
     assert "init_from (the initial" in fails("report", place / "pg", tmp_path / "warm", "--out", tmp_path / "next")[1]
     # where and how a run was played makes no difference
     lapg("report", place / "pg", copy("loop", runtime="sequential", chunk_rounds=3), "--out", tmp_path / "same")

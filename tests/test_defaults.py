@@ -1,6 +1,5 @@
 """What a run does whose user has given no numbers: the pace of uploads, the limit of steps, and what is said while nobody uploads."""
 
-import json
 from dataclasses import replace
 
 import jax
@@ -16,7 +15,7 @@ from lapg.experiments.figures import FIGURES, lineup
 from lapg.experiments.run import read_config
 from lapg.experiments.silence import silence
 from lapg.problems import quadratic
-from support import player
+from support import edit_config, player
 
 LEARNERS, STEP = 5, 0.02
 QUADRATIC = Config(ProblemConfig("quadratic", num_learners=3), EstimatorConfig("noisy"), MethodConfig("scout", STEP))
@@ -157,9 +156,7 @@ def test_older_runs_keep_the_defaults_they_began_with(tmp_path, name, explicit):
     config = replace(QUADRATIC, method=MethodConfig(name, STEP), rounds=3, seeds=1)
     path = train(config, tmp_path / "run", show_progress=False).path
     assert read_config(path) == config
-    content = json.loads((path / "config.json").read_text())
-    del content["config"]["method"]["first_upload"]
-    (path / "config.json").write_text(json.dumps(content))
+    edit_config(path, lambda settings: settings["method"].pop("first_upload"))
     assert read_config(path).method == replace(config.method, **explicit)
 
 

@@ -173,6 +173,9 @@ def test_stopped_and_continued(tmp_path, whole):
     assert done.record["sent"][:, 0].all()
     assert not done.record["sent"].all()
     assert np.unique(done.record["score_raw"]).size > 5
+    assert np.atleast_1d(load(tmp_path / "run").record.attrs.pop("resumed_at")).tolist() == [2]
+    assert "resumed_at" not in whole.record.attrs
+    assert np.atleast_1d(done.record.attrs.pop("resumed_at")).tolist() == [2]
     xr.testing.assert_identical(done.record.drop_vars("wall_seconds"), whole.record.drop_vars("wall_seconds"))
 
 

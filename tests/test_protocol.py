@@ -622,7 +622,7 @@ def test_numbers():
 def test_what_pictures_show(tmp_path, monkeypatch):
     """Oracle: the figure's own objects: lines begin in round 1, the band and the reference have their names, and the legend lies outside all panels."""
     drawn = []
-    monkeypatch.setattr(plots.Figure, "savefig", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(plots.matplotlib().figure.Figure, "savefig", lambda figure, path: drawn.append(figure))
     curves = {"dense": curve(step(100, 100)), "SCOUT": curve(step(120, 120), per_round=0.5)}
     plots.draw("A title", curves, 0.9, tmp_path / "figure.png", "dense")
     (figure,) = drawn

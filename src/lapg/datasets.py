@@ -51,7 +51,7 @@ def concatenate(parts: list[xr.Dataset]) -> xr.Dataset:
         join="exact",
         combine_attrs="override",
     )
-    return merged.assign(params=parts[-1]["params"])
+    return merged.assign(params=parts[-1]["params"]).assign_attrs(parts[-1].attrs)
 
 
 def encode(dataset: xr.Dataset) -> bytes:

@@ -169,6 +169,11 @@ def _check(file: Path) -> None:
         raise RunError(f"{file} is damaged ({error}); restore it or start a new run.") from error
 
 
+def _read_lanes(stream: Any, like: Any) -> Any:
+    """One array of a state; earlier versions saved lanes beyond the run's own, which are cut off."""
+    return eqx.default_deserialise_filter_spec(stream, like)[: like.shape[0]]
+
+
 def read_state(path: Path, like: eqx.Module) -> Any:
     """The last saved state, given a tree of its shapes.
 
@@ -177,7 +182,7 @@ def read_state(path: Path, like: eqx.Module) -> Any:
     """
     file = path / f"state-{progress(path):06d}.eqx"
     try:
-        return eqx.tree_deserialise_leaves(io.BytesIO(_read(file)), like)
+        return eqx.tree_deserialise_leaves(io.BytesIO(_read(file)), like, filter_spec=_read_lanes)
     except (OSError, ValueError, RuntimeError, EOFError) as error:
         raise RunError(
             f"{file} must be the state of this run, but it cannot be read ({type(error).__name__}); start a new run."

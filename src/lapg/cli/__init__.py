@@ -1,5 +1,6 @@
 """The command line: parses, calls the experiments, prints; nothing else."""
 
+import contextlib
 import re
 import sys
 import sysconfig
@@ -17,6 +18,7 @@ from lapg.cli.figures import reproduce, tune
 from lapg.cli.flower_demo import flower_demo
 from lapg.cli.parts import check_env, list_parts
 from lapg.cli.results import evaluate, guide, render, report
+from lapg.cli.terminal import reader_has_gone
 from lapg.cli.theory import predict, verify
 from lapg.cli.train import config_file, train_command
 from lapg.experiments.advance import Interrupted
@@ -30,13 +32,13 @@ HOUSE = str(Path(__file__).parents[1])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point. Exit status: 0 done, 1 the disk failed, 2 bad input, 130 interrupted with everything saved."""
+    """Entry point. Exit status: 0 done, 1 the disk or a connection failed, 2 bad input, 3 done but not sound, 130 interrupted with everything saved."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    BESIDE[:] = [str(Path.cwd())]
     if arguments == ["--version"]:
         print(f"lapg {version('lapg')}")
         return
     try:
+        BESIDE[:] = [str(Path.cwd())]
         settings = config_file(arguments, Config()) if arguments[:1] == ["train"] else Config()
         study = config_file(arguments, Study()) if arguments[:1] == ["compare"] else Study()
         commands: dict[str, Callable[..., Any]] = {
@@ -64,9 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         again = "the same command" if arguments[0] in ("reproduce", "compare") else resume_command(stop.path)
         _fail(f"{stop}; continue with {again}", 130)
     except KeyboardInterrupt:
-        _fail("stopped; everything up to the last checkpoint is saved", 130)
-    except BrokenPipeError:  # the reader of our output has seen enough
-        sys.stderr.close()
+        _fail("stopped; what was saved before stays as it is", 130)
+    except ConnectionError as error:
+        if not (isinstance(error, BrokenPipeError) and reader_has_gone()):
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            _fail(f"{type(error).__name__}: {error}, raised at {place.filename}:{place.lineno} in {place.name}", 1)
     except DiskError as error:
         _fail(str(error), 1)
     except OSError as error:
@@ -104,5 +108,6 @@ def _flags(message: str) -> str:
 
 
 def _fail(message: str, status: int) -> None:
-    print(f"lapg: {message}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # a terminal that was closed
+        print(f"lapg: {message}", file=sys.stderr)
     raise SystemExit(status)

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from lapg import ledger
+from lapg.experiments.soundness import mean_score
 from lapg.network import Network, Traffic, joules, seconds
 from lapg.record import with_messages
 
@@ -130,8 +131,8 @@ def to_curve(
     with np.errstate(invalid="ignore"):
         signal = trailing_mean(squares.astype(float), width) - smooth_noise
     return Curve(
-        score=record["score_scaled"].mean("learner").transpose("seed", "round").values.astype(float),
-        raw_score=record["score_raw"].mean("learner").transpose("seed", "round").values.astype(float),
+        score=mean_score(record, "learner").transpose("seed", "round").values.astype(float),
+        raw_score=mean_score(record, "learner", name="score_raw").transpose("seed", "round").values.astype(float),
         costs=running_costs(Traffic(*messages), network, compute_seconds, steps),
         upload_rates=ledger.upload_fraction(sent).mean(0),
         noise_to_signal=np.divide(smooth_noise, signal, out=np.full_like(signal, np.nan), where=signal > 0),

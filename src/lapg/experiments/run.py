@@ -16,11 +16,13 @@ import numpy as np
 import xarray as xr
 
 from lapg import record
-from lapg.experiments.advance import Watcher, advance
+from lapg.experiments.advance import Interrupted, Watcher, advance
 from lapg.experiments.build import Built, build, build_problem, parts
 from lapg.experiments.config import Config, from_dict, to_dict
 from lapg.experiments.federate import check_flower, federate
 from lapg.experiments.silence import silence
+from lapg.experiments.size import check_size
+from lapg.experiments.soundness import unsound
 from lapg.experiments.trust import Trust, require_trust
 from lapg.files import expand, make_folder, usable
 from lapg.methods.adaptive import default_threshold
@@ -99,6 +101,11 @@ class Run:
     def finished(self) -> bool:
         """Whether all rounds have been played."""
         return self.record.sizes["round"] >= self.config.rounds
+
+    @cached_property
+    def unsound(self) -> list[str]:
+        """A line for each learner whose losses or gradients were not finite in some round; empty for a sound run."""
+        return unsound(self.record)
 
 
 def load(path: str | Path, *, trust: Trust = False) -> Run:
@@ -183,17 +190,19 @@ def train(
       out: the directory; None is runs/METHOD-DATE-TIME. One that holds something is never touched.
       runtime: in place of the configuration's.
       init_from: start from the final parameters of another run instead of the problem's own θ⁰; seeds are matched in order, and around.
-      checkpoint_seconds: at most so much work is lost when the process is killed; with runtime flower at most ``config.chunk_rounds`` rounds.
+      checkpoint_seconds: at most so much work and a round are lost when the process is killed; with runtime flower, and with 0,
+        ``config.chunk_rounds`` rounds.
       watchers: called after every saved stretch of rounds.
     Raises:
-      ValueError: the configuration does not fit.
+      ValueError: the configuration does not fit, or takes more memory than there is.
       RunError: ``out`` is taken, or cannot be used.
       DiskError: a file cannot be written; everything up to the last checkpoint is saved.
-      Interrupted: by Ctrl-C or SIGTERM, with everything saved.
+      Interrupted: by Ctrl-C, SIGTERM or SIGHUP, with everything saved.
     """
     config = config if runtime is None else dataclasses.replace(config, runtime=runtime)
     use_all_cores()
     built = build(config)
+    check_size(config, built)
     initial = None if init_from is None else _initial_params(init_from, built, config)
     if config.runtime == "flower":
         check_flower(config, has_initial=initial is not None)
@@ -222,7 +231,7 @@ def resume(
     Raises:
       RunError: the directory is not a run's, is damaged, is being played, comes from another version or precision, or names code that is not trusted.
       DiskError: a file cannot be written; everything up to the last checkpoint is saved.
-      Interrupted: by Ctrl-C or SIGTERM, with everything saved.
+      Interrupted: by Ctrl-C, SIGTERM or SIGHUP, with everything saved.
     """
     path = expand(path)
     with usable("run", path):
@@ -284,9 +293,12 @@ def _play(
     if show_progress:
         watchers = (*watchers, silence(config))
     telling: dict[str, Any] = {"show_progress": show_progress, "watchers": watchers}
-    if config.runtime == "flower":
-        return Run(path, config, federate(path, config, built.problem.num_learners, **telling), trust=True)
-    record.recover(path)
-    with contextlib.closing(make_lanes(config, built, initial)) as lanes:
-        played = advance(path, config, lanes, checkpoint_seconds=checkpoint_seconds, **telling)
-        return Run(path, config, played, trust=True)  # its code has been run already
+    try:
+        if config.runtime == "flower":
+            return Run(path, config, federate(path, config, built.problem.num_learners, **telling), trust=True)
+        record.recover(path)
+        telling |= {"checkpoint_seconds": checkpoint_seconds, "anew": built.problem.collect is not None}
+        with contextlib.closing(make_lanes(config, built, initial)) as lanes:
+            return Run(path, config, advance(path, config, lanes, **telling), trust=True)  # its code has run already
+    except KeyboardInterrupt:  # before the first round, or for the second time
+        raise Interrupted(path, record.progress(path)) from None

@@ -25,6 +25,7 @@ from lapg.experiments.config import Config, MethodConfig, to_dict
 from lapg.experiments.curves import COSTS, Curve, final, running_costs
 from lapg.experiments.grids import Contender, check_budgets, follow, slug
 from lapg.experiments.report import ROUNDS_TOLERANCE
+from lapg.experiments.size import check_size
 from lapg.experiments.tables import interval, number
 from lapg.network import Traffic
 from lapg.runtimes import runtime_of
@@ -65,6 +66,7 @@ def sweep(config: Config, methods: Sequence[MethodConfig], *, console: Console, 
       Score (mean over learners), uploads and bits so far with dims (point, seed, round); upload rates by learner.
     """
     built = [build(dataclasses.replace(config, method=method)) for method in methods]
+    check_size(config, built[0], len(methods) * config.seeds)
     num_points, seeds, dtype = len(methods), config.seed_list, np.asarray(jnp.zeros(())).dtype
     hypers = {name: np.repeat(np.array([b.hyper[name] for b in built], dtype), len(seeds)) for name in built[0].hyper}
     runtime = runtime_of(built[0].problem)
