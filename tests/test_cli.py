@@ -505,14 +505,14 @@ def test_check_env(lapg, fails, tmp_path, monkeypatch):
 # ---------------------------------------------------------------- bad input
 
 BAD = {
-    "a step size that is no number": ("train --method.step-size nan", ["method.step_size must be finite, got nan"]),
+    "a step size that is no number": ("train --method.step-size nan", ["--method.step-size must be finite, got nan"]),
     "negative heterogeneity": (
         "train --problem.name cart_pole --problem.heterogeneity -1",
         ["heterogeneity must be >= 0 and finite, got -1.0", "0 makes all learners alike"],
     ),
     "an unknown environment outside": (
         "train --problem.name gymnasium --problem.env Chess-v7",
-        ["gymnasium(env=...) must be an environment that Gymnasium can make, got 'Chess-v7'"],
+        ["--problem.env must be an environment that Gymnasium can make, got 'Chess-v7'"],
     ),
     "a step limit without a policy": (
         "train --problem.name quadratic --estimator.name noisy --method.kl-limit 1",
@@ -558,7 +558,7 @@ BAD = {
     ),
     "an option of another problem": (
         "train --problem.name quadratic --problem.num-agents 2 --estimator.name noisy",
-        ["problem.num_agents is not an option of problem 'quadratic'", "it takes num_learners"],
+        ["--problem.num-agents is not an option of problem 'quadratic'", "it takes num_learners"],
     ),
     "an unknown problem": (
         "train --problem.name chess",

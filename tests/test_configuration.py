@@ -1,6 +1,5 @@
 """Configurations: optimisers by name, whose code a run's files may name, and what values fit."""
 
-import io
 import json
 import pickle
 import sys
@@ -12,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from lapg import RunError, cli, evaluate, load, methods, problems, render, resume, train
+from lapg import RunError, about, cli, evaluate, load, methods, problems, record, render, resume, train
 from lapg.controller import inverse_time
 from lapg.experiments.build import build
 from lapg.experiments.config import (
@@ -29,7 +28,6 @@ from lapg.experiments.predict import predict
 from lapg.experiments.reproduce import read_contents
 from lapg.experiments.study import read_cases
 from lapg.files import sealed, unsealed
-from support import edit_config
 
 QUADRATIC = Config(ProblemConfig("quadratic"), EstimatorConfig("noisy"), MethodConfig("pg", step_size=0.05))
 
@@ -140,11 +138,15 @@ def theirs(finished, tmp_path, monkeypatch):
 
     def make(change, done=True):
         path = tmp_path / "theirs"
-        path.mkdir()
-        for name in ("config.json", "record.nc") if done else ("config.json",):
-            (path / name).write_bytes((finished / name).read_bytes())
-        changed = json.loads(json.dumps(change).replace("{marker}", str(marker)))
-        edit_config(path, lambda config: config.update({kind: config[kind] | new for kind, new in changed.items()}))
+        whole = about.read_about(finished)
+        config = whole["config"]
+        for name, value in json.loads(json.dumps(change).replace("{marker}", str(marker))).items():
+            config[name] = config[name] | value if isinstance(value, dict) else value
+        about.create(path, config)
+        if done:  # a seal says that nothing broke, not who wrote it
+            plain = unsealed((finished / "record.nc").read_bytes(), "record.nc", whole["checksum"])
+            owner = about.read_about(path)["checksum"]
+            (path / "record.nc").write_bytes(sealed(plain, "record.nc", owner))
         return path
 
     yield make, marker
@@ -177,10 +179,10 @@ def test_a_run_of_others_runs_no_code(theirs, where, capsys):
 
 
 def test_reading_and_reporting_runs_no_code(theirs, finished, tmp_path):
-    """Oracle: the mark; the record of foreign parts is drawn, and their θ starts another run."""
+    """Oracle: the mark; records of foreign parts are compared and drawn, and their θ starts another run."""
     make, marker = theirs
-    path = make(FOREIGN["problem.name"])
-    cli.main(["report", str(path), "--out", str(tmp_path / "report")])
+    path = make(FOREIGN["method.name"])
+    cli.main(["report", str(finished), str(path), "--out", str(tmp_path / "report")])
     assert (tmp_path / "report" / "figure.png").is_file()
     begun = train(replace(QUADRATIC, rounds=1, seeds=1), tmp_path / "next", init_from=load(path), show_progress=False)
     assert begun.finished
@@ -207,8 +209,7 @@ def test_one_s_own_run_needs_a_word(theirs, capsys):
 def test_a_cluster_of_others_is_not_joined(theirs):
     """Oracle: the message: whoever resumes would connect to an address that the run names."""
     make, _ = theirs
-    path = make({"cluster": {"address": "203.0.113.1:6379"}}, done=False)
-    edit_config(path, lambda settings: settings.update(runtime="ray"))
+    path = make({"cluster": {"address": "203.0.113.1:6379"}, "runtime": "ray"}, done=False)
     with pytest.raises(RunError, match=r"cluster.address = 203.0.113.1:6379"):
         resume(path, show_progress=False)
 
@@ -218,31 +219,24 @@ class Payload:
         return (open, ("/nonexistent/unpickled", "w"))
 
 
-def test_pickles_are_refused(finished, tmp_path):
+def test_pickles_are_refused(finished, tmp_path, unchecked):
     """Oracle: NumPy's own refusal, as the error of a damaged file, where unpickling would be the system's error for a missing folder."""
     path = tmp_path / "pickled"
     path.mkdir()
-    (path / "config.json").write_bytes((finished / "config.json").read_bytes())
-    pickled = io.BytesIO()
-    np.save(pickled, np.array([Payload()], object), allow_pickle=True)
-
-    def put(name, content):
-        """A file with the seal of this run, so that it is what it holds that is refused."""
-        (path / name).write_bytes(sealed(content, name, json.loads((path / "config.json").read_text())["checksum"]))
-
-    record = finished / "record.nc"
-    owner = json.loads((path / "config.json").read_text())["checksum"]
-    put("rounds-000000-000002.nc", unsealed(record.read_bytes(), record.name, owner))
-    put("state-000002.eqx", pickled.getvalue())
-    with pytest.raises(RunError, match=r"state-000002.eqx must be the state of this run"):
+    content = {name: value for name, value in about.read_about(finished).items() if name not in ("checksum", "initial")}
+    (path / "config.json").write_text(json.dumps(content))  # as older versions left it, when nothing had a seal
+    np.save(path / "initial.npy", np.array([Payload()], object), allow_pickle=True)
+    with pytest.raises(RunError, match=r"initial.npy must hold the parameters .*allow_pickle"):
         resume(path, show_progress=False)
-    put("record.nc", pickle.dumps([1]))
+    (path / "initial.npy").unlink()
+    with (path / "state-000001.eqx").open("wb") as stream:
+        np.save(stream, np.array([Payload()], object), allow_pickle=True)
+    with pytest.raises(RunError, match=r"state-000001.eqx must be the state of this run"):
+        record.read_state(path, jnp.zeros(1))
+    (path / "state-000001.eqx").unlink()
+    (path / "record.nc").write_bytes(pickle.dumps([1]))
     with pytest.raises(RunError, match=r"record.nc must be a record"):
         load(path)
-    (path / "record.nc").unlink()
-    edit_config(path, initial=np.array([Payload()], object))
-    with pytest.raises(RunError, match=r"initial.npy must hold the parameters"):
-        resume(path, show_progress=False)
 
 
 @pytest.mark.parametrize("name", ["../run", "/etc", "..", "", 3])

@@ -1,25 +1,46 @@
 """The examples and the documentation's code do what they say, each in a fresh interpreter as a reader would run it."""
 
+import functools
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from lapg import load
+from lapg import cli, load
 from lapg.experiments.build import build
-from lapg.experiments.config import read_toml
+from lapg.experiments.config import Config, read_toml
+from lapg.experiments.study import Study, cases
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES, DOCS = ROOT / "examples", ROOT / "docs"
-PAGES = sorted(page.name for page in DOCS.glob("*.md") if "```python" in page.read_text(encoding="utf-8"))
+PAGES = [
+    page for page in [*sorted(DOCS.glob("*.md")), ROOT / "README.md"] if "```python" in page.read_text(encoding="utf-8")
+]
 
 
-def python(where, *arguments):
+def blocks(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def shell_lines(block):
+    """The words of every call of lapg, with the block's own variables put in; not those with a gap (...) in them."""
+    given = r'^(\w+)="([^"]*)"$'
+    for name, value in re.findall(given, block, re.MULTILINE):
+        block = block.replace(f"${name}", " ".join(value.split()))
+    block = re.sub(given, "", block, flags=re.MULTILINE)
+    for line in block.splitlines():
+        words = shlex.split(line, comments=True)
+        if "lapg" in words and "..." not in words:
+            yield words[words.index("lapg") + 1 :]
+
+
+def python(where, *arguments, **options):
     """Standard output of a Python process; compiled without optimisation, because compiling is most of its time."""
-    extra = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": str(EXAMPLES), "PYTHONWARNINGS": "error"}
+    extra = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": str(EXAMPLES), "PYTHONWARNINGS": "error"} | options
     done = subprocess.run(
         [sys.executable, *map(str, arguments)], cwd=where, env=os.environ | extra, capture_output=True, text=True
     )
@@ -65,18 +86,64 @@ def test_experiment_file():
     assert build(config).problem.policy.num_params == 2 * (12 * 30 + 30 + 30 * 10 + 10 + 10 * 5 + 5)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES)
-def test_documented_code_runs(page, tmp_path):
-    """Oracle: the page itself; its Python blocks, one after the other, raise nothing. A block that starts with `# NAME.py` is a module."""
-    script = []
-    for block in re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL):
-        if module := re.match(r"# (\w+\.py)\n", block):
-            (tmp_path / module[1]).write_text(block, encoding="utf-8")
-        else:
-            script.append(block)
-    (tmp_path / "page.py").write_text("\n".join(script), encoding="utf-8")
-    python(tmp_path, "page.py")
+@pytest.fixture(scope="module")
+def played(tmp_path_factory):
+    """Every page's exit status and what it printed, its Python blocks one after the other; one that starts with `# NAME.py` is a module."""
+    place = tmp_path_factory.mktemp("pages")
+    for page in PAGES:
+        folder, script = place / page.stem, []
+        folder.mkdir()
+        for block in blocks(page, "python"):
+            if module := re.match(r"# (\w+\.py)\n", block):
+                (folder / module[1]).write_text(block, encoding="utf-8")
+            else:
+                script.append(block)
+        (folder / "page.py").write_text("\n".join(script), encoding="utf-8")
+    kept = {"JAX_COMPILATION_CACHE_DIR": str(place / "compiled"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    python(place, Path(__file__).parent / "pages.py", *(page.stem for page in PAGES), **kept)
+    return place
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_documented_code_runs(page, played):
+    """Oracle: the page itself: its Python raises nothing, warnings included."""
+    status, printed = ((played / page.stem / name).read_text(encoding="utf-8") for name in ("status", "printed"))
+    assert status == "0", printed[-4000:]
+
+
+COMMANDS = [
+    (page, line)
+    for page in [*sorted(DOCS.glob("*.md")), ROOT / "README.md"]
+    for block in blocks(page, "sh")
+    for line in shell_lines(block)
+]
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS, ids=lambda item: getattr(item, "stem", "line"))
+def test_documented_commands_are_taken(page, line, monkeypatch, unchecked):
+    """Oracle: the command line: it parses, and what is to be trained or compared is built; only the work itself is left out."""
+
+    def stop(*arguments, **options):
+        for settings in arguments[:1]:
+            if isinstance(settings, Config):
+                build(settings)
+            elif isinstance(settings, Study):
+                cases(settings)
+        raise Reached
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.setattr(cli.train, "train_run", stop)
+    monkeypatch.setattr(cli.train, "resume_run", stop)
+    monkeypatch.setattr(cli.compare, "run", stop)
+    for name in ("reproduce", "evaluate", "report", "guide", "render", "tune", "verify", "predict", "flower_demo"):
+        monkeypatch.setattr(cli, name, functools.wraps(getattr(cli, name))(functools.partial(stop)))
+    with pytest.raises(Reached):
+        cli.main(line)
+
+
+class Reached(Exception):  # noqa: N818
+    """The work would begin here."""
 
 
 def test_gymnasium_cart_pole(tmp_path):

@@ -1,10 +1,14 @@
 """The command line: parses, calls the experiments, prints; nothing else."""
 
 import contextlib
+import re
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Sequence
-from importlib import metadata
+from dataclasses import fields
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import tyro
@@ -19,18 +23,23 @@ from lapg.cli.theory import predict, verify
 from lapg.cli.train import config_file, train_command
 from lapg.experiments.advance import Interrupted
 from lapg.experiments.config import Config
+from lapg.experiments.run import resume_command
 from lapg.experiments.study import Study
-from lapg.files import DiskError, remedy
+from lapg.files import DiskError, reason, remedy
+from lapg.problems.adapters import BESIDE
 from lapg.problems.contract import EnvironmentFailed
+
+HOUSE = str(Path(__file__).parents[1])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point. Exit status: 0 done, 1 the disk or a connection failed, 2 bad input, 3 done but not sound, 130 interrupted with everything saved."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments == ["--version"]:
-        print(f"lapg {metadata.version('lapg')}")
+        print(f"lapg {version('lapg')}")
         return
     try:
+        BESIDE[:] = [str(Path.cwd())]
         settings = config_file(arguments, Config()) if arguments[:1] == ["train"] else Config()
         study = config_file(arguments, Study()) if arguments[:1] == ["compare"] else Study()
         commands: dict[str, Callable[..., Any]] = {
@@ -51,11 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tyro.extras.subcommand_cli_from_dict(
             commands,
             prog="lapg",
-            description="Communication-efficient distributed reinforcement learning.",
+            description="Communication-efficient distributed reinforcement learning. --version says which this is.",
             args=arguments,
         )
     except Interrupted as stop:
-        again = "the same command" if arguments[0] in ("reproduce", "compare") else f"lapg train --resume {stop.path}"
+        again = "the same command" if arguments[0] in ("reproduce", "compare") else resume_command(stop.path)
         _fail(f"{stop}; continue with {again}", 130)
     except KeyboardInterrupt:
         _fail("stopped; what was saved before stays as it is", 130)
@@ -69,9 +78,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except DiskError as error:
         _fail(str(error), 1)
     except OSError as error:
-        _fail(f"{error.filename or 'file'}: {error.strerror or error}; {remedy(error)}.", 1)
+        if _others(error):
+            raise
+        _fail(f"{error.filename or 'file'}: {reason(error)}; {remedy(error)}.", 1)
     except ValueError as error:
-        _fail(str(error), 2)
+        if not _raised_here(error):
+            raise
+        _fail(_flags(str(error)), 2)
+
+
+def _raised_here(error: BaseException) -> bool:
+    """Whether it was lapg's own code that raised, so that its message is meant to be read alone."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_code.co_filename.startswith(HOUSE)
+
+
+def _others(error: OSError) -> bool:
+    """Whether a user's own code took part: it is neither lapg's nor an installed package's nor Python's."""
+    known = (HOUSE, *sysconfig.get_paths().values())
+    files = (frame.f_code.co_filename for frame, _ in list(traceback.walk_tb(error.__traceback__))[1:])
+    return not all(file.startswith((*known, "<")) for file in files)
+
+
+def _flags(message: str) -> str:
+    """A message with settings by their flags: --method.step-size."""
+
+    def flag(match: re.Match[str]) -> str:
+        part = type(getattr(Config(), match[1]))
+        named = match[2] in (item.name for item in fields(part)) and match[2] != "options"
+        return f"--{match[1]}.{match[2].replace('_', '-')}" if named else match[0]
+
+    return re.sub(r"(?<![\w.\[-])(problem|estimator|method|cluster)\.(\w+)\b(?!\.\w)", flag, message)
 
 
 def _fail(message: str, status: int) -> None:

@@ -17,6 +17,7 @@ from lapg.experiments.study import CONTENTS as STUDY
 from lapg.experiments.study import report_study
 from lapg.network import PROFILES
 from lapg.record import write_text
+from lapg.runtimes import use_all_cores
 
 
 def evaluate(run: Positional[Path], episodes: int = 100, seed: int = 0, trust: bool = False) -> None:
@@ -28,6 +29,7 @@ def evaluate(run: Positional[Path], episodes: int = 100, seed: int = 0, trust: b
       seed: of the fresh episodes.
       trust: run code from outside lapg that the run names.
     """
+    use_all_cores()
     returns = evaluate_run(load(run, trust=trust), episodes, seed)
     table = Table("policy", "scaled return", "raw return", "raw discounted return", title=f"{run}, {episodes} episodes")
     for mode in returns["mode"].values:
@@ -143,6 +145,7 @@ def render(
       stochastic: sample actions instead of taking the most probable ones.
       trust: run code from outside lapg that the run names.
     """
+    use_all_cores()
     target = out or run / f"episode-{episode}.gif"
     drawn = render_run(load(run, trust=trust), target, seed=seed, episode=episode, stochastic=stochastic)
     console.print(f"drawn: {drawn}", soft_wrap=True)

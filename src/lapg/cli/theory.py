@@ -15,6 +15,7 @@ from lapg.experiments.predict import predict as predict_run
 from lapg.experiments.run import load
 from lapg.experiments.verify import Verification
 from lapg.experiments.verify import verify as run_checks
+from lapg.runtimes import use_all_cores
 
 GROUPS = {
     "statement": "Corrected statements: must hold",
@@ -36,6 +37,7 @@ def verify(problems: int = 200, seed: int = 0, json: bool = False, out: Path | N
       json: print all rows for machines instead of tables.
       out: directory for verify.json and the figures.
     """
+    use_all_cores()
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, transient=True, disable=json or not console.is_terminal) as bar:
         task = bar.add_task("", total=1.0)
@@ -107,6 +109,7 @@ def predict(
       seed: of θ⁰ and of the batches.
       trust: run code from outside lapg that a run names; a file's is your own.
     """
+    use_all_cores()
     run = load(source, trust=trust) if source.is_dir() else None
     found = predict_run(read_toml(source) if run is None else run.config, run, seed=seed, num_batches=batches)
     if json:

@@ -1,9 +1,11 @@
 """From a configuration to the problem, the estimator and the recipe."""
 
+import contextlib
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -54,6 +56,10 @@ def build(config: Config) -> Built:
     Raises:
       ValueError: anything in the configuration does not fit; the message says what and how to mend it.
     """
+    if jax.config.jax_numpy_dtype_promotion != "standard":
+        raise ValueError(
+            "JAX_NUMPY_DTYPE_PROMOTION must be standard for lapg, which computes with whole numbers and fractions together, got strict; leave it out."
+        )
     problem = build_problem(config.problem)
     estimator = build_estimator(config.estimator, problem, config.batch_size)
     method = config.method
@@ -91,7 +97,8 @@ def build(config: Config) -> Built:
         changes = {"step_limit": limit, "compressor": compressor, "upload_every": own.pop("upload_every", None)}
         return factory(setting._replace(**changes), **static, **own)
 
-    _check_lengths(recipe({name: float(value) for name, value in floats.items()}), problem)
+    with as_typed("method", method):
+        _check_lengths(recipe({name: float(value) for name, value in floats.items()}), problem)
     return Built(problem, recipe, floats)
 
 
@@ -237,6 +244,39 @@ def arguments(kind: str, factory: Callable[..., Any], config: Any) -> dict[str, 
     return given
 
 
+INNER = {
+    ("running_average", "weight"): "average_weight",
+    ("changed", "weight"): "threshold",
+    ("against_snapshot", "period"): "snapshot_period",
+    ("top_k", "fraction"): "compressor_fraction",
+    ("quantise", "bits"): "compressor_bits",
+    ("federated_momentum", "weight"): "average_weight",
+}
+"""Settings that the part which checks them calls otherwise."""
+
+
+@contextlib.contextmanager
+def as_typed(kind: str, config: Any) -> Iterator[None]:
+    """What an inner part says of its argument, ``part(name=...)``, in the words of the configuration: ``method.name``.
+
+    Raises:
+      ValueError: the same, with the setting that was typed.
+    """
+
+    def typed(match: re.Match[str]) -> str:
+        name = INNER.get((match[1], match[2]), match[2])
+        inside = f"{kind}.{name}" if hasattr(config, name) else f"{kind}.options.{name}"
+        return inside if hasattr(config, name) or name in config.options else match[0]
+
+    try:
+        yield
+    except ValueError as error:
+        text = re.sub(r"\b(\w+)\((\w+)=\.\.\.\)", typed, str(error))
+        if text == str(error):
+            raise
+        raise ValueError(text) from error
+
+
 def call(kind: str, factory: Callable[..., Part], config: Any) -> Part:
     """Calls a factory with the given fields of its configuration.
 
@@ -251,4 +291,5 @@ def call(kind: str, factory: Callable[..., Part], config: Any) -> Part:
                 f"{kind} {config.name!r} needs {name}; give it in a TOML table [{kind}.options], or write a factory of your own that needs "
                 "nothing and name it as MODULE:NAME."
             )
-    return factory(**given)
+    with as_typed(kind, config):
+        return factory(**given)

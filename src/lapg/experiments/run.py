@@ -147,6 +147,15 @@ def _explicit(data: dict[str, Any]) -> dict[str, Any]:
     return data | {"method": method | {key: value for key, value in then.items() if method.get(key) is None}}
 
 
+def resume_command(path: Path) -> str:
+    """What resumes a run of one's own from the shell."""
+    try:
+        require_trust(read_config(path), path, False, resumed=True)
+    except ValueError:
+        return f"lapg train --resume {path} --trust"
+    return f"lapg train --resume {path}"
+
+
 def default_out(config: Config) -> Path:
     """runs/METHOD-DATE-TIME, or the first of ...-2, ...-3 and so on that is not taken."""
     first = Path("runs") / f"{config.method.name.replace(':', '.')}-{time.strftime('%Y%m%d-%H%M%S')}"

@@ -29,7 +29,7 @@ def require_trust(config: Config, path: Path, trust: Trust, *, resumed: bool = F
     trusted = {part if isinstance(part, str) else named("trust", part) for part in parts}
     found = {where: name for where, name in _names(config, resumed) if name not in trusted}
     if found:
-        words = ", ".join(f"{where} = {name}" for where, name in found.items())
+        words = ", ".join(f"config.{where} = {name}" for where, name in found.items())
         raise RunError(
             f"run={path} names code that is not lapg's, which would be run: {words}. If you trust it, repeat the command with --trust "
             "(in Python trust=True)."

@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import importlib
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -129,23 +130,37 @@ def one_of(owner: str, env: str, names: Iterable[str]) -> None:
         raise ValueError(f"{owner}(env=...) must be one of {', '.join(near)}, ... ({len(names)} in all), got {env!r}.")
 
 
+BESIDE: list[str] = []
+"""Folders that a user's own modules are looked for in after sys.path; the command line puts the current one here, as Python does for its scripts."""
+
+
 def imported(name: str, subject: str) -> Any:
     """A user's own part by MODULE:NAME; the message begins with ``subject``.
 
     Raises:
       ValueError: there is no such module, or nothing of that name in it.
-      EnvironmentFailed: the module's own code raises anything else.
+      EnvironmentFailed: the module's own code raises, an import in it included.
     """
     module, _, attribute = name.partition(":")
+    look_beside()
     try:
         found = importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(f"{subject} cannot be imported: {error}; is the module on PYTHONPATH?") from error
     except (Exception, SystemExit) as error:
+        missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
+        if missing and (module == missing or module.startswith(f"{missing}.")):
+            where = "in the current folder or on PYTHONPATH" if BESIDE else "on PYTHONPATH"
+            raise ValueError(f"{subject} cannot be imported: {error}; is the module {where}?") from error
         raise failed(f"{subject} cannot be imported", error) from error
     if not hasattr(found, attribute):
-        raise ValueError(f"{subject} cannot be imported: module {module!r} has no attribute {attribute!r}.")
+        near = difflib.get_close_matches(attribute, dir(found), 1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise ValueError(f"{subject} cannot be imported: module {module!r} has no attribute {attribute!r}{hint}")
     return getattr(found, attribute)
+
+
+def look_beside() -> None:
+    """Has Python look for modules in `BESIDE` too, from the first that a user names on."""
+    sys.path.extend(folder for folder in BESIDE if folder not in sys.path)
 
 
 @contextlib.contextmanager

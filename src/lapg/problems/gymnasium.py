@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lapg.problems.adapters import imported, no_std_for
+from lapg.problems.adapters import imported, look_beside, no_std_for
 from lapg.problems.contract import Misfit, close, flag, number, opened, started, stepped, theirs
 from lapg.problems.hosting import Host, from_hosts
 from lapg.problems.protocol import at_least, make_tasks, unit_interval
@@ -127,6 +127,8 @@ def _maker(env: str, options: Mapping[str, Any]) -> Callable[[], Any]:
 def _factory(env: str, registry: Mapping[str, Any]) -> Callable[..., Any] | None:
     """The function that MODULE:FACTORY names; None for an id, with or without the module that registers it."""
     _, colon, name = env.rpartition(":")
+    if colon:
+        look_beside()
     if not colon or re.search(r"/|-v\d+$", name):
         return None
     try:

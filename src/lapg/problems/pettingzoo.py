@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lapg.policies import product, replicated
-from lapg.problems.adapters import imported, no_std_for
+from lapg.problems.adapters import imported, look_beside, no_std_for
 from lapg.problems.contract import Misfit, array, close, failed, flag, number, opened, started, stepped, table, theirs
 from lapg.problems.hosting import Host, from_hosts, real
 from lapg.problems.protocol import at_least, make_tasks, unit_interval
@@ -194,6 +194,7 @@ def pettingzoo(
 def _maker(env: str, options: Mapping[str, Any]) -> Callable[[], Any]:
     if ":" in env:
         return partial(imported(env, f"pettingzoo(env={env!r})"), **options)
+    look_beside()
     try:
         module = importlib.import_module(env)
     except ImportError as error:

@@ -33,11 +33,19 @@ def use_all_cores(num_cores: int | None = None) -> int:
 
     Returns:
       The number of devices that JAX sees; 1 if JAX was already running.
+    Raises:
+      ValueError: JAX finds none of the devices that JAX_PLATFORMS names.
     """
     with contextlib.suppress(RuntimeError):  # JAX is running already; the user's own set-up stands
         jax.config.update("jax_num_cpu_devices", num_cores or len(os.sched_getaffinity(0)))
         jax.config.update("jax_cpu_enable_async_dispatch", False)
-    return jax.local_device_count()
+    try:
+        return jax.local_device_count()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0] or "there are none"
+        raise ValueError(
+            f"JAX_PLATFORMS must name devices that JAX can use here, got {jax.config.jax_platforms!r}: {reason}; leave it out, or set it to cpu."
+        ) from error
 
 
 def lanes_at_once(problem: Problem, method: Method, num_lanes: int) -> int:

@@ -1,0 +1,198 @@
+"""The command line as it starts: what a shell, its folder and its environment variables make of it."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from lapg import cli
+from lapg.experiments import names
+from lapg.problems import adapters
+
+OWN = """
+from lapg.problems import quadratic
+def problem():
+    return quadratic(num_learners=2)
+def broken():
+    raise ValueError("broken on purpose")
+def missing():
+    open("/nonexistent/file")
+"""
+TRAIN = ["train", "--problem.name", "quadratic", "--estimator.name", "noisy", "--rounds", "2", "--seeds", "1", "--out"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A current folder with modules of one's own, and Python's own path without it."""
+    (tmp_path / "mine_here.py").write_text(OWN)
+    (tmp_path / "wrong_here.py").write_text("import no_such_package\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [item for item in sys.path if item])
+    monkeypatch.setattr(adapters, "BESIDE", adapters.BESIDE)
+    yield tmp_path
+    for name in ("mine_here", "wrong_here"):
+        sys.modules.pop(name, None)
+
+
+def lapg(*arguments, capsys):
+    """Exit status and what is printed on both streams."""
+    try:
+        cli.main([str(argument) for argument in arguments])
+        status = 0
+    except SystemExit as stop:
+        status = stop.code or 0
+    out, err = capsys.readouterr()
+    return status, " ".join((out + err).split())
+
+
+def test_version(capsys):
+    """Oracle: the installed package's metadata."""
+    assert lapg("--version", capsys=capsys) == (0, f"lapg {version('lapg')}")
+
+
+def test_modules_of_the_current_folder(here, capsys):
+    """Oracle: the folder's module, which Python itself would not look for; and what is wrong, told apart: module, name, code."""
+    status, words = lapg("check-env", "mine_here:problem", capsys=capsys)
+    assert (status, "ok score" in words) == (0, True)
+    for name, message in {
+        "mine_her:problem": "No module named 'mine_her'; is the module in the current folder or on PYTHONPATH?",
+        "mine_here:problme": "module 'mine_here' has no attribute 'problme'; did you mean 'problem'?",
+    }.items():
+        status, words = lapg("check-env", name, capsys=capsys)
+        assert status == 2
+        assert message in words
+    for name, message in {
+        "wrong_here:problem": "ModuleNotFoundError: No module named 'no_such_package'",
+        "mine_here:broken": "ValueError: broken on purpose",
+        "mine_here:missing": "FileNotFoundError",
+    }.items():
+        with pytest.raises(RuntimeError, match=message):  # and so the traceback
+            cli.main(["check-env", name])
+
+
+def test_one_s_own_run_from_the_shell(here, capsys):
+    """Oracle: exit status 0 with the word that the refusal names, in another process as well."""
+    arguments = ["train", "--problem.name", "mine_here:problem", *TRAIN[3:], "mine"]
+    assert lapg(*arguments, capsys=capsys)[0] == 0
+    status, words = lapg("predict", "mine", capsys=capsys)
+    assert status == 2
+    assert "config.problem.name = mine_here:problem. If you trust it, repeat the command with --trust" in words
+    command = [sys.executable, "-m", "lapg.cli", "predict", "mine", "--trust"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "noise" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["CartPole-v1"], ("gymnasium", "CartPole-v1")),
+        (["package:Env-v0"], ("gymnasium", "package:Env-v0")),
+        (["mpe2.simple_spread_v3"], ("pettingzoo", "mpe2.simple_spread_v3")),
+        (["CartPole-v1", "--env-kind", "gymnax"], ("gymnax", "CartPole-v1")),
+        (["module:make", "--env-kind", "gymnasium"], ("gymnasium", "module:make")),
+        (["garnet"], ("garnet", None)),
+        (["module:problem"], ("module:problem", None)),
+    ],
+)
+def test_check_env_takes_environments(arguments, problem, monkeypatch, capsys):
+    """Oracle: the adapter that the name's form, or --env-kind, says."""
+    asked = []
+    monkeypatch.setattr(cli.parts, "build_problem", lambda config: asked.append((config.name, config.env)))
+    monkeypatch.setattr(cli.parts, "check_problem", lambda problem, **options: [])
+    assert lapg("check-env", *arguments, capsys=capsys)[0] == 0
+    assert asked == [problem]
+
+
+def test_list_names_all_parts(capsys):
+    """Oracle: what the configuration takes: names of memories, compressors, optimisers; the triggers to build with."""
+    _, words = lapg("list", capsys=capsys)
+    for name in ("memory │ lagged", "trigger │ age_weighted", "compressor │ top_k", ", ".join(names.OPTIMISERS)):
+        assert name in words
+    assert "│ Window │" not in words
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--method.name awapg --method.step-size 0", "--method.step-size must be > 0, got 0.0"),
+        ("--method.name pg --method.step-size -1", "--method.step-size must be > 0, got -1.0"),
+        ("--method.name clag --method.threshold -1", "--method.threshold must be >= 0, got -1.0"),
+        ("--method.momentum 1", "--method.momentum must lie in [0, 1), got 1.0"),
+        ("--method.name pg --method.momentum 1.5", "--method.momentum must lie in [0, 1), got 1.5"),
+        ("--method.decay -1", "--method.decay must be >= 0, got -1.0"),
+        ("--method.name pg --method.optimiser adam --method.decay -1", "--method.decay must be >= 0, got -1.0"),
+        ("--method.look-ahead -1", "--method.look-ahead must be >= 0, got -1.0"),
+        ("--method.name periodic --method.period 0", "--method.period must be"),
+        ("--rounds 1000000000000", "rounds must fit into 32 bits"),
+        ("--seeds 1000000000", "seeds must be <= 1,048,576"),
+    ],
+)
+def test_numbers_out_of_range(flags, message, capsys, tmp_path, monkeypatch, unchecked):
+    """Oracle: exit status 2 and the flag that was typed, whichever part found it out; nothing is made."""
+    monkeypatch.chdir(tmp_path)
+    status, words = lapg(*TRAIN, "run", *flags.split(), capsys=capsys)
+    assert status == 2
+    assert message in words
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "remedy"),
+    [(errno.ENOSPC, "free some space"), (errno.EACCES, "permissions"), (errno.ENAMETOOLONG, "shorter")],
+)
+def test_errors_of_the_system(kind, remedy, capsys, monkeypatch, tmp_path):
+    """Oracle: the system's words, each with a remedy of its own."""
+
+    def fail(*_, **__):
+        raise OSError(kind, os.strerror(kind), "some/file")
+
+    monkeypatch.setattr(cli, "list_parts", fail)
+    monkeypatch.setattr(cli, "_others", lambda error: False)
+    status, words = lapg("list", capsys=capsys)
+    assert status == 1
+    assert f"some/file: {os.strerror(kind)}; " in words
+    assert remedy in words
+    assert ("free some space" in words) == (kind == errno.ENOSPC)
+
+
+def test_errors_that_are_not_ours_keep_their_traceback(capsys, monkeypatch):
+    """Oracle: they leave main as they are: a ValueError raised outside lapg, and a missing file of somebody else's code."""
+
+    def not_ours(*_, **__):
+        int("three")
+        raise AssertionError
+
+    for error in (not_ours, lambda: (lambda path: Path(path).read_text())("/nonexistent/file")):
+        monkeypatch.setattr(cli, "list_parts", error)
+        with pytest.raises((ValueError, FileNotFoundError)):
+            cli.main(["list"])
+
+
+@pytest.mark.parametrize(
+    ("words", "options", "status", "message"),
+    [
+        ({}, ["-OO"], 0, ""),
+        ({"JAX_PLATFORMS": "cuda"}, [], 2, "JAX_PLATFORMS must name devices that JAX can use here, got 'cuda'"),
+        ({"JAX_NUMPY_DTYPE_PROMOTION": "strict"}, [], 2, "JAX_NUMPY_DTYPE_PROMOTION must be standard for lapg"),
+        ({"JAX_NUMPY_RANK_PROMOTION": "raise", "JAX_DEBUG_NANS": "1", "JAX_ENABLE_X64": "1"}, [], 0, ""),
+    ],
+)
+def test_python_and_jax_set_otherwise(words, options, status, message, tmp_path):
+    """Oracle: a short run as without them, in a process of its own, or one line that names the variable."""
+    command = [sys.executable, *options, "-m", "lapg.cli", *TRAIN, str(tmp_path / "run")]
+    done = subprocess.run(command, env=os.environ | words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    if status:
+        assert message in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    else:
+        assert json.loads((tmp_path / "run" / "config.json").read_text())["config"]["rounds"] == 2
+        listed = [sys.executable, *options, "-m", "lapg.cli", "list"]
+        assert subprocess.run(listed, capture_output=True, timeout=120).returncode == 0
