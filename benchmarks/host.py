@@ -1,8 +1,8 @@
 """Where the time of a run on a host environment goes: CartPole-v1 of Gymnasium, trained with LAPG.
 
-    python benchmarks/host.py [--rounds 20] [--repeats 5]
+    python benchmarks/host.py [--rounds 20] [--repeats 5] [--environments 8 64]
 
-For 8 and 64 sub-environments in all: the share of the time outside of the environments' own step. That is the whole run without any timer in it, beside
+For so many sub-environments in all: the share of the time outside of the environments' own step. That is the whole run without any timer in it, beside
 the very same steps (same environments, seeds, actions, order) with nothing else around them; both take turns, and medians count. Then shares of the
 compiled act and of the compiled end of a round (finish: log-probabilities, gradients, uploads; controller), from a run of their own with timers, and what
 is left: Python between environments and policy, and resets. Once for episodes as the policy makes them, and once for episodes that always last T steps:
@@ -164,11 +164,11 @@ def measure(num_environments: int, endless: bool, rounds: int, repeats: int) -> 
     }
 
 
-def main(rounds: int, repeats: int) -> None:
+def main(rounds: int, repeats: int, environments: list[int]) -> None:
     use_all_cores()
     table = Table("sub-environments", "mean length", "run, s", "env.step, s", "outside", "act", "finish", "rest")
     for endless in (False, True):
-        for num in (8, 64):
+        for num in environments:
             found = measure(num, endless, rounds, repeats)
             table.add_row(
                 str(num),
@@ -184,5 +184,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--environments", type=int, nargs="+", default=[8, 64])
     given = parser.parse_args()
-    main(given.rounds, given.repeats)
+    main(given.rounds, given.repeats, given.environments)

@@ -119,19 +119,21 @@ def drive(given: argparse.Namespace) -> dict[str, Any]:
         return float(np.mean([log.scores["score_scaled"] for log in logs[-SMOOTH:]]))
 
     while len(logs) < given.rounds and (len(logs) < SMOOTH or score() < given.target):
-        logs.append(lanes.play_round())
+        lanes.play_round()
+        logs.append(jax.tree.map(lambda leaf: leaf[0], lanes._hosts[0].logs()))
         seconds.append(time.monotonic() - began)
     if score() < given.target:
         sys.exit(f"{given.drive} must reach {given.target} within {given.rounds} rounds, got {score():.3f}; give more.")
     moved = carried() - before
     lanes.close()
-    up, sent, down, heard = (
+    up, sent, down, present = (
         np.stack([getattr(log, name) for log in logs])
         for name in ("uplink_bits", "sent", "downlink_bits", "participated")
     )
-    counted = [int(ledger.uplink_bits(up, sent)[-1]), int(ledger.downlink_bits(down, heard)[-1])]
+    heard, answered = ledger.messages(present, down, sent)
+    counted = [int(ledger.uplink_bits(up, answered)[-1]), int(ledger.downlink_bits(down, heard)[-1])]
     each = network.Link(1e3 * given.kilobits / given.learners, overhead_bytes=TCP_BYTES)
-    model = network.seconds(network.Network(each, each), network.Traffic(up, sent, down, heard))
+    model = network.seconds(network.Network(each, each), network.Traffic(up, sent, down, heard, answered))
     return {
         "method": given.drive,
         "kilobits": given.kilobits,

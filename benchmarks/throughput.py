@@ -1,15 +1,15 @@
 """How fast training is, beside what it should be compared with; all ratios come from one run, measured in turn.
 
-    python benchmarks/throughput.py            everything
-    python benchmarks/throughput.py --quick    shorter, for a first look
+    python benchmarks/throughput.py [--repeats 7] [--figures fig4 fig6] [--methods PG SCOUT] [--seeds 10] [--learners 1024]
 
-1. End-to-end training (sampling and gradients) at the settings of Figures 4 and 6, in joint environment steps per second; against a loop over mpe2
+1. End-to-end training (sampling and gradients) at the settings of figures, PG and the recommended method, in joint environment steps per second; against a loop over mpe2
    with NumPy forward passes and one jitted gradient per batch; and as a share of JAX's own float32 product rate, counting 8 floating-point operations
    per multiply-add of a joint forward pass.
-2. Cost per learner and round on a tabular problem against the number of learners, with the memory of state and temporaries; the same for navigation.
+2. Cost per learner and round on a tabular problem against the number of learners, 16 and up to as many as are given, with the memory of state and
+   temporaries; the same for navigation, with up to 16.
 """
 
-import sys
+import argparse
 import time
 import warnings
 from collections.abc import Callable
@@ -26,13 +26,11 @@ from rich.table import Table
 
 from lapg import estimators, methods, problems
 from lapg.experiments.build import build
-from lapg.experiments.figures import FIGURES, lineup
+from lapg.experiments.figures import FIGURES, RECOMMENDED, lineup
 from lapg.experiments.run import make_lanes
 from lapg.runtimes import Vectorised, use_all_cores
 from lapg.types import Problem, Trajectories
 
-QUICK = "--quick" in sys.argv
-REPEATS = 3 if QUICK else 7
 FLOP_PER_MULTIPLY_ADD = 8  # sampling forward 2, gradient forward 2, backward 4
 console = Console()
 
@@ -65,9 +63,9 @@ def product_rate() -> Callable[[], float]:
     return lambda: 20 * len(devices) * 2 * 1024**3 / seconds(lambda: run(a, a))
 
 
-def training_rate(figure: str, label: str) -> tuple[Callable[[], float], Problem]:
-    """Joint environment steps per second of the vectorised runtime with ten seeds."""
-    entry = {entry.label: entry for entry in lineup(FIGURES[figure], "recommended")}[label]
+def training_rate(figure: str, label: str, seeds: int) -> tuple[Callable[[], float], Problem]:
+    """Joint environment steps per second of the vectorised runtime with so many seeds."""
+    entry = {entry.label: entry for entry in lineup(FIGURES[figure], "recommended", seeds=seeds)}[label]
     built = build(entry.config)
     lanes = make_lanes(entry.config, built)
     state = lanes.start()
@@ -146,7 +144,13 @@ def mpe2_rate(figure: str, num_rounds: int) -> Callable[[], float]:
                     np.stack(x) for x in zip(*(episode(networks) for _ in range(config.batch_size)), strict=True)
                 )
                 batch = Trajectories(
-                    obs, actions, log_probs, losses[..., m] * np.float32(task.scale), np.ones(losses.shape[:2], bool)
+                    observations=obs,
+                    actions=actions,
+                    log_probs=log_probs,
+                    losses=losses[..., m] * np.float32(task.scale),
+                    mask=np.ones(losses.shape[:2], bool),
+                    terminated=np.zeros(len(losses), bool),
+                    final_observation=obs[:, -1],
                 )
                 total += np.asarray(gradient(task, params, jax.tree.map(jnp.asarray, batch)))
             params = params - 0.001 * total
@@ -157,17 +161,17 @@ def mpe2_rate(figure: str, num_rounds: int) -> Callable[[], float]:
     return lambda: steps / seconds(run)
 
 
-def throughput() -> None:
+def throughput(figures: list[str], labels: list[str], seeds: int, repeats: int) -> None:
     table = Table(
         "setting", "method", "lapg, steps/s", "mpe2 loop, steps/s", "ratio", "product rate, GFLOP/s", "share of it"
     )
     product = product_rate()
-    for figure in ("fig4", "fig6"):
+    for figure in figures:
         baseline = mpe2_rate(figure, 1)
-        for label in ("PG", "AWAPG"):
-            ours, problem = training_rate(figure, label)
+        for label in labels:
+            ours, problem = training_rate(figure, label, seeds)
             work = FLOP_PER_MULTIPLY_ADD * multiply_adds(problem, FIGURES[figure].problem.hidden or ())
-            rows = [(ours(), baseline(), product()) for _ in range(REPEATS)]  # in turn
+            rows = [(ours(), baseline(), product()) for _ in range(repeats)]  # in turn
             rate, slow, peak = (median(column) for column in zip(*rows, strict=True))
             ratio = median(r[0] / r[1] for r in rows)
             share = median(r[0] * work / r[2] for r in rows)
@@ -198,9 +202,9 @@ def recipe(setting, hyper):
     return methods.awapg(setting, **hyper)
 
 
-def scaling(title: str, make: Callable[[int], Problem], sizes: tuple[int, ...], batch: int) -> None:
+def scaling(title: str, make: Callable[[int], Problem], sizes: list[int], batch: int, repeats: int) -> None:
     points = [(m, *scaling_point(make(m), batch)) for m in sizes]
-    rows = [[measure() for _, measure, _, _ in points] for _ in range(REPEATS)]  # in turn
+    rows = [[measure() for _, measure, _, _ in points] for _ in range(repeats)]  # in turn
     first = points[0][0]
     table = Table(
         "learners",
@@ -218,13 +222,28 @@ def scaling(title: str, make: Callable[[int], Problem], sizes: tuple[int, ...], 
     console.print(table)
 
 
-if __name__ == "__main__":
-    use_all_cores()
-    throughput()
-    scaling("tabular (garnet, d = 15)", lambda m: problems.garnet(num_learners=m), (16, 64, 256, 1024), 8)
-    scaling(
-        "cooperative navigation (d grows with M)",
-        lambda m: problems.cooperative_navigation(num_agents=m),
-        (2, 4, 8, 16),
-        8,
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument(
+        "--figures", nargs="*", choices=[name for name in FIGURES if name.startswith("fig")], default=["fig4", "fig6"]
     )
+    parser.add_argument("--methods", nargs="+", default=["PG", RECOMMENDED])
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--learners", type=int, default=1024)
+    given = parser.parse_args()
+    use_all_cores()
+    throughput(given.figures, given.methods, given.seeds, given.repeats)
+    for title, make, sizes in (
+        ("tabular (garnet, d = 15)", lambda m: problems.garnet(num_learners=m), (16, 64, 256, 1024)),
+        (
+            "cooperative navigation (d grows with M)",
+            lambda m: problems.cooperative_navigation(num_agents=m),
+            (2, 4, 8, 16),
+        ),
+    ):
+        scaling(title, make, [m for m in sizes if m <= max(given.learners, sizes[0])], 8, given.repeats)
+
+
+if __name__ == "__main__":
+    main()

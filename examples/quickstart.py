@@ -32,7 +32,8 @@ def main(rounds: int, out: Path) -> None:
         tenth = max(1, rounds // 10)
         score = record["score_scaled"].mean(("seed", "learner"))  # per step; 0 is the best that there could be
         uploads = record["sent"].sum(("round", "learner")).mean()  # a seed; pg sends rounds × learners
-        payload, header = record["uplink_bits"].sum(("round", "learner")).mean(), uploads * record.attrs["header_bits"]
+        answers = record["answered"].sum(("round", "learner")).mean()  # a header each, also without an upload
+        payload, header = record["uplink_bits"].sum(("round", "learner")).mean(), answers * record.attrs["header_bits"]
         print(
             f"{name:8}{float(score[:tenth].mean()):12.3f}{float(score[-tenth:].mean()):12.3f}"
             f"{float(uploads):10.1f}{float(payload + header) / 1e6:10.2f}"

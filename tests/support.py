@@ -1,12 +1,16 @@
 """Plays a method round by round and keeps every state, which the runtimes do not."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lapg.about import _checksum
+from lapg.files import checksum, sealed, unsealed
 from lapg.runtimes.protocol import initialise, play_round, sample_batch
 
 
@@ -44,3 +48,21 @@ def quadratic_gradients(problem: Any, params: np.ndarray, num: int, seed: int = 
     tasks = jax.tree.map(np.asarray, problem.tasks)
     slope = tasks.extra["curvature"] * (params[:, None] - tasks.extra["centre"])
     return tasks.scale[:, None] * slope + noise
+
+
+def edit_config(
+    folder: Path, edit: Callable[[dict[str, Any]], Any] = lambda settings: None, initial: np.ndarray | None = None
+) -> None:
+    """Changes the configuration of a run directory, or θ⁰, as if it had been written so: all its files are sealed anew."""
+    file = folder / "config.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    before = content.pop("checksum")
+    edit(content["config"])
+    if initial is not None:
+        np.save(folder / "initial.npy", initial)
+        content["initial"] = checksum((folder / "initial.npy").read_bytes())
+    after = _checksum(content)
+    file.write_text(json.dumps(content | {"checksum": after}), encoding="utf-8")
+    for other in (*folder.glob("*.nc"), *folder.glob("*.eqx")):
+        inner = unsealed(other.read_bytes(), other.name, before)
+        other.write_bytes(sealed(inner, other.name, after))

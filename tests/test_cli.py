@@ -1,10 +1,14 @@
 """The command line, end to end and against bad input."""
 
 import errno
+import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -12,12 +16,15 @@ import numpy as np
 import pytest
 import tyro
 from PIL import Image
+from rich.console import Console
 
 from lapg import RunError, cli, load
 from lapg.cli import parts
+from lapg.cli.terminal import make_console
 from lapg.experiments import figures, reproduce
 from lapg.experiments.config import Config, MethodConfig, read_toml
 from lapg.ledger import upload_fraction
+from support import edit_config
 
 TINY = [
     "--problem.num-steps",
@@ -105,8 +112,9 @@ def test_train(place):
 
 def test_nobody_uploads(lapg, tmp_path):
     """Oracle: a threshold that no innovation passes in three rounds, and one that all do; the line says what to lower."""
-    tiny = ["train", *TINY, "--method.name", "awapg", "--out"]
-    assert "Nobody has uploaded" in lapg(*tiny, tmp_path / "silent", "--method.threshold", "1e9")
+    tiny = ["train", *TINY, "--method.name", "awapg", "--method.first-upload", "none", "--out"]
+    printed = lapg(*tiny, tmp_path / "silent", "--method.threshold", "1e9")
+    assert "Nobody has uploaded, so nothing was learned" in printed
     assert "Nobody has uploaded" not in lapg(*tiny, tmp_path / "loud", "--method.threshold", "1e-9")
 
 
@@ -145,6 +153,8 @@ def test_no_oldest_age(tmp_path):
             "awapg",
             "--method.threshold",
             "1e9",
+            "--method.first-upload",
+            "none",
         )
         cli.main(["train", *words, *parts, *sizes, "--out", str(tmp_path / str(len(words)))])
         late.append(int(load(tmp_path / str(len(words))).record["sent"][:, 1:].sum()))
@@ -181,7 +191,7 @@ def test_report_of_two_runs(place, lapg, tmp_path, fails):
     text = (tmp_path / "report" / "report.md").read_text()
     assert "pg gains" in text
     for label in ("pg", "lapg"):
-        assert text.count(f"\n| {label} | ") == 6
+        assert text.count(f"\n| {label} | ") == 8
         assert f"- {label}: " in text
         assert label in printed
     rows = json.loads((tmp_path / "report" / "report.json").read_text())["rows"]
@@ -195,10 +205,111 @@ def test_report_of_two_runs(place, lapg, tmp_path, fails):
     status, errors = fails("report", place / "lapg", place / "pg", "--out", tmp_path / "report")
     assert (status, len(errors.splitlines())) == (2, 1)
     assert "must be a new directory" in errors
-    status, errors = fails("report", place / "lapg", "--out", tmp_path / "other")
+
+
+def test_report_of_one_run(place, lapg, tmp_path):
+    """Oracle: the record: what the run spent in all, and 1 for what it spent over its own."""
+    assert "lapg gains" in lapg("report", place / "lapg", "--out", tmp_path / "alone") + (
+        text := (tmp_path / "alone" / "report.md").read_text()
+    )
+    assert text.startswith("# lapg\n")
+    row = json.loads((tmp_path / "alone" / "report.json").read_text())["rows"]["lapg"]
+    assert row["totals"]["uploads"] == float(load(place / "lapg").record["sent"].sum(("round", "learner")).mean())
+    assert row["difference"]["value"] in (0.0, None)  # None where it has not improved
+
+
+def test_runs_that_cannot_be_compared(place, lapg, fails, tmp_path):
+    """Oracle: the configurations: what differs beside the method is named with both values, and is a reason to refuse unless it is allowed for."""
+
+    def copy(name, **changes):
+        shutil.copytree(place / "pg", tmp_path / name)
+
+        def edit(settings):
+            for setting, value in changes.items():
+                *tables, last = setting.split("__")
+                table = settings
+                for one in tables:
+                    table = table[one]
+                table[last] = value
+
+        edit_config(tmp_path / name, edit)
+        return tmp_path / name
+
+    other = copy("other", problem__num_steps=4, estimator__baseline="none", batch_size=5, first_seed=7)
+    status, errors = fails("report", place / "pg", place / "lapg", other, "--out", tmp_path / "report")
     assert (status, len(errors.splitlines())) == (2, 1)
-    assert "a comparison needs a run of pg among RUNS, or --reference NAME for what takes its place: lapg." in errors
-    assert not (tmp_path / "other").exists()
+    assert errors.split("got other differences: ")[1].split("; compare")[0].split("; ") == [
+        "problem.num_steps (3 in pg, 4 in other)",
+        "estimator.baseline (None in pg, 'none' in other)",
+        "batch_size (3 in pg, 5 in other)",
+        "first_seed (0 in pg, 7 in other)",
+    ]
+    assert not (tmp_path / "report").exists()
+    given = ("report", place / "pg", copy("larger", batch_size=5), "--out", tmp_path / "report")
+    assert "got other differences: batch_size (3 in pg, 5 in larger); compare" in fails(*given)[1]
+    assert "batch_size (3 in pg, 5 in larger)" in lapg(*given, "--may-differ", "batch_size")
+    assert "batch_size (3 in pg, 5 in larger)" in (tmp_path / "report" / "report.md").read_text().splitlines()[0]
+    edit_config(copy("warm"), initial=np.zeros((2, 3)))
+    assert "init_from (the initial" in fails("report", place / "pg", tmp_path / "warm", "--out", tmp_path / "next")[1]
+    # where and how a run was played makes no difference
+    lapg("report", place / "pg", copy("loop", runtime="sequential", chunk_rounds=3), "--out", tmp_path / "same")
+
+
+def test_version(lapg):
+    """Oracle: the package's own metadata."""
+    assert lapg("--version").split() == ["lapg", metadata.version("lapg")]
+
+
+def test_errors_of_environments_are_named(capsys, tmp_path, monkeypatch):
+    """Oracle: the environment's own words and line, its name, and no advice about disks."""
+    (tmp_path / "sour.py").write_text(
+        "import gymnasium\n\n\nclass Sour(gymnasium.Env):\n    observation_space = gymnasium.spaces.Box(-1, 1, (2,))\n"
+        "    action_space = gymnasium.spaces.Discrete(2)\n\n    def reset(self, **_):\n        raise OSError('low >= high')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = ["--problem.env", "sour:Sour", "--problem.num-steps", "3", "--rounds", "1", "--seeds", "1"]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "--problem.name", "gymnasium", *arguments, "--out", str(tmp_path / "run")])
+    errors = capsys.readouterr().err
+    assert stop.value.code == 1
+    assert "sour:Sour" in errors
+    assert "raise OSError('low >= high')" in errors
+    assert "--out" not in errors
+
+
+@pytest.mark.parametrize("columns", [None, "0"])
+def test_tables_keep_their_width_in_pipes(columns):
+    """Oracle: a process of its own whose output is a pipe: a row of 300 characters is one line, whatever COLUMNS says."""
+    words = "from lapg.cli.terminal import console; from rich.table import Table; t = Table(*'ab'); t.add_row('x' * 150, 'y' * 150); console.print(t)"
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | (
+        {"COLUMNS": columns} if columns else {}
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", words], capture_output=True, text=True, env=environment, check=True
+    ).stdout
+    assert any("x" * 150 in line and "y" * 150 in line for line in printed.splitlines())
+
+
+def test_a_terminal_of_no_width(monkeypatch):
+    """Oracle: the words are there: a terminal that says it has 0 columns gets 80, one of 100 has 100."""
+    monkeypatch.setattr("sys.stdout", terminal := io.StringIO())
+    terminal.isatty = lambda: True
+    for columns, width in (("0", 80), ("3", 80), ("100", 100)):
+        monkeypatch.setenv("COLUMNS", columns)
+        found = make_console()
+        assert found.width == width
+        found.print("a word")
+    assert terminal.getvalue().count("a word") == 3
+
+
+@pytest.mark.parametrize(
+    ("command", "words"), [("report", "RUNS must name at least one"), ("guide", "STUDIES must name at least one")]
+)
+def test_nothing_to_report(fails, command, words):
+    """Oracle: the message; the exit status of bad input."""
+    status, errors = fails(command)
+    assert status == 2
+    assert words in errors
 
 
 def test_render(place, lapg, tmp_path, fails):
@@ -213,6 +324,8 @@ def test_render(place, lapg, tmp_path, fails):
             picture.seek(step)
             frames.append(np.asarray(picture.convert("RGB")))
     assert not np.array_equal(frames[0], frames[2])
+    with Image.open(out) as picture:
+        assert picture.info["duration"] == 100  # milliseconds: the dt of its physics
     kept = out.read_bytes()
     status, errors = fails("render", place / "pg", "--out", out)
     assert status in (1, 2)
@@ -275,8 +388,11 @@ def test_reproduce(reproduced):
     text = (place / "report.md").read_text()
     assert text.startswith("# Figure 4: 2 agents, relu, heterogeneous, momentum 0.6, preset recommended")
     for label in runs:
-        assert text.count(f"\n| {label} | ") == 6  # final scores, rounds to two targets, bits to two, probabilities
-    assert text.count("| SCOUT | ") == 6 + 3  # and three claims about it
+        assert (
+            text.count(f"\n| {label} | ") == 8
+        )  # final scores; rounds, bits and steps to two targets each; probabilities
+    assert text.count("| SCOUT | ") == 8 + 3  # and three claims about it
+    assert json.loads((place / "report.json").read_text())["baselines"] == ["random"]
     assert (place / "figure.png").is_file()
 
 
@@ -294,6 +410,23 @@ def test_reproduce_again(reproduced, lapg):
         assert after.keys() == before.keys()
         assert all(after[name] == before[name] for name in before if name not in reports)
         assert (place / "report.md").read_bytes() == before["fig4-recommended/report.md"][0]
+
+
+def test_budgets_may_be_added(reproduced, tmp_path):
+    """Oracle: a comparison of which nothing was said of the tuning takes it in later, and its report has it; another title is another comparison."""
+    shutil.copytree(reproduced / "fig4-recommended", tmp_path / "place")
+    file = tmp_path / "place" / "comparison.json"
+    before = json.loads(file.read_text())
+    about = {"title": before["title"], "claims": before["claims"]}
+    budgets = {"PG": {"points": 6, "seeds": 5}}
+    reproduce.play([], tmp_path / "empty", about)
+    reproduce.play([], tmp_path / "empty", about | {"budgets": budgets})
+    assert json.loads((tmp_path / "empty" / "comparison.json").read_text())["budgets"] == budgets
+    with pytest.raises(RunError, match="holds another comparison"):
+        reproduce.play([], tmp_path / "empty", about | {"title": "another"})
+    file.write_text(json.dumps(before | {"budgets": budgets}))
+    reproduce.summarise(tmp_path / "place", Console(quiet=True))
+    assert "| PG | 6 | 5 | – | – |" in (tmp_path / "place" / "report.md").read_text()
 
 
 def test_reproduce_goes_on(reproduced, tmp_path, monkeypatch):
@@ -391,7 +524,7 @@ BAD = {
     ),
     "negative rounds": ("train --rounds -3", ["rounds must be >= 1", "-3"]),
     "no seeds": ("train --seeds 0", ["seeds must be >= 1", "0"]),
-    "seeds beyond 32 bits": ("train --first-seed 4294967296", ["first_seed must be >= 0", "2^32"]),
+    "seeds beyond 32 bits": ("train --first-seed 4294967290", ["first_seed must be >= 0", "2^32"]),
     "xi of the wrong length": (
         "train --method.name lapg --method.xi 0.1 0.2",
         ["xi must have 1 or window=10 entries, got 2", "give one weight for all, or change the window"],

@@ -13,6 +13,7 @@ from lapg.experiments.build import build
 from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, ProblemConfig
 from lapg.problems import quadratic
 from lapg.uplink import compressors
+from lapg.uplink.compressors import exact, rounded, sparse
 from support import player, quadratic_gradients
 
 CODECS = {
@@ -254,3 +255,59 @@ def test_wrong_options_are_refused(build_it, message, unchecked):
     """Oracle: the docstrings."""
     with pytest.raises(ValueError, match=message):
         build_it()
+
+
+EVERY_KIND = {
+    "none": compressors.identity(),
+    "top_k": compressors.top_k(1.0),
+    "top_k, 16 bits": compressors.top_k(1.0, bits=16),
+    "quantise": compressors.quantise(16),
+    "quantise, 4 bits": compressors.quantise(4, block=7),
+    "qsgd": compressors.qsgd(32767),
+    "sign": compressors.sign(),
+}
+
+
+@pytest.mark.parametrize("name", EVERY_KIND)
+def test_messages_that_cannot_be_counted_are_refused(name):
+    """Oracle: 32-bit numbers: what is accepted has a bound below 2^31 that no message passes; d = 1e9 is refused by name, and so is d = 0. No array is made."""
+
+    def length(size):
+        vector = jax.ShapeDtypeStruct((size,), jnp.float32)
+        return jax.eval_shape(lambda v: EVERY_KIND[name].num_bits(EVERY_KIND[name].compress(KEY, v)), vector)
+
+    assert length(22_000_000).dtype == jnp.int32
+    many = 3 * 10**9 if name == "sign" else 10**9
+    with pytest.raises(ValueError, match=rf"must have at most 2,146,435,072 bits, but with d = {many:,} it may take"):
+        length(many)
+    with pytest.raises(ValueError, match="must have at least one entry, got a vector of length 0"):
+        length(0)
+
+
+@pytest.mark.parametrize("name", EVERY_KIND)
+def test_no_message_is_longer_than_its_bound(monkeypatch, name):
+    """Oracle: the encoded length, of vectors with few and with many entries, small and large ones beside each other."""
+    bounds = []
+    for module in (exact, rounded, sparse):
+        monkeypatch.setattr(module, "check_length", lambda what, size, most: bounds.append(most))
+    draw = np.random.default_rng(0)
+    for size in (1, 3, 50):
+        for share in (0.0, 0.02, 0.1, 0.3, 0.5, 0.9, 1.0):
+            vector = np.where(draw.random(size) < share, 10 ** draw.uniform(-3, 0, size), 0).astype(np.float32)
+            vector[-1] = 1
+            message = EVERY_KIND[name].compress(KEY, jnp.asarray(vector))
+            bits = int(EVERY_KIND[name].num_bits(message))
+            assert bits == 8 * len(EVERY_KIND[name].encode(message))
+            assert bits <= max(bounds[-2:])
+
+
+def test_settings_that_cannot_be_counted_are_refused():
+    """Oracle: by hand, in float32 and float64: 64 · 39.7 million parameters, or three times as many numbers in a state, are more than 2^31."""
+    for method, what in (
+        ({}, "θ on a dense downlink"),
+        ({"downlink": "replicated"}, "the state that a replicated downlink begins with"),
+    ):
+        problem = ProblemConfig("cart_pole", num_learners=2, hidden=(6_300, 6_300))
+        config = Config(problem, method=MethodConfig("pg", **method))
+        with pytest.raises(ValueError, match=f"{what} must have at most 2,146,435,072 bits, but with d = 39,7"):
+            build(config)

@@ -9,14 +9,14 @@ import pytest
 
 from lapg import Config, EstimatorConfig, MethodConfig, ProblemConfig, estimators, ledger, methods
 from lapg.controller import heavy_ball, make_controller
-from lapg.downlink import dense, replicated
+from lapg.downlink import dense, forwarded, replicated
 from lapg.experiments.build import build
 from lapg.problems import quadratic
 from lapg.runtimes import sequential, wire
 from lapg.runtimes.replicas import Outbox, follow
 from lapg.types import Arrival, Relay
 from lapg.uplink import triggers
-from lapg.uplink.compressors import identity
+from lapg.uplink.compressors import identity, quantise
 from support import player
 
 ROUNDS, LEARNERS, DIMENSION, STEP = 40, 3, 6, 0.05
@@ -146,6 +146,29 @@ def test_a_silent_round_costs_a_header(runs):
     total = ledger.downlink_bits(told.downlink_bits, told.participated)
     np.testing.assert_array_equal(total[silent] - total[silent - 1], LEARNERS * ledger.HEADER_BITS)
     assert len(silent) > ROUNDS / 3
+
+
+def test_uploads_are_forwarded():
+    """Oracle: the replicated run without compression, decisions bitwise and θ up to the order of sums; NumPy has each frame's length from the uploads' own."""
+    problem = quadratic(num_learners=10, dimension=40, noise=0.5)
+
+    def play(codec):
+        setting = methods.Setting(estimators.noisy(problem.gradient), 2, 10, compressor=quantise(16), downlink=codec)
+        return sequential(
+            lambda hyper: methods.random(setting, rate=0.4, **hyper), problem, {"step_size": 0.01}, 0, ROUNDS
+        )
+
+    (expected, logs), (found, told) = play(replicated(identity())), play(forwarded)
+    np.testing.assert_array_equal(told.sent, logs.sent)
+    np.testing.assert_allclose(found.controller.params, expected.controller.params, rtol=0, atol=1e-11)
+    num = told.sent.sum(1)
+    assert num.max() > 8
+    own = np.where((num > 0) & (num <= 8), told.uplink_bits.sum(1) + 32 * num, 10**9)
+    assert ((own < 64 * 40) & (num > 1)).any()
+    assert ((own >= 64 * 40) & (num > 0) & (num <= 8)).any()
+    relays = np.where(num > 0, 160 + 16 + 8 + np.minimum(own, 64 * 40), 0)[:-1]
+    np.testing.assert_array_equal(told.downlink_bits[1:], relays[:, None].repeat(10, 1))
+    assert told.downlink_bits[1:].sum() < logs.downlink_bits[1:].sum()
 
 
 @pytest.fixture(scope="module")

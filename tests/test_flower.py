@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -128,10 +129,12 @@ def test_bytes_of_frames_are_the_ledgers(played):
     """Oracle: the ledger: what letters and answers of rounds carry is what it counts, headers included, to the byte."""
     _, run = played
     record, traffic = run.record, json.loads((run.path / "flower" / "traffic.json").read_text())
-    present, sent = record["participated"].values, record["sent"].values
-    down = sum(int(bits[-1]) for bits in map(downlink_bits, record["downlink_bits"].values, present))
-    up = sum(int(bits[-1]) for bits in map(uplink_bits, record["uplink_bits"].values, sent))
-    assert traffic["play"] == [12, down // 8, 12, up // 8]
+    heard, answered, sent = (record[name].values for name in ("heard", "answered", "sent"))
+    down = sum(int(bits[-1]) for bits in map(downlink_bits, record["downlink_bits"].values, heard))
+    up = sum(int(bits[-1]) for bits in map(uplink_bits, record["uplink_bits"].values, answered))
+    skips = int((answered & ~sent).sum())
+    assert skips > 0
+    assert traffic["play"] == [12, down // 8, 12, up // 8 - 20 * skips]  # which Flower's own empty answer stands for
     assert traffic["join"][::2] == [2, 2]
     assert traffic["save"][::2] == [4, 4]
     assert "load" not in traffic
@@ -238,3 +241,26 @@ def test_a_federation_on_this_machine_is_the_simulation(tmp_path):
         assert 0 < (counted[name] - carried) / letters < FLOWERS_OWN
     left = [p.info["cmdline"] for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"]]
     assert not [line for line in left if any("flower-su" in Path(word).name for word in line[:3])]
+
+
+@pytest.mark.slow
+def test_a_killed_command_leaves_nothing(tmp_path):
+    """Oracle: the list of processes: ten seconds after SIGKILL nothing lives that the command had started, and its directory of keys is gone."""
+    psutil = pytest.importorskip("psutil", reason="psutil is not installed; pip install 'lapg[flower]'")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-m", "lapg.cli", "flower-demo", "--rounds", "200", "--out", str(tmp_path / "demo")]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
+        ends, family = time.monotonic() + 300, []
+        while time.monotonic() < ends and not any("flower-supernode" in " ".join(p.cmdline()) for p in family):
+            time.sleep(1)
+            family = psutil.Process(driver.pid).children(recursive=True)
+        time.sleep(10)  # for SuperExecs and apps
+        family = psutil.Process(driver.pid).children(recursive=True)
+        print(f"{len(family)} processes")
+        assert len(family) >= 4
+        driver.kill()
+    began = time.monotonic()
+    _, alive = psutil.wait_procs(family, timeout=10)
+    print(f"{len(alive)} alive after {time.monotonic() - began:.1f} s")
+    assert not alive
+    assert not list(tmp_path.glob("lapg-flower-*"))

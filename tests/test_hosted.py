@@ -10,9 +10,22 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lapg import Config, Interrupted, MethodConfig, ProblemConfig, cli, compressors, estimators, evaluate, load, methods
+from lapg import (
+    Config,
+    EstimatorConfig,
+    Interrupted,
+    MethodConfig,
+    ProblemConfig,
+    cli,
+    compressors,
+    estimators,
+    evaluate,
+    load,
+    methods,
+)
 from lapg.downlink import replicated
 from lapg.experiments.evaluate import render
+from lapg.experiments.predict import measure, predict
 from lapg.experiments.run import resume, train
 from lapg.policies import softmax_mlp
 from lapg.problems.hosting import Host, from_hosts
@@ -86,6 +99,25 @@ def test_hosted_is_vectorised(shared):
     assert not np.array_equal(logs[1].scores["score_raw"][:, :, 0], logs[1].scores["score_raw"][:, :, 1]) or shared
 
 
+@pytest.mark.parametrize("num", [1, 3])
+def test_predictions_measure_on_host_what_they_do_inside(num):
+    """Oracle: the same walk inside JAX: noise and signal of every learner; at N = 1, where no estimator knows its noise, they are finite all the same."""
+    policy = softmax_mlp(1, (3,), 3, "tanh")
+    common = {"tasks": make_tasks(*TASKS), "num_steps": STEPS, "discount": DISCOUNT}
+    config = Config(estimator=EstimatorConfig(baseline="none"), batch_size=num)
+    params = policy.init(jax.random.key(0))
+    found = [
+        measure(config, problem, params, 0, 3)
+        for problem in (
+            from_environment(walk_in_jax(), policy, **common),
+            from_hosts("walk", walk_on_host, policy, **common),
+        )
+    ]
+    np.testing.assert_allclose(found[1], found[0], 1e-9)
+    assert np.isfinite(found[0]).all()
+    assert (found[0][0] > 0).all()
+
+
 class Valley(gym.Env):
     """A place on a line; actions move it left or right by 1; the reward is −|place|. Starts at 2 or 3, by seed."""
 
@@ -141,6 +173,9 @@ def test_stopped_and_continued(tmp_path, whole):
     assert done.record["sent"][:, 0].all()
     assert not done.record["sent"].all()
     assert np.unique(done.record["score_raw"]).size > 5
+    assert np.atleast_1d(load(tmp_path / "run").record.attrs.pop("resumed_at")).tolist() == [2]
+    assert "resumed_at" not in whole.record.attrs
+    assert np.atleast_1d(done.record.attrs.pop("resumed_at")).tolist() == [2]
     xr.testing.assert_identical(done.record.drop_vars("wall_seconds"), whole.record.drop_vars("wall_seconds"))
 
 
@@ -159,6 +194,16 @@ def test_evaluation(whole):
         for found in returns.sel(seed=seed).values:
             assert np.isclose(fifths, found).any()
     assert evaluate(whole, num_episodes=5).identical(evaluate(whole, num_episodes=5))
+
+
+def test_predictions_on_host():
+    """Oracle: the command's function answers for an environment outside JAX, with one number for each learner, and refuses what shows no noise."""
+    lines = {line.name: line for line in predict(VALLEY, num_batches=2)}
+    assert lines["L_m"].value == "unknown"
+    assert np.isfinite(lines["σ̂²_m"].value).tolist() == [True, True]
+    assert lines["method"].value in ("lapg", "scout")
+    with pytest.raises(ValueError, match=r"batches must be >= 2, got 1"):
+        predict(VALLEY, num_batches=1)
 
 
 def test_rendering_is_left_to_the_environment(tmp_path, whole):

@@ -1,6 +1,9 @@
-"""The house's own rules: who may import whom."""
+"""The house's own rules: who may import whom, and what an import may do."""
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import lapg
@@ -88,3 +91,35 @@ def test_rules_see_the_imports():
     assert ("learner.py", "lapg.types") in found
     assert ("methods/assembly.py", "lapg.uplink") in found
     assert ("problems/cooperative_navigation.py", "matplotlib.patches") in found
+
+
+def test_imports_start_nothing(tmp_path):
+    """Oracle: JAX itself: after every module's import it still gives three CPU devices, which a started backend refuses; nor is matplotlib there.
+
+    Its import alone fails where MPLBACKEND names a notebook's backend; a picture is drawn nevertheless.
+    """
+    modules = [
+        ".".join(["lapg", *path.relative_to(HOUSE).with_suffix("").parts]).removesuffix(".__init__")
+        for path in sorted(HOUSE.rglob("*.py"))
+        if path.name not in ("__main__.py", "flower.py", "flower_apps.py")  # need the extra `flower`
+    ]
+    assert len(modules) > 100
+    script = (
+        "import importlib, sys\n"
+        "import lapg.cli\n"
+        f"for name in {modules}: importlib.import_module(name)\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "from lapg.experiments.plots import matplotlib\n"
+        "matplotlib().figure.Figure().savefig(sys.argv[1])\n"
+        "from lapg.runtimes import use_all_cores\n"
+        "print(use_all_cores(3))"
+    )
+    words = os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "empty.png")],
+        env=words,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout == "3\n", done.stderr

@@ -1,11 +1,13 @@
 """Learners that take steps of their own between uploads."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from lapg import estimators, methods
 from lapg.problems import quadratic
+from lapg.types import StepLimit
 from lapg.uplink import compressors
 from support import player
 
@@ -60,6 +62,34 @@ def test_learners_step_as_far_as_the_controller_will(problem, setting, momentum)
     assert not logs.sent.any()
     scores = -0.5 * np.sum(gradients(problem, start) * (start - np.asarray(problem.tasks.extra["centre"])), -1)
     np.testing.assert_allclose(logs.scores["score_scaled"], np.tile(scores, (6, 1)), rtol=1e-14)
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_a_learner_s_own_way_is_limited_like_a_step(problem, setting, local):
+    """Oracle: by hand, with a policy that moves by 3 for every unit of θ: the way to where E leads is at most (2 · limit)^½ / 3 long.
+
+    So from round 1 on, where it would be longer; only if the limit is ``local``.
+    """
+    limit, step = StepLimit(0.02, lambda params, batch, way: 3 * jnp.sqrt(jnp.sum(way**2)), local), 0.1
+    made = lambda hyper: methods.scout(setting._replace(step_limit=limit), step_size=step, threshold=1e9)  # noqa: E731
+    states, logs = player(made, problem, 6)({})
+    start, residual, longest = (
+        states.controller.params[0],
+        np.zeros((LEARNERS, 4)),
+        1e300,
+    )  # nothing is known in round 0
+    shortened = 0
+    for k in range(6):
+        way = -step * residual
+        size = np.linalg.norm(way, axis=1, keepdims=True)
+        if local:
+            shortened += (size > longest).sum()
+            way = np.where(size > longest, way * longest / np.maximum(size, 1e-300), way)
+            longest = (2 * 0.02) ** 0.5 / 3
+        residual = residual + gradients(problem, start + way)
+        np.testing.assert_allclose(states.learners.memory.value[k + 1], residual, atol=TOLERANCE)
+    assert not logs.sent.any()
+    assert (shortened > 0) == local
 
 
 def test_without_looking_ahead_scout_is_awapg(problem, setting):

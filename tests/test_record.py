@@ -20,7 +20,7 @@ from lapg.types import ControllerState, LearnerLog, LearnerState, RoundLog
 SEEDS, LEARNERS, DIMENSION = [7, 8], 3, 4
 PER_LEARNER = {
     "sent", "uplink_bits", "innovation_norm", "gradient_norm", "noise", "trigger_left", "trigger_right", "staleness",
-    "non_finite", "score_scaled", "score_raw", "participated", "downlink_bits",
+    "non_finite", "score_scaled", "score_raw", "participated", "downlink_bits", "heard", "answered",
 }  # fmt: skip
 PER_ROUND = {"aggregate_norm", "displacement_norm"}
 

@@ -135,7 +135,7 @@ def test_existing_places_are_never_touched(whole):
             {"method": {"name": "lapg", "wobble": 1}},
             r"config\.method\.wobble is not a setting.*another version of lapg",
         ),
-        ({"rounds": "many"}, r"config\.rounds must be int, got 'many'"),
+        ({"rounds": "many"}, r"config\.rounds must be a whole number, got 'many'"),
         ({"rounds": 0}, r"rounds must be >= 1"),
     ],
 )
@@ -349,7 +349,7 @@ def test_own_parts(tmp_path, whole, own):
     run = train(config, tmp_path / "run", **QUIET)
     assert {"problem", "estimator", "method", "optimiser"} == set(own())
     assert_same(run, whole)
-    again = load(tmp_path / "run")
+    again = load(tmp_path / "run", trust=True)
     assert again.config == config
     assert again.built.problem.num_learners == 3
 
@@ -359,7 +359,9 @@ def test_own_parts(tmp_path, whole, own):
 def test_own_parts_that_are_not_there(own, kind, name):
     """Oracle: the import fails; the error names the part and where it is looked for."""
     config = dataclasses.replace(LAZY, **{kind: dataclasses.replace(getattr(LAZY, kind), name=name)})
-    with pytest.raises(ValueError, match=rf"{kind}={name} cannot be imported: .*on PYTHONPATH\?"):
+    with pytest.raises(
+        ValueError, match=rf"{kind}={name} cannot be imported: .*(on PYTHONPATH\?|has no attribute 'nothing')"
+    ):
         build(config)
 
 
@@ -370,7 +372,7 @@ def test_own_optimisers_take_no_momentum(own):
         with pytest.raises(ValueError, match=r"momentum=0\.5 goes with optimiser heavy_ball"):
             build(dataclasses.replace(LAZY, method=method))
         build(dataclasses.replace(LAZY, method=dataclasses.replace(method, momentum=None)))
-    with pytest.raises(ValueError, match=r"optimiser must be one of those of optax, .*'wobble'"):
+    with pytest.raises(ValueError, match=r"optimiser must be one of adabelief, .*'wobble'"):
         build(dataclasses.replace(LAZY, method=dataclasses.replace(LAZY.method, optimiser="wobble")))
 
 
@@ -499,17 +501,17 @@ def test_round_trip():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('rounds = "ten"', r"config\.rounds must be int, got 'ten'"),
-        ("rounds = 2.5", r"config\.rounds must be int, got 2\.5"),
-        ("rounds = true", r"config\.rounds must be int, got True"),
+        ('rounds = "ten"', r"config\.rounds must be a whole number, got 'ten'"),
+        ("rounds = 2.5", r"config\.rounds must be a whole number, got 2\.5"),
+        ("rounds = true", r"config\.rounds must be a whole number, got True"),
         ("rounds = 0", r"rounds must be >= 1, got 0"),
         ("first_seed = -1", r"first_seed must be >= 0"),
-        ("problem = 3", r"config\.problem must be a table of settings, got 3"),
-        ("method.step_size = true", r"config\.method\.step_size must be float, got True"),
+        ("problem = 3", r"config\.problem must be a ProblemConfig or a table of its settings, got 3"),
+        ("method.step_size = true", r"config\.method\.step_size must be a number, got True"),
         ('method.xi = "0.1"', r"config\.method\.xi must be .*got '0\.1'"),
-        ('method.xi = [0.1, "a"]', r"config\.method\.xi must be float, got 'a'"),
+        ('method.xi = [0.1, "a"]', r"config\.method\.xi must be a number, got 'a'"),
         ('method.noise_bound = "guess"', r"config\.method\.noise_bound must be .*printed.*got 'guess'"),
-        ("problem.hidden = [4.5]", r"config\.problem\.hidden must be int, got 4\.5"),
+        ("problem.hidden = [4.5]", r"config\.problem\.hidden must be a whole number, got 4\.5"),
         ('problem.activation = "sigmoid"', r"config\.problem\.activation must be .*relu.*got 'sigmoid'"),
         ("problem.options = [1]", r"config\.problem\.options must be .*got \[1\]"),
         ("[methods]\nname = 'pg'", r"config\.methods is not a setting; known are problem, estimator, method, .*another version"),

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from lapg import EstimatorConfig, MethodConfig, RunError, cli, load
-from lapg.experiments import export, reproduce, study, tune
+from lapg.experiments import export, figures, report, reproduce, study, tune
 from lapg.experiments.compare import compare
 from lapg.experiments.config import read_toml
 from lapg.experiments.curves import Curve, to_curve
@@ -51,7 +51,12 @@ def small(tmp_path_factory):
     file = tmp_path_factory.mktemp("study") / "study.toml"
     file.write_text(FILE)
     return dataclasses.replace(
-        read_toml(file, Study()), methods=("periodic",), own_method={}, problem=("noisy",), participation=(1.0,)
+        read_toml(file, Study()),
+        methods=("periodic",),
+        own_method={},
+        problem=("noisy",),
+        participation=(1.0,),
+        seeds=5,
     )
 
 
@@ -105,6 +110,37 @@ def test_controls_follow_the_memory():
     assert labels == ["pg", "scout", "periodic-local", "periodic", "random", "random-local"]
     labels = [one.label for one in study.cases(Study(methods=("awapg",)))[0].contenders]
     assert labels == ["pg", "awapg", "periodic", "random"]
+
+
+def test_grids_follow_the_rounds():
+    """Oracle: by hand.
+
+    The grids of `KNOWN` are for 3,000 rounds: 600 are a fifth as long, so that periods and thresholds are a fifth, rates and decays five times as large.
+    In 60 the shortest period is 2 rounds, and rates are at most 1/2. A ready-made experiment keeps its grids at its own K, and at a third of it
+    they follow; a grid of the user's is taken as it is.
+    """
+
+    def grids(rounds=None, problem="noisy", **settings):
+        table = {"step": 0.05, "rounds": rounds or 60, "problem": {"name": "quadratic"}, **settings}
+        asked = Study(
+            ("awapg",), (problem,), own_problem={"noisy": table}, rounds=None if problem == "noisy" else rounds
+        )
+        return {one.label: one.grid for one in study.cases(asked)[0].contenders}
+
+    fifth = grids(600)
+    assert fifth["periodic"]["period"] == pytest.approx((4, 8, 16))
+    assert fifth["random"]["rate"] == pytest.approx((1 / 16, 1 / 8, 1 / 4))
+    assert fifth["awapg"]["threshold"] == pytest.approx((16, 32, 64))
+    assert fifth["awapg"]["step"] == (1.0, 1.6)
+    assert all(grid["decay"] == pytest.approx((0, 4e-3)) for grid in fifth.values())
+    short = grids(60)
+    assert short["periodic"]["period"] == pytest.approx((2, 4, 8))
+    assert short["random"]["rate"] == pytest.approx((1 / 8, 1 / 4, 1 / 2))
+    assert grids(60, shared={"decay": [0.0, 0.5]})["pg"]["decay"] == (0.0, 0.5)
+    for name, figure in figures.FIGURES.items():
+        usual = {one.label: one.grid for one in figures.contenders(figure, ["pg", "awapg", "periodic", "random"])[0]}
+        assert grids(problem=name) == grids(figure.rounds, name) == usual
+    assert grids(1000, "fig4")["periodic"]["period"] == pytest.approx((20 / 3, 40 / 3, 80 / 3))
 
 
 @pytest.mark.parametrize(
@@ -163,7 +199,8 @@ def test_a_study_is_tuned_on_other_seeds_than_it_reports(done):
     assert list(tuned) == ["pg", "periodic", "random"]
     for label, found in tuned.items():
         run = load(done / "noisy" / label)
-        assert run.config.seed_list == [0, 1]
+        assert run.config.seed_list == [0, 1, 2, 3, 4]
+        assert found["seeds"] == [1000, 1001]
         assert dataclasses.asdict(run.config.method) == found["chosen"] | {"xi": None}
         assert run.record.sizes["round"] == 60
 
@@ -175,12 +212,15 @@ def test_the_report(done):
     expected = compare(curves, "pg").rows
     for label, row in content.items():
         spent = row["costs"]["0.9"]["spent"]
-        assert list(spent) == ["uploads", "uplink_bits", "downlink_bits", "bits"]
+        assert list(spent) == ["uploads", "bits", "uplink_bits", "downlink_bits"]
         value = expected[label].costs[0.90].spent["bits"].value
         assert spent["bits"]["value"] == (value if np.isfinite(value) else None)
     text = (done / "summary.md").read_text()
     assert "| method | noisy |" in text
-    assert text.count("\n| periodic | ") == 4 + 3  # savings by cost; rounds, final, probability
+    assert text.count("\n| periodic | ") == 2 * 4 + 3  # savings and factors by cost; rounds, final, probability
+    assert json.loads((done / "noisy" / "report.json").read_text())["baselines"] == ["periodic", "random"]
+    tuning = (done / "noisy" / "report.md").read_text().split("## Tuning")[1]
+    assert "| periodic | 12 | 2 | step " in tuning
     for picture in ("figure.png", "frontier.png"):
         assert (done / "noisy" / picture).read_bytes().startswith(b"\x89PNG")
 
@@ -204,12 +244,12 @@ def test_the_guide(done, tmp_path):
     """Oracle: `compare` on the same records: the first name of every cell is admitted and nobody admitted spends less."""
     cli.main(["guide", str(done), "--network", "wan", "--out", str(tmp_path / "guide.md")])
     header, _, row = (line for line in (tmp_path / "guide.md").read_text().splitlines() if line.startswith("|"))
-    assert header == "| problem | uploads | Mbit up | Mbit both | seconds, wan | joules, wan |"
+    assert header == "| problem | uploads | Mbit both | Mbit up | seconds, wan | joules, wan |"
     curves = {
         label: to_curve(load(done / "noisy" / label).record, PROFILES["wan"]) for label in ("pg", "periodic", "random")
     }
     rows = compare(curves, "pg").rows
-    costs = ("uploads", "uplink_bits", "bits", "seconds", "joules")
+    costs = ("uploads", "bits", "uplink_bits", "seconds", "joules")
     for cost, cell in zip(costs, row.strip("| ").split(" | ")[1:], strict=True):
         spent = {label: found.costs[0.90].spent[cost].value for label, found in rows.items() if found.not_inferior}
         assert cell.startswith(f"**{min(spent, key=spent.get)}** ")
@@ -219,9 +259,9 @@ def test_ties_are_told():
     """Oracle: by hand. 'twin' uploads as PG does; 'half' half as much; 'weak' a tenth, but ends 10 % lower and does not count."""
 
     def one(per_round, height=1.0):
-        score = np.where(np.arange(200) >= 100, height, 0.0) * np.ones((3, 1))
+        score = np.where(np.arange(200) >= 100, height, 0.0) * np.ones((5, 1))
         return Curve(
-            score, score, {"uploads": per_round * (1.0 + np.arange(200)) * np.ones((3, 1))}, np.ones(1), np.zeros(1)
+            score, score, {"uploads": per_round * (1.0 + np.arange(200)) * np.ones((5, 1))}, np.ones(1), np.zeros(1)
         )
 
     comparison = compare({"pg": one(2), "twin": one(2), "weak": one(0.2, 0.9)}, "pg")
@@ -277,7 +317,7 @@ def test_rliable(tmp_path):
     """Oracle: by hand.
 
     PG starts at 1 and ends at 3.5 on average: seeds end at (3 − 1)/2.5 = 0.8 and (4 − 1)/2.5 = 1.2. The target is 1 + 0.9 · 2.5 = 3.25: seed 0 misses
-    it, seed 1 needs 38 of 50 rounds at 4, in round at + 38. Stretches are of 2 rounds; rows are seeds, columns problems.
+    it, seed 1 needs 4 of 5 rounds at 4, in round at + 4. Stretches are of 2 rounds; rows are seeds, columns problems.
     """
     curves = {
         "first": {"pg": rising(20), "new": rising(40)},
@@ -288,10 +328,24 @@ def test_rliable(tmp_path):
     matrices = {name: dict(np.load(tmp_path / f"{name}.npz")) for name in ("final", "curves", "uploads_to_90")}
     assert {name: list(found) for name, found in matrices.items()} == {name: ["pg", "new"] for name in matrices}
     np.testing.assert_allclose(matrices["final"]["new"], [[0.8, 0.8], [1.2, 1.2]])
-    np.testing.assert_array_equal(matrices["uploads_to_90"]["pg"], [[np.inf, np.inf], [58, 68]])
+    np.testing.assert_array_equal(matrices["uploads_to_90"]["pg"], [[np.inf, np.inf], [24, 34]])
     assert matrices["curves"]["pg"].shape == (2, 2, 50)
     np.testing.assert_allclose(matrices["curves"]["pg"][:, 1, [0, 14, 15]], [[0, 0, 0.8], [0, 0, 1.2]], atol=1e-12)
     assert json.loads((tmp_path / "about.json").read_text())["problems"] == ["first", "second"]
+
+
+def test_a_cost_that_one_problem_lacks(tmp_path):
+    """Oracle: the costs: steps are known of the second problem alone, so that the first has a dash and the matrices are left out."""
+    curves = {"first": {"pg": rising(20), "new": rising(40)}, "second": {"pg": rising(30), "new": rising(40)}}
+    for one in curves["second"].values():
+        one.costs["steps"] = 10 * one.uploads
+    comparisons = {name: compare(own, "pg", ["new"]) for name, own in curves.items()}
+    text = report.summary(comparisons)
+    for title in ("## Saving: steps (at most)", "## Factor over the best baseline, in parentheses: steps (at most)"):
+        assert "| pg | – | 1" in text.split(title)[1]
+    export.rliable(tmp_path, comparisons, curves, "pg")
+    assert (tmp_path / "uploads_to_90.npz").is_file()
+    assert not (tmp_path / "steps_to_90.npz").exists()
 
 
 def test_marl_eval(tmp_path):

@@ -157,6 +157,14 @@ def test_tuning_goes_on(tuned, tmp_path, monkeypatch):
         tune.tune(METHODS, dataclasses.replace(SETTING, rounds=71), tmp_path, step=0.05, console=QUIET)
 
 
+def test_what_an_end_is():
+    """Oracle: by hand: of three or more values, the largest, and the smallest unless it is 0, below which there is nothing."""
+    points = [{"a": a, "b": b, "c": c} for a in (0.0, 1.0, 2.0) for b in (25.0, 50.0, 100.0) for c in (1.0, 2.0)]
+    assert tune.at_an_end(points, {"a": 0.0, "b": 100.0, "c": 2.0}) == ["b = 100 of (25, 50, 100)"]
+    assert tune.at_an_end(points, {"a": 2.0, "b": 25.0, "c": 1.0}) == ["a = 2 of (0, 1, 2)", "b = 25 of (25, 50, 100)"]
+    assert tune.at_an_end(points, {"a": 1.0, "b": 50.0, "c": 1.0}) == []
+
+
 # ---------------------------------------------------------------- the choice
 
 
@@ -189,4 +197,16 @@ def test_a_choice_at_an_end_is_told(tmp_path, monkeypatch):
     only = [Contender("PG", MethodConfig("pg"), {"step": (0.5, 1.0, 2.0), "decay": (0.0, 0.1)})]
     shown = Console(file=io.StringIO())
     tune.show("A title", tune.tune(only, SETTING, tmp_path, step=1.0, console=QUIET), shown)
-    assert "at an end of its range: step\n" in shown.file.getvalue()
+    assert "chosen at an end: step = 0.5 of (0.5, 1, 2)\n" in shown.file.getvalue()
+    budget = {
+        "points": 6,
+        "seeds": 2,
+        "chosen": "step 0.5, decay 0",
+        "note": "chosen at an end: step = 0.5 of (0.5, 1, 2)",
+    }
+    assert tune.read_budgets(tmp_path) == {"PG": budget}
+    # results of older versions do not say on how many seeds
+    content = json.loads((tmp_path / tune.RESULT).read_text())
+    del content["PG"]["seeds"]
+    (tmp_path / tune.RESULT).write_text(json.dumps(content))
+    assert tune.read_budgets(tmp_path) == {"PG": {name: value for name, value in budget.items() if name != "seeds"}}

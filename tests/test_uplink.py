@@ -8,7 +8,7 @@ import pytest
 from lapg import estimators, methods
 from lapg.problems import quadratic
 from lapg.types import Arrival, Broadcast, Candidate, Estimate
-from lapg.uplink import memories, triggers
+from lapg.uplink import memories, triggers, variance_reduction
 from lapg.uplink.compressors import identity
 from support import player, quadratic_gradients
 
@@ -211,6 +211,19 @@ def test_periodic_uploads_every_period(problem, setting):
     np.testing.assert_array_equal(logs.sent, (np.arange(13) % 4 == 3)[:, None].repeat(LEARNERS, 1))
 
 
+@pytest.mark.parametrize(("memory", "first"), [("accumulate", (6, 2, 8)), ("lagged", (7, 3, 9))])
+def test_staggered_learners_upload_one_after_the_other(problem, setting, memory, first):
+    """Oracle: 10 times the fractional parts of m · 0.618 are 6.18, 2.36 and 8.54, so ages 7, 3 and 9; then every 10 rounds.
+
+    Ages count from the beginning, or from the share that a reused gradient needs in round 0.
+    """
+    recipe = lambda hyper: methods.periodic(setting, step_size=0.01, phase="staggered", memory=memory, **hyper)  # noqa: E731
+    _, logs = player(recipe, problem, 30)({"period": 10.0})
+    rounds = np.arange(30)[:, None]
+    expected = (rounds >= first) & ((rounds - first) % 10 == 0) | ((rounds == 0) & (memory == "lagged"))
+    np.testing.assert_array_equal(logs.sent, expected)
+
+
 def test_age_weighted_report_by_hand():
     """Oracle: windows 5, (5 + 13)/2; the scale is the sum of the last reports; left is age · ‖E‖, right κ · scale; equals do not fire."""
     trigger = triggers.age_weighted(2.0, num_learners=2, scale="report", max_age=None)
@@ -250,6 +263,21 @@ def test_age_weighted_before_the_first_upload():
         assert float(decide(trigger, state=state, gradient=(3.0, 4.0), signal=signal)[1].right) == pytest.approx(right)
 
 
+def test_somebody_speaks_first():
+    """Oracle: M = 3, fractions .618, .236, .854, so that learner 1 comes first, then 0, then 2: at ages 5, 6, 7 while nobody has been heard, and never after."""
+    trigger = triggers.age_weighted(1e9, num_learners=3, max_age=None, first_age=5)
+    start = trigger.init(jnp.zeros(2))
+
+    def ages(index, state=start, signal=0.0):
+        told = {"state": state, "index": index, "signal": signal, "gradient": (3.0, 4.0)}
+        return [age for age in range(4, 9) if decide(trigger, age=age, **told)[1].fires]
+
+    assert [ages(index)[0] for index in range(3)] == [6, 5, 7]
+    assert ages(1, signal=1e-3) == ages(1, state=trigger.settle(start, None), signal=1e-3) == []
+    patient = triggers.age_weighted(1e9, num_learners=3, max_age=None)
+    assert not decide(patient, state=start, index=1, age=1000, gradient=(3.0, 4.0))[1].fires
+
+
 def test_age_weighted_step_by_hand():
     """Oracle: running mean of ‖Δθ‖/α, starting at the first one: 5/.5 = 10, then .8 · 10 + .2 · 20; nothing is reported."""
     trigger = triggers.age_weighted(1.0, num_learners=2, scale="step", step_size=0.5, decay=0.8)
@@ -259,6 +287,112 @@ def test_age_weighted_step_by_hand():
         state = trigger.controller_update(state, jnp.asarray(move), arrival)
         np.testing.assert_allclose(trigger.signal(jax.random.key(0), state), scale, 1e-14)
     assert decide(trigger, state=trigger.init(jnp.zeros(2)))[1].report == ()
+
+
+# ---------------------------------------------------------------- a noise that is not known
+
+MEMORIES = {
+    "fresh": memories.fresh(),
+    "lagged": memories.lagged(),
+    "average": memories.running_average(0.3),
+    "average of one": memories.running_average(1.0),
+    "accumulate": memories.accumulator(),
+    "dasha": memories.dasha(lambda dimension: 0.5),
+    "storm": variance_reduction.storm(0.3, memories.running_average(0.5)),
+    "storm of one": variance_reduction.storm(1.0, memories.lagged()),
+    "snapshot": variance_reduction.snapshot(4, 2, memories.accumulator()),
+    "federated": variance_reduction.federated_momentum(0.5, 0.1, 0.2),
+}
+WEIGHING = {  # the noise counts against an upload
+    "lazy": lazily(noise_weight=1.0),
+    "quantised": lazily(measure=triggers.measures.quantised()),
+}
+INDIFFERENT = {
+    "always": triggers.always(),
+    "never": triggers.never(),
+    "periodic": triggers.periodic(2),
+    "random": triggers.random(0.5),
+    "lazy, c = 0": lazily(noise_weight=0.0),
+    "lazy, bound": lazily(noise_bound=jnp.ones(2)),
+    "same samples": lazily(measure=triggers.measures.same_samples(0.0)),
+    "snapshot": lazily(measure=triggers.measures.against_snapshot(3)),
+    "staleness": lazily(measure=triggers.measures.staleness(1.0)),
+    "changed": triggers.changed(0.5),
+    "report": triggers.age_weighted(3.0, num_learners=2),
+    "step": triggers.age_weighted(3.0, num_learners=2, scale="step"),
+}
+UNKNOWN = {"always": [np.inf] * 6, "never": [1.0] * 6, "once": [1.0, np.inf, 1.0, 1.0, 1.0, 1.0]}
+
+
+@pytest.fixture(scope="module")
+def remembered():
+    """By memory and by when the noise is not known: the noise of the innovation in six rounds without an upload, and the innovation of the last."""
+
+    def play(memory, noises):
+        def step(state, inputs):
+            k, noise = inputs
+            broadcast = Broadcast(k, jnp.ones(2), ())
+            estimate = Estimate(jnp.ones(2) * (k + 1.0), noise, jnp.ones(()))
+            state = memory.update(state, broadcast, broadcast.params, lambda params: estimate)
+            return state, memory.innovation(state, k + 1)
+
+        return jax.lax.scan(step, memory.init(jnp.ones(2)), (jnp.arange(6, dtype=jnp.int32), noises))[1]
+
+    every = jnp.asarray(list(UNKNOWN.values()))
+    run = jax.jit(lambda: {name: jax.vmap(lambda n, m=m: play(m, n))(every) for name, m in MEMORIES.items()})
+    return {
+        name: dict(zip(UNKNOWN, zip(noise, innovation[:, -1], strict=True), strict=True))
+        for name, (innovation, noise) in jax.tree.map(np.asarray, run()).items()
+    }
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_unknown_noise_stays_unknown_and_goes(memory, remembered):
+    """Oracle: inf means not known: it is never NaN, and where no gradient's noise is known the innovation's is not.
+
+    After one such gradient the noise is finite again: at once in what forgets or averages, after an upload in sums.
+    """
+    found = {when: noise for when, (noise, _) in remembered[memory].items()}
+    assert not np.isnan(list(found.values())).any()
+    assert np.isinf(found["always"]).all()
+    assert np.isfinite(found["never"]).all()
+    assert np.isinf(found["once"][1])
+    if memory in ("accumulate", "snapshot", "federated"):
+        assert np.isinf(found["once"][1:]).all()
+        state = MEMORIES[memory].settle(MEMORIES[memory].init(jnp.ones(2)), jnp.ones(2))
+        assert float(MEMORIES[memory].innovation(state, jnp.int32(1))[1]) == 0
+    else:
+        assert np.isfinite(found["once"][2:]).all()
+        assert (
+            found["once"][2:] >= found["never"][2:]
+        ).all()  # an unknown noise is taken for no better than one gradient's
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_unknown_noise_and_every_trigger(memory, remembered):
+    """Oracle: rules that do not weigh the noise decide as with noise 0; those that do are silent, and both sides say why; age still forces an upload."""
+    noise, innovation = remembered[memory]["always"]
+
+    def answer(trigger, noise, **change):
+        state = trigger.init(jnp.zeros(2))
+        return decide(trigger, innovation=innovation, noise=noise, state=state, gradient=(1.0, 2.0), **change)[1]
+
+    for trigger in INDIFFERENT.values():
+        assert jax.tree.map(float, answer(trigger, noise[-1])) == jax.tree.map(float, answer(trigger, 0.0))
+    for name, trigger in WEIGHING.items():
+        decision = answer(trigger, noise[-1])
+        assert (bool(decision.fires), float(decision.right)) == (False, np.inf), name
+        assert np.isfinite(float(decision.left))
+    assert bool(answer(lazily(max_age=3), noise[-1], age=3).fires)
+
+
+def test_effective_samples_without_end():
+    """Oracle: an exact gradient has infinitely many; at min_effective 0 importance weights are always trusted: no noise on the right."""
+    trigger = lazily(measure=triggers.measures.same_samples(0.0), noise_weight=1.0)
+    vector = jnp.asarray([3.0, 4.0])
+    candidate = Candidate(vector, jnp.float64(7.0), vector, vector, jnp.int32(1), jnp.int32(0), jnp.float64(0.5))
+    estimate = Estimate(vector, jnp.ones(()), jnp.float64(np.inf))
+    assert float(trigger.update(jax.random.key(0), jnp.zeros(2), candidate, lambda params: estimate)[1].right) == 0.5
 
 
 # ---------------------------------------------------------------- compressors
@@ -282,6 +416,7 @@ def test_identity_travels_unchanged(dtype):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
+        (lambda: triggers.periodic(2.0, phase="late"), r"phase=\.\.\.\) must be 'together' or 'staggered', got 'late'"),
         (lambda: triggers.periodic(0.5), r"period=\.\.\.\) must be >= 1, got 0\.5"),
         (lambda: triggers.random(1.5), r"rate=\.\.\.\) must lie in \[0, 1\], got 1\.5"),
         (lambda: lazily(xi=jnp.asarray([0.1, -0.1])), r"xi=\.\.\.\) must be non-negative, got \[0\.1, -0\.1\]"),

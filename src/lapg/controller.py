@@ -25,7 +25,13 @@ from lapg.types import (
 
 
 def inverse_time(step_size: Scalar, decay: Scalar) -> optax.Schedule:
-    """α_k = α / (1 + decay · k); 0 is the paper's constant step."""
+    """α_k = α / (1 + decay · k); 0 is the paper's constant step.
+
+    Raises:
+      ValueError: decay is negative, so that steps would grow, or turn round.
+    """
+    if known(decay) and not float(decay) >= 0:
+        raise ValueError(f"inverse_time(decay=...) must be >= 0, got {float(decay)}; 0 keeps the step constant.")
     return lambda round: step_size / (1 + decay * round)
 
 
@@ -33,8 +39,31 @@ def heavy_ball(step_size: Scalar, momentum: Scalar = 0.0, decay: Scalar = 0.0) -
     """θ^{k+1} = θ^k − α_k∇̂^k + β(θ^k − θ^{k−1}), the paper's update with momentum; β = 0 is (12). See `inverse_time` for α_k.
 
     With a decaying step the momentum term is scaled with the step, which the paper, where α is constant, leaves open.
+
+    Raises:
+      ValueError: step_size is not positive, momentum lies outside [0, 1), where steps add up without end, or decay is negative.
     """
+    if known(step_size) and not float(step_size) > 0:
+        raise ValueError(f"heavy_ball(step_size=...) must be > 0, got {float(step_size)}.")
+    if known(momentum) and not 0 <= float(momentum) < 1:
+        raise ValueError(f"heavy_ball(momentum=...) must lie in [0, 1), got {float(momentum)}; 0 is no momentum.")
     return optax.sgd(inverse_time(step_size, decay), momentum)
+
+
+def check_linear(optimiser: optax.GradientTransformation, what: str, remedy: str) -> None:
+    """Refuses an optimiser whose steps are not proportional to the gradients.
+
+    Args:
+      what, remedy: how the message begins and ends.
+    Raises:
+      ValueError: the optimiser is not linear (Adam, clipping), as far as its first step shows.
+    """
+    unit = jnp.ones(())
+    once, twice = (jnp.asarray(optimiser.update(size, optimiser.init(unit), unit)[0]) for size in (unit, 2 * unit))
+    if known(once) and not np.allclose(2 * np.asarray(once), np.asarray(twice)):
+        raise ValueError(
+            f"{what} an optimiser that is linear in the gradients, got one that turns 1 and 2 into {once} and {twice}; {remedy}."
+        )
 
 
 def limit_step(
@@ -57,13 +86,8 @@ def limit_step(
       ValueError: limit is not positive, or the optimiser is not linear (Adam, clipping).
     """
     if known(limit) and not float(limit) > 0:
-        raise ValueError(f"kl_limit must be > 0, got {float(limit)}; leave it out for steps without a limit.")
-    unit = jnp.ones(())
-    once, twice = (jnp.asarray(optimiser.update(size, optimiser.init(unit), unit)[0]) for size in (unit, 2 * unit))
-    if known(once) and not np.allclose(2 * np.asarray(once), np.asarray(twice)):
-        raise ValueError(
-            f"kl_limit needs an optimiser that is linear in the gradients, got one that turns 1 and 2 into {once} and {twice}; use heavy_ball."
-        )
+        raise ValueError(f"kl_limit must be > 0, got {float(limit)}; none: steps without a limit.")
+    check_linear(optimiser, "kl_limit needs", "use heavy_ball, or kl_limit none")
 
     def init(params: Any) -> Any:
         zero = jnp.zeros((), params.dtype)

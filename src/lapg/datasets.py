@@ -6,26 +6,38 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lapg.ledger import HEADER_BITS
+from lapg import ledger
 from lapg.runtimes.protocol import Log
 
 
-def to_dataset(log: Log, *, first: int, seeds: list[int], params: np.ndarray, wall: float) -> xr.Dataset:
+def to_dataset(
+    log: Log, *, first: int, seeds: list[int], params: np.ndarray, wall: float, heartbeat: bool = True
+) -> xr.Dataset:
     """Labels the log of a stretch of rounds, leading axes (seed, round).
 
-    Bits are payload without headers; ``wall_seconds`` is the run's clock at the end of the stretch; ``params`` is θ after it.
+    Bits are payload without headers; ``heard`` and ``answered`` say who was sent a message, a header alone or more, and who sent one
+    (`lapg.ledger.messages`); ``wall_seconds`` is the run's clock at the end of the stretch; ``params`` is θ after it.
     """
     per_learner, per_round = ("seed", "round", "learner"), ("seed", "round")
     rounds = first + np.arange(log.sent.shape[1])
     messages = {name: getattr(log, name) for name in ("participated", "downlink_bits", "sent", "uplink_bits")}
-    fields = {**messages, **vars(log.learner), **log.scores}
+    both = log.participated, log.downlink_bits, log.sent
+    heard, answered = ledger.messages(*both, heartbeat=heartbeat, missing=log.faults.get("missing", 0))
+    fields = {**messages, "heard": heard, "answered": answered, **vars(log.learner), **log.scores}
     fields |= {f"fault_{name}": value for name, value in log.faults.items()}
     variables: dict[str, Any] = {name: (per_learner, np.asarray(value)) for name, value in fields.items()}
     variables |= {name: (per_round, np.asarray(value)) for name, value in vars(log.controller).items()}
     variables["wall_seconds"] = ("round", np.full(rounds.shape, wall))
     variables["params"] = (("seed", "parameter"), params)
     coordinates = {"seed": seeds, "round": rounds, "learner": np.arange(log.sent.shape[2])}
-    return xr.Dataset(variables, coordinates, {"header_bits": HEADER_BITS})
+    return xr.Dataset(variables, coordinates, {"header_bits": ledger.HEADER_BITS})
+
+
+def with_messages(dataset: xr.Dataset) -> xr.Dataset:
+    """A record that says who was sent a message and who sent one: whoever took part, and whoever uploaded, where it was written before that was noted."""
+    if "heard" in dataset:
+        return dataset
+    return dataset.assign(heard=dataset["participated"], answered=dataset["sent"])
 
 
 def concatenate(parts: list[xr.Dataset]) -> xr.Dataset:
@@ -39,7 +51,7 @@ def concatenate(parts: list[xr.Dataset]) -> xr.Dataset:
         join="exact",
         combine_attrs="override",
     )
-    return merged.assign(params=parts[-1]["params"])
+    return merged.assign(params=parts[-1]["params"]).assign_attrs(parts[-1].attrs)
 
 
 def encode(dataset: xr.Dataset) -> bytes:

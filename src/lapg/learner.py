@@ -1,6 +1,5 @@
 """The learner: estimate → memory → innovation → compressor → trigger → settle. No method is named here."""
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -19,6 +18,8 @@ from lapg.types import (
     LearnerLog,
     LearnerState,
     Memory,
+    Scalar,
+    StepLimit,
     Task,
     Trigger,
     Upload,
@@ -33,21 +34,36 @@ def make_learner(
     memory: Memory,
     compressor: Compressor,
     trigger: Trigger,
-    length: Callable[..., Any] | None = None,
+    step_limit: StepLimit | None = None,
+    every: Scalar | None = None,
 ) -> Learner:
-    """Puts the parts of learner m together; ``length`` is that of a `lapg.types.StepLimit`, where there is one.
+    """Puts the parts of learner m together.
+
+    With a `lapg.types.StepLimit` uploads report a length. Where it is ``local``, the learner's own way from θ^k is no longer than that of a step of
+    the controller's may be, as far as the Fisher matrix of its last batch along its last share tells.
+
+    Uploads happen in rounds 0, ``every``, 2 · ``every``, ... alone, None is every round: in the others the trigger takes notice of what has come about,
+    and its answer waits.
 
     With a memory that reuses, a learner that has never uploaded does so whatever its trigger says (round 0, a rejoin, a resync): the aggregate needs its
     share. One whose innovation is not finite does not upload, and its log says so.
     """
+    strides = step_limit is not None and step_limit.local and memory.behaviour is not None
 
     def init(key: Key[Array, ""], index: Int[Array, ""], params: Float[Array, " d"]) -> LearnerState:
-        return LearnerState(
-            index, estimator.init(key, params), memory.init(params), trigger.init(params), jnp.int32(-1)
-        )
+        slope = jnp.zeros((), params.dtype) if strides else ()
+        start = memory.init(params), trigger.init(params)
+        return LearnerState(index, estimator.init(key, params), *start, jnp.int32(-1), slope)
 
     def behaviour(state: LearnerState, broadcast: Broadcast) -> Float[Array, " d"]:
-        return broadcast.params if memory.behaviour is None else memory.behaviour(state.memory, broadcast)
+        if memory.behaviour is None:
+            return broadcast.params
+        there = memory.behaviour(state.memory, broadcast)
+        if step_limit is None or not strides:
+            return there
+        way = there - broadcast.params
+        longest, length = jnp.sqrt(2 * step_limit.limit), state.slope * jnp.sqrt(squared_norm(way))
+        return jnp.where(length > longest, broadcast.params + way * (longest / length).astype(way.dtype), there)
 
     def take_in(
         task: Task, state: LearnerState, broadcast: Broadcast, batch: PyTree
@@ -82,19 +98,26 @@ def make_learner(
         trigger_state, decision = trigger.update(key_trigger, state.trigger, candidate, gradient_at)
 
         finite = jnp.all(jnp.isfinite(innovation))
-        sent = (decision.fires | (memory.reuses & (state.sent_round < 0))) & finite
-        measured = () if length is None else length(params, batch, memory.share(state.memory, decoded))
+        due = True if every is None else broadcast.round % jnp.asarray(every, jnp.int32) == 0
+        sent = (decision.fires | (memory.reuses & (state.sent_round < 0))) & due & finite
+        share = memory.share(state.memory, decoded)
+        measured: Any = () if step_limit is None else step_limit.length(params, batch, share)
         payload = (message, (decision.report, measured))
         message, report = select(sent, payload, jax.tree.map(jnp.zeros_like, payload))
         bits = compressor.num_bits(message) + tree_bits(report)
         upload = Upload(sent, message, report, jnp.where(sent, bits, 0).astype(jnp.int32))
 
+        if strides:
+            size = jnp.sqrt(squared_norm(share))
+            slope = jnp.where(finite & (size > 0), measured / size, state.slope)
+            state = eqx.tree_at(lambda s: s.slope, state, slope)
         settled = LearnerState(
             state.index,
             state.estimator,
             memory.settle(state.memory, decoded),
             trigger.settle(trigger_state, candidate),
             broadcast.round,
+            state.slope,
         )
         # a gradient that is not finite is forgotten, or it would silence the learner for ever
         remembered = select(finite, (state.memory, trigger_state), before)

@@ -1,8 +1,8 @@
 """What messages cost on a real network: time and energy, from what a record says was sent.
 
-Rounds are synchronous: a round lasts as long as its slowest learner, which hears the broadcast, computes, and uploads or says nothing. Silence is
-free, and the controller is taken to know when to go on; a deadline that it waits for belongs into the compute time. Learners have links of their own;
-the controller's end is never the bottleneck.
+Rounds are synchronous: a round lasts as long as its slowest learner, which hears the broadcast, computes, and answers. Where the record says that
+nothing was sent, not even a header, silence is free, and both ends are taken to know when to go on; a deadline that they wait for belongs into the
+compute time. Learners have links of their own; the controller's end is never the bottleneck.
 """
 
 from collections.abc import Mapping, Sequence
@@ -65,12 +65,25 @@ class Network:
 
 @dataclass(frozen=True)
 class Traffic:
-    """What a record says was sent, [..., K, M] each: payload bits without headers, and whether there was a message at all."""
+    """What a record says was sent, [..., K, M] each: payload bits without headers, who uploaded, and whether there was a message at all.
+
+    Attributes:
+      heard, answered: who was sent a message, and who sent one, a header alone or more; left out, ``answered`` is who uploaded.
+      participated: who computed; left out, whoever heard something.
+    """
 
     uplink_bits: np.ndarray
     sent: np.ndarray
     downlink_bits: np.ndarray
     heard: np.ndarray
+    answered: np.ndarray = None  # pyright: ignore[reportAssignmentType]
+    participated: np.ndarray = None  # pyright: ignore[reportAssignmentType]
+
+    def __post_init__(self) -> None:
+        if self.answered is None:
+            object.__setattr__(self, "answered", self.sent)
+        if self.participated is None:
+            object.__setattr__(self, "participated", self.heard)
 
 
 def seconds(network: Network, traffic: Traffic, compute_seconds: float = 0.0) -> np.ndarray:
@@ -83,17 +96,15 @@ def seconds(network: Network, traffic: Traffic, compute_seconds: float = 0.0) ->
     """
     if not (np.isfinite(compute_seconds) and compute_seconds >= 0):
         raise ValueError(f"compute_seconds must be >= 0, got {compute_seconds}; 0 counts the network alone.")
-    heard, sent = np.asarray(traffic.heard, bool), np.asarray(traffic.sent, bool)
-    down = network.downlink.seconds(np.asarray(traffic.downlink_bits, float), heard)
-    up = network.uplink.seconds(np.asarray(traffic.uplink_bits, float), sent)
-    return np.cumsum(np.max(down + compute_seconds * heard + up, -1), -1)
+    down = network.downlink.seconds(np.asarray(traffic.downlink_bits, float), np.asarray(traffic.heard, bool))
+    up = network.uplink.seconds(np.asarray(traffic.uplink_bits, float), np.asarray(traffic.answered, bool))
+    return np.cumsum(np.max(down + compute_seconds * np.asarray(traffic.participated, bool) + up, -1), -1)
 
 
 def joules(network: Network, traffic: Traffic) -> np.ndarray:
     """Energy of all messages so far, all learners together, [..., K]. Computing is not in it."""
-    heard, sent = np.asarray(traffic.heard, bool), np.asarray(traffic.sent, bool)
-    down = network.downlink.joules(np.asarray(traffic.downlink_bits, float), heard)
-    up = network.uplink.joules(np.asarray(traffic.uplink_bits, float), sent)
+    down = network.downlink.joules(np.asarray(traffic.downlink_bits, float), np.asarray(traffic.heard, bool))
+    up = network.uplink.joules(np.asarray(traffic.uplink_bits, float), np.asarray(traffic.answered, bool))
     return np.cumsum(np.sum(down + up, -1), -1)
 
 

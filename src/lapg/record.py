@@ -20,7 +20,7 @@ import xarray as xr
 
 from lapg import datasets
 from lapg.about import FORMAT, PACKAGES, check_free, check_precision, create, read_about, read_config, read_initial
-from lapg.datasets import to_dataset
+from lapg.datasets import to_dataset, with_messages
 from lapg.files import RunError, contents, reason, replace_file, sealed, sweep, unsealed, usable, write_text, writing
 from lapg.owner import owned
 
@@ -45,6 +45,7 @@ __all__ = [
     "save",
     "superseded",
     "to_dataset",
+    "with_messages",
     "write_dataset",
     "write_text",
 ]
@@ -168,6 +169,12 @@ def _check(file: Path) -> None:
         raise RunError(f"{file} is damaged ({error}); restore it or start a new run.") from error
 
 
+def _read_lanes(stream: Any, like: Any) -> Any:
+    """One array of a state; earlier versions saved lanes beyond the run's own, which are cut off."""
+    found = eqx.default_deserialise_filter_spec(stream, like)
+    return found[: like.shape[0]] if like.shape else found
+
+
 def read_state(path: Path, like: eqx.Module) -> Any:
     """The last saved state, given a tree of its shapes.
 
@@ -176,7 +183,7 @@ def read_state(path: Path, like: eqx.Module) -> Any:
     """
     file = path / f"state-{progress(path):06d}.eqx"
     try:
-        return eqx.tree_deserialise_leaves(io.BytesIO(_read(file)), like)
+        return eqx.tree_deserialise_leaves(io.BytesIO(_read(file)), like, filter_spec=_read_lanes)
     except (OSError, ValueError, RuntimeError, EOFError) as error:
         raise RunError(
             f"{file} must be the state of this run, but it cannot be read ({type(error).__name__}); start a new run."
@@ -190,12 +197,12 @@ def read(path: Path) -> xr.Dataset:
       RunError: nothing was saved, or a file is damaged or missing.
     """
     if (path / "record.nc").is_file():
-        return read_dataset(path / "record.nc")
+        return with_messages(read_dataset(path / "record.nc"))
     files = _chain(path, progress(path))
     if not files:
         raise RunError(f"run={path} has no saved rounds yet; continue it with --resume {path}.")
     again = f"restore it, or play its rounds again with --resume {path}"
-    return datasets.concatenate([read_dataset(file, again) for file in files])
+    return datasets.concatenate([with_messages(read_dataset(file, again)) for file in files])
 
 
 def superseded(path: Path) -> list[Path]:

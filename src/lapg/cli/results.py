@@ -1,17 +1,17 @@
 """Commands that look at finished runs."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from rich.table import Table
 
 from lapg.cli.terminal import Positional, console
 from lapg.experiments.build import resolve
-from lapg.experiments.curves import to_curve
 from lapg.experiments.evaluate import evaluate as evaluate_run
 from lapg.experiments.evaluate import render as render_run
 from lapg.experiments.guide import guide as make_guide
-from lapg.experiments.reproduce import CONTENTS, summarise, summarise_curves
+from lapg.experiments.reproduce import CONTENTS, baselines_of, check_comparable, curves_of, summarise, summarise_curves
 from lapg.experiments.run import load
 from lapg.experiments.study import CONTENTS as STUDY
 from lapg.experiments.study import report_study
@@ -19,15 +19,16 @@ from lapg.network import PROFILES
 from lapg.record import write_text
 
 
-def evaluate(run: Positional[Path], episodes: int = 100, seed: int = 0) -> None:
+def evaluate(run: Positional[Path], episodes: int = 100, seed: int = 0, trust: bool = False) -> None:
     """Measure a trained policy on fresh episodes, stochastic and greedy.
 
     Args:
       run: directory of a run.
       episodes: per learner and trained seed.
       seed: of the fresh episodes.
+      trust: run code from outside lapg that the run names.
     """
-    returns = evaluate_run(load(run), episodes, seed)
+    returns = evaluate_run(load(run, trust=trust), episodes, seed)
     table = Table("policy", "scaled return", "raw return", "raw discounted return", title=f"{run}, {episodes} episodes")
     for mode in returns["mode"].values:
         cells = []
@@ -45,17 +46,22 @@ def report(
     reference: str | None = None,
     network: str | None = None,
     compute_seconds: float = 0.0,
+    may_differ: tuple[Literal["batch_size", "estimator", "participation"], ...] = (),
     out: Path = Path("runs/report"),
 ) -> None:
     """Draw figures and tables again from records alone.
 
     Args:
-      runs: directories of studies (`lapg compare`) or reproduced figures, each reported in place, or directories of runs to compare with each other.
-      reference: which run is the reference of a comparison, by directory name; the one whose method is pg unless told.
+      runs: directories of studies (`lapg compare`) or reproduced figures, each reported in place, or directories of runs to compare with each other,
+        which may differ in their methods alone. A run by itself is measured against its own start and end.
+      reference: which run is the reference of a comparison, by directory name; by default the one whose method is pg.
       network: adds time and energy on a network: lte-m, wifi-robot, wan, cluster, or a `lapg.network.Network` of your own as MODULE:NAME.
       compute_seconds: with a network: what a learner computes in each round before it uploads.
+      may_differ: settings in which runs may differ nevertheless; the report names them.
       out: new directory for the report of a comparison of runs.
     """
+    if not runs:
+        raise ValueError("RUNS must name at least one directory: of a run, a study or a reproduced figure.")
     model = None if network is None else resolve("network", network, PROFILES)
     together = []
     for path in runs:
@@ -69,8 +75,11 @@ def report(
         return
     loaded = {path.name: load(path) for path in together}
     if len(loaded) < len(together):
-        raise ValueError("runs must have directories of different names, so that the report can tell them apart.")
-    reference = reference or next((name for name, run in loaded.items() if run.config.method.name == "pg"), None)
+        raise ValueError("runs must have directories of different names, by which the report distinguishes them.")
+    differing = check_comparable(loaded, may_differ)
+    alone = next(iter(loaded)) if len(loaded) == 1 else None
+    dense = (name for name, run in loaded.items() if run.config.method.name == "pg")
+    reference = reference or next(dense, alone)
     if reference is None or reference not in loaded:
         raise ValueError(
             "a comparison needs a run of pg among RUNS, or --reference NAME for what takes its place: "
@@ -80,8 +89,17 @@ def report(
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"out={out} must be a new directory, but there is something in it; choose another name.")
     out.mkdir(parents=True, exist_ok=True)
-    curves = {name: to_curve(run.record, model, compute_seconds) for name, run in loaded.items()}
-    summarise_curves(curves, out, console, title="Comparison", claims={}, reference=reference)
+    title = f"Comparison of runs that differ in {', '.join(differing)}" if differing else "Comparison"
+    curves, baselines = curves_of(loaded, model, compute_seconds), baselines_of(loaded)
+    summarise_curves(
+        curves,
+        out,
+        console,
+        title=title if alone is None else alone,
+        claims={},
+        reference=reference,
+        baselines=[] if alone else baselines,
+    )
 
 
 def guide(
@@ -98,6 +116,8 @@ def guide(
       compute_seconds: what a learner computes in each round before it uploads.
       out: also write the table to this file.
     """
+    if not studies:
+        raise ValueError("STUDIES must name at least one directory of `lapg compare`.")
     networks = {name: resolve("network", name, PROFILES) for name in network}
     text = make_guide(studies, networks, compute_seconds)
     if out is not None:
@@ -106,7 +126,12 @@ def guide(
 
 
 def render(
-    run: Positional[Path], out: Path | None = None, seed: int | None = None, episode: int = 0, stochastic: bool = False
+    run: Positional[Path],
+    out: Path | None = None,
+    seed: int | None = None,
+    episode: int = 0,
+    stochastic: bool = False,
+    trust: bool = False,
 ) -> None:
     """Draw an episode under the learned policy as an animated GIF.
 
@@ -116,8 +141,8 @@ def render(
       seed: which trained seed; the first unless told.
       episode: which fresh episode.
       stochastic: sample actions instead of taking the most probable ones.
+      trust: run code from outside lapg that the run names.
     """
     target = out or run / f"episode-{episode}.gif"
-    console.print(
-        f"drawn: {render_run(load(run), target, seed=seed, episode=episode, stochastic=stochastic)}", soft_wrap=True
-    )
+    drawn = render_run(load(run, trust=trust), target, seed=seed, episode=episode, stochastic=stochastic)
+    console.print(f"drawn: {drawn}", soft_wrap=True)

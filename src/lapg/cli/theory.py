@@ -95,7 +95,9 @@ def _print(found: Verification) -> None:
     )
 
 
-def predict(source: Positional[Path], json: bool = False, batches: int = 16, seed: int = 0) -> None:
+def predict(
+    source: Positional[Path], json: bool = False, batches: int = 16, seed: int = 0, trust: bool = False
+) -> None:
     """Say what the theory and a few measured batches predict for an experiment.
 
     Args:
@@ -103,8 +105,9 @@ def predict(source: Positional[Path], json: bool = False, batches: int = 16, see
       json: print for machines instead of a table.
       batches: per learner, to measure the noise.
       seed: of θ⁰ and of the batches.
+      trust: run code from outside lapg that a run names; a file's is your own.
     """
-    run = load(source) if source.is_dir() else None
+    run = load(source, trust=trust) if source.is_dir() else None
     found = predict_run(read_toml(source) if run is None else run.config, run, seed=seed, num_batches=batches)
     if json:
         plain = [vars(line) | {"value": _plain(line.value)} for line in found]

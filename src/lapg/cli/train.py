@@ -13,9 +13,12 @@ from lapg.experiments.config import Config, read_toml
 from lapg.experiments.run import default_out, load
 from lapg.experiments.run import resume as resume_run
 from lapg.experiments.run import train as train_run
+from lapg.experiments.soundness import mean_score
 from lapg.files import expand
 
 Settings = TypeVar("Settings")
+NOT_SOUND = 3
+"""Exit status of a run that is finished, but in which losses or gradients were not finite."""
 
 
 def train_command(default: Config) -> Callable[..., None]:
@@ -28,6 +31,7 @@ def train_command(default: Config) -> Callable[..., None]:
         resume: Path | None = None,
         init_from: Path | None = None,
         tensorboard: bool = False,
+        trust: bool = False,
     ) -> None:
         """Train one method on one problem over several seeds.
 
@@ -43,6 +47,7 @@ def train_command(default: Config) -> Callable[..., None]:
           resume: directory of an interrupted run to finish; everything else is taken from there.
           init_from: run whose final parameters this one starts from.
           tensorboard: also write scalars to OUT/tensorboard (extra `tensorboard`).
+          trust: with resume: run code from outside lapg that the run names.
         """
         watchers: tuple[Watcher, ...] = ()
         if tensorboard:
@@ -53,17 +58,23 @@ def train_command(default: Config) -> Callable[..., None]:
         if resume is not None:
             if settings != default or out or init_from or config:
                 raise ValueError("--resume takes all settings from the run; leave the other options out.")
-            run = resume_run(resume, watchers=watchers)
+            run = resume_run(resume, watchers=watchers, trust=trust)
         else:
+            if trust:
+                raise ValueError("--trust goes with --resume; what you name yourself is trusted.")
             source = None if init_from is None else load(init_from)
             run = train_run(settings, out, init_from=source, watchers=watchers)
         last = run.record.isel(round=slice(-max(1, run.config.rounds // 20), None))
         console.print(
-            f"score {float(last['score_scaled'].mean()):.4f} (last 5 % of the rounds)   "
+            f"score {float(mean_score(last)):.4f} (last 5 % of the rounds)   "
             f"uploads {int(run.record['sent'].sum(('round', 'learner')).mean())} of {run.config.rounds * run.record.sizes['learner']} a seed   "
             f"run: {run.path}",
             soft_wrap=True,
         )
+        for line in run.unsound:
+            console.print(line, style="red", soft_wrap=True)
+        if run.unsound:
+            raise SystemExit(NOT_SOUND)
         if not run.record["sent"].any():
             console.print(
                 "Nobody has uploaded, so nothing was learned: lower the method's threshold, or give it more rounds.",

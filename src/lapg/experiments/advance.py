@@ -1,4 +1,4 @@
-"""Playing a run to its end: chunks, progress, checkpoints, interruption."""
+"""Playing a run to its end: stretches, progress, checkpoints, interruption."""
 
 import signal
 import time
@@ -10,23 +10,31 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 import xarray as xr
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lapg import record
 from lapg.experiments.config import Config
+from lapg.experiments.progress import display
+from lapg.experiments.soundness import unsound
+
+SHOW_SECONDS = 1.0
+"""Between two looks at scores and uploads, where that costs nothing."""
+ANEW = (
+    "resumed: environments outside JAX are made anew, and what they or their wrappers kept between episodes begins anew"
+)
 
 
 class Interrupted(Exception):  # noqa: N818  (an outcome, not an error)
     """The run was asked to stop; everything up to ``round`` is saved in ``path``."""
 
     def __init__(self, path: Path, round: int) -> None:
-        super().__init__(f"interrupted after {round} rounds, all saved in {path}")
+        done = f"after {round} rounds, all saved in {path}" if round else f"before anything was saved in {path}"
+        super().__init__(f"interrupted {done}")
         self.path, self.round = path, round
 
 
 @runtime_checkable
 class Watcher(Protocol):
-    """Told about every finished stretch of rounds."""
+    """Told about every saved stretch of rounds."""
 
     def __call__(self, segment: xr.Dataset, until: int, /) -> None: ...
 
@@ -40,60 +48,89 @@ def advance(
     checkpoint_seconds: float = 0.0,
     watchers: tuple[Watcher, ...] = (),
     heed_signals: bool = True,
+    anew: bool = False,
 ) -> xr.Dataset:
     """Plays a run from where its directory stands to its end; its record.
 
     Args:
       lanes: the runtime.
-      heed_signals: whether Ctrl-C and SIGTERM end it at the next checkpoint.
+      checkpoint_seconds: from one checkpoint to the next, which comes with the first round after; 0 makes one after every ``config.chunk_rounds`` rounds.
+      heed_signals: whether Ctrl-C, SIGTERM and SIGHUP end it, after the round at hand; where rounds are compiled, after about a second's.
+      anew: whether the problem has environments whose own state is not saved; a resumed run then says so, and its record where (``resumed_at``).
     Raises:
       Interrupted: by such a signal, with everything saved.
     """
     first = record.progress(path)
-    clock = 0.0
+    clock, about = 0.0, dict[str, Any]()
     if first:
-        state = record.read_state(path, lanes.state_shape())
-        clock = float(record.read(path)["wall_seconds"][-1])
-    else:
-        state = lanes.start()
+        before = record.read(path)
+        clock = float(before["wall_seconds"][-1])
+        if anew:
+            about["resumed_at"] = [*np.atleast_1d(before.attrs.get("resumed_at", np.zeros(0, int))).tolist(), first]
+        del before
 
     saved, logs, round = first, [], first
-    started = last_save = time.monotonic()
+    started = last_save = last_look = time.monotonic()
 
     def save() -> None:
         nonlocal saved, logs, last_save
         if not logs:
             return
-        log = jax.tree.map(lambda *parts: np.concatenate(parts, 1), *logs)
-        params = np.asarray(state.controller.params)[: config.seeds]
+        log, exported = jax.tree.map(lambda *parts: np.concatenate(parts, 1), *logs), lanes.export(state)
         segment = record.to_dataset(
             log,
             first=saved,
             seeds=config.seed_list,
-            params=params,
+            params=np.asarray(exported.controller.params),
             wall=clock + time.monotonic() - started,
-        )
-        record.save(path, segment, state)
+            heartbeat=config.heartbeat,
+        ).assign_attrs(about)
+        record.save(path, segment, exported)
         saved, logs, last_save = round, [], time.monotonic()
+        tell(segment)
         for watcher in watchers:
             watcher(segment, round)
 
-    with progress_bar(config, first, show_progress) as report, stop_signals(heed_signals) as stopped:
-        while round < config.rounds:
-            state, log = lanes.advance(state, round, config.rounds)
-            round = min(round + config.chunk_rounds, config.rounds)
+    with stop_signals(heed_signals) as stopped, display(config, first, show_progress) as shown:
+        told = set[str]()
+
+        def tell(segment: xr.Dataset) -> None:
+            """Says once of each learner that its numbers are not finite."""
+            for line in unsound(segment):
+                who = line.split(":")[0]
+                if who not in told:
+                    shown.say(f"{line}; rounds {int(segment['round'][0])} to {int(segment['round'][-1])}")
+                told.add(who)
+
+        def pause(reached: int) -> bool:
+            shown.reach(reached)
+            now = time.monotonic()
+            looks = not lanes.fetches and now - last_look >= SHOW_SECONDS
+            return stopped() or (checkpoint_seconds > 0 and (looks or now - last_save >= checkpoint_seconds))
+
+        if about:
+            shown.say(ANEW)
+        state = record.read_state(path, lanes.state_shape()) if first else lanes.start()
+        while round < config.rounds and not stopped():
+            last_look = time.monotonic()
+            state, log = lanes.advance(state, round, config.rounds, pause)
+            round += log.sent.shape[1]
             logs.append(log)
-            report(log.sent, log.scores["score_scaled"], round)
-            if stopped() or round == config.rounds or time.monotonic() - last_save >= checkpoint_seconds:
+            if round == config.rounds or time.monotonic() - last_save >= checkpoint_seconds:
                 save()
-            if stopped() and round < config.rounds:
-                raise Interrupted(path, round)
+            shown(log.sent, log.scores["score_scaled"], round)
+        save()
+        if round < config.rounds:
+            raise Interrupted(path, round)
     return record.finish(path)
 
 
 @contextmanager
 def stop_signals(heed: bool = True) -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM ask for a stop between chunks; a second Ctrl-C stops at once. Outside the main thread signals are left alone."""
+    """Ctrl-C, SIGTERM and SIGHUP ask for a stop between stretches; a second Ctrl-C stops at once. Outside the main thread signals are left alone.
+
+    So is SIGHUP where it is ignored, as under nohup.
+    """
     asked = []
 
     def ask(number: int, frame: Any) -> None:
@@ -101,9 +138,12 @@ def stop_signals(heed: bool = True) -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked.append(number)
 
+    wanted = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        wanted.append(signal.SIGHUP)
     old = {}
     try:
-        for number in (signal.SIGINT, signal.SIGTERM) if heed else ():
+        for number in wanted if heed else ():
             old[number] = signal.signal(number, ask)
     except ValueError:  # not the main thread
         pass
@@ -112,26 +152,3 @@ def stop_signals(heed: bool = True) -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def progress_bar(config: Config, first: int, show: bool) -> Iterator[Callable[[Any, Any, int], None]]:
-    """A progress bar with ETA, the score of the last chunk and the upload fraction so far."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[status]}"),
-    )
-    sent = np.zeros(2)
-    with Progress(*columns, disable=not show) as bar:
-        task = bar.add_task(config.method.name, total=config.rounds, completed=first, status="compiling")
-
-        def report(uploads: Any, scores: Any, round: int) -> None:
-            sent[:] += uploads.sum(), uploads.size
-            status = f"score {np.nanmean(scores):.3f}  uploads {sent[0] / sent[1]:.1%}"
-            bar.update(task, completed=round, status=status)
-
-        yield report

@@ -3,28 +3,25 @@
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
-import optax
 
-from lapg import estimators, problems, theory
-from lapg.controller import heavy_ball, inverse_time
-from lapg.downlink import dense, replicated
+from lapg import estimators, theory
+from lapg.downlink import dense, forwarded, replicated
 from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, ProblemConfig
+from lapg.experiments.names import ESTIMATORS, PROBLEMS, Part, meant, resolve
+from lapg.experiments.optimisers import make_optimiser
 from lapg.methods import METHODS, Setting, make_compressor
-from lapg.problems.adapters import imported
+from lapg.problems.contract import guarded
 from lapg.problems.smoothed import smoothed
-from lapg.types import Compressor, Downlink, Problem, Recipe, StepLimit
+from lapg.types import Arrival, Compressor, Downlink, Method, Problem, Recipe, StepLimit
 
-PROBLEMS: dict[str, Callable[..., Problem]] = {name: getattr(problems, name) for name in problems.__all__}
-ESTIMATORS: dict[str, Callable[..., Any]] = {
-    name: getattr(estimators, name)
-    for name in ("gpomdp", "reinforce", "actor_critic", "deterministic", "reuse", "exact", "noisy")
-}
 SHARED = (
     "kl_limit",
+    "limit_look_ahead",
     "variance_reduction",
     "compressor",
     "compressor_fraction",
@@ -34,9 +31,13 @@ SHARED = (
     "downlink_compressor",
     "downlink_fraction",
     "downlink_bits",
+    "upload_every",
 )
 """Fields of a method that are not its own arguments, but go into every method's `Setting`."""
-Part = TypeVar("Part")
+KL_LIMIT = 40.0
+"""Nats an episode, the limit of steps in parallel RL where none is given."""
+READS_STEPS = ("fedsvrpg_m",)
+"""Methods that read the federation's direction off its steps, which must then not be shortened unasked."""
 
 
 class Built(NamedTuple):
@@ -56,6 +57,8 @@ def build(config: Config) -> Built:
     problem = build_problem(config.problem)
     estimator = build_estimator(config.estimator, problem, config.batch_size)
     method = config.method
+    local = method.kl_limit is None if method.limit_look_ahead is None else method.limit_look_ahead
+    method = dataclasses.replace(method, kl_limit=_kl_limit(method, problem), limit_look_ahead=local)
     setting = Setting(
         estimator,
         config.batch_size,
@@ -64,15 +67,15 @@ def build(config: Config) -> Built:
         method.variance_reduction,
         downlink=_downlink(method),
         participation=config.participation,
+        num_rounds=config.rounds,
     )
     if method.noise_bound == "printed":
         method = dataclasses.replace(method, noise_bound=printed_noise_bound(problem, config))
     factory = resolve("method", method.name, METHODS)
     given = arguments("method", factory, dataclasses.replace(method, **dict.fromkeys(SHARED)))
-    given["optimiser"] = _optimiser(method)
-    if method.max_age == "none":
-        given["max_age"] = None
-    shared = {name: getattr(method, name) for name in ("compressor_fraction", "kl_limit")}
+    given["optimiser"] = make_optimiser(method, jax.eval_shape(problem.init, jax.random.key(0)).size)
+    given |= {name: None for name in ("max_age", "first_upload") if getattr(method, name) == "none"}
+    shared = {name: getattr(method, name) for name in ("compressor_fraction", "kl_limit", "upload_every")}
     given |= {name: float(value) for name, value in shared.items() if value is not None}
     for name, value in given.items():
         numbers = value if isinstance(value, tuple | list) else (value,)
@@ -85,10 +88,28 @@ def build(config: Config) -> Built:
         own = dict(hyper)
         limit = setting.step_limit and setting.step_limit._replace(limit=own.pop("kl_limit"))
         compressor = _compressor(method, own.pop("compressor_fraction", None))
-        return factory(setting._replace(step_limit=limit, compressor=compressor), **static, **own)
+        changes = {"step_limit": limit, "compressor": compressor, "upload_every": own.pop("upload_every", None)}
+        return factory(setting._replace(**changes), **static, **own)
 
-    recipe({name: float(value) for name, value in floats.items()})
+    _check_lengths(recipe({name: float(value) for name, value in floats.items()}), problem)
     return Built(problem, recipe, floats)
+
+
+def _check_lengths(method: Method, problem: Problem) -> None:
+    """Has every message's length computed of shapes alone: what compiled code could not count is refused here."""
+
+    def once(key: Any) -> Any:
+        params = problem.init(key)
+        controller = method.controller.init(params, problem.num_learners)
+        downlink = method.downlink.init(controller, problem.num_learners)
+        everybody = jax.numpy.ones(problem.num_learners, bool)
+        heard = method.downlink.deliver(downlink, controller, method.controller.broadcast(key, controller), everybody)
+        message = method.compressor.compress(key, params)
+        messages = jax.tree.map(lambda leaf: jax.numpy.stack([leaf] * problem.num_learners), message)
+        relay = method.downlink.compress(key, downlink, Arrival(params, everybody, ()), messages)
+        return heard, method.compressor.num_bits(message), relay
+
+    jax.eval_shape(once, jax.random.key(0))
 
 
 def parts(config: Config) -> tuple[Recipe, Problem]:
@@ -110,9 +131,11 @@ def build_problem(config: ProblemConfig) -> Problem:
 
     Raises:
       ValueError: there is no such problem, or an option does not fit it.
+      EnvironmentFailed: its factory, or code that this calls, raises.
     """
     plain = dataclasses.replace(config, smoothing=None)
-    problem = call("problem", resolve("problem", config.name, PROBLEMS), plain)
+    factory = resolve("problem", config.name, PROBLEMS)
+    problem = call("problem", guarded(factory, f"problem {config.name!r} could not be made"), plain)
     if not isinstance(problem, Problem):
         raise ValueError(
             f"problem {config.name!r} must return a lapg.types.Problem, got {type(problem).__name__}; "
@@ -132,7 +155,7 @@ def _compressor(config: MethodConfig, fraction: Any) -> Compressor | None:
     )
 
 
-def _downlink(config: MethodConfig) -> Downlink:
+def _downlink(config: MethodConfig) -> Downlink | Callable[[Compressor], Downlink]:
     if config.downlink in (None, "dense"):
         for name in ("downlink_compressor", "downlink_fraction", "downlink_bits"):
             if getattr(config, name) is not None:
@@ -140,6 +163,11 @@ def _downlink(config: MethodConfig) -> Downlink:
                     f"method.{name} goes with downlink 'replicated'; set method.downlink, or leave it out."
                 )
         return dense()
+    if config.downlink_compressor == "uploads":
+        for name in ("downlink_fraction", "downlink_bits"):
+            if getattr(config, name) is not None:
+                raise ValueError(f"method.{name} does not go with downlink_compressor 'uploads'; leave it out.")
+        return forwarded
     try:
         compressor = make_compressor(
             config.downlink_compressor or "none", fraction=config.downlink_fraction, bits=config.downlink_bits
@@ -149,12 +177,21 @@ def _downlink(config: MethodConfig) -> Downlink:
     return replicated(compressor)
 
 
+def _kl_limit(config: MethodConfig, problem: Problem) -> float | None:
+    """As given; left out, `KL_LIMIT` in parallel RL, where episodes can be measured and the optimiser and the method allow for it."""
+    if config.kl_limit is not None:
+        return None if config.kl_limit == "none" else config.kl_limit
+    episodes = problem.environment is not None or problem.collect is not None
+    parallel = problem.policy is not None and episodes and not problem.joint
+    return KL_LIMIT if parallel and config.optimiser == "heavy_ball" and config.name not in READS_STEPS else None
+
+
 def _step_limit(config: MethodConfig, problem: Problem) -> StepLimit | None:
-    if config.kl_limit is None:
+    if config.kl_limit is None or config.kl_limit == "none":
         return None
     if problem.policy is None:
         raise ValueError("kl_limit needs a problem with a policy, which this one has not; leave it out.")
-    return StepLimit(config.kl_limit, estimators.fisher_norm(problem.policy))
+    return StepLimit(config.kl_limit, estimators.fisher_norm(problem.policy), bool(config.limit_look_ahead))
 
 
 def build_estimator(config: EstimatorConfig, problem: Problem, batch_size: int) -> Any:
@@ -180,36 +217,6 @@ def build_estimator(config: EstimatorConfig, problem: Problem, batch_size: int) 
     return call("estimator", functools.partial(factory, **wanted), config)
 
 
-def _optimiser(config: MethodConfig) -> Callable[..., Any]:
-    if config.optimiser == "heavy_ball":
-        return heavy_ball
-    public = {name: getattr(optax, name) for name in dir(optax) if not name.startswith("_")}
-    factory = resolve("optimiser", config.optimiser, {name: f for name, f in public.items() if callable(f)})
-    if config.momentum is not None:
-        raise ValueError(
-            f"momentum={config.momentum} goes with optimiser heavy_ball, not {config.optimiser!r}; leave it out."
-        )
-
-    def make(step_size: Any, momentum: Any = 0.0, decay: Any = 0.0) -> Any:
-        return factory(step_size if config.decay is None else inverse_time(step_size, decay))
-
-    return make
-
-
-def resolve(kind: str, name: str, known: Mapping[str, Part]) -> Part:
-    """A built-in part by its name, or a user's own as MODULE:NAME.
-
-    Raises:
-      ValueError: there is no such part.
-    """
-    if ":" not in name:
-        if name not in known:
-            near = ", ".join(sorted(known)) if len(known) < 30 else "those of optax"
-            raise ValueError(f"{kind} must be one of {near}, or your own as MODULE:NAME, got {name!r}.")
-        return known[name]
-    return imported(name, f"{kind}={name}")
-
-
 def arguments(kind: str, factory: Callable[..., Any], config: Any) -> dict[str, Any]:
     """Those fields of a part's configuration that were given, checked against what the factory takes.
 
@@ -225,7 +232,7 @@ def arguments(kind: str, factory: Callable[..., Any], config: Any) -> dict[str, 
         for name in given:
             if name not in signature:
                 raise ValueError(
-                    f"{kind}.{name} is not an option of {kind} {config.name!r}; it takes {', '.join(taken)}."
+                    f"{kind}.{name} is not an option of {kind} {config.name!r}; it takes {', '.join(taken)}{meant(name, taken)}."
                 )
     return given
 

@@ -1,26 +1,29 @@
 """The comparison protocol: what it costs to reach a target, with intervals. Pure functions of arrays.
 
 Score: mean over learners of the scaled reward per step. J₀ is the mean of the first 10 rounds, J_F that of the last 5 %. The target of level p is
-J₀ + p (J_F − J₀) of PG's seed mean. A method hits it in the first round whose trailing 50-round mean of the seed mean is at least the target.
-Intervals are 95 % percentile bootstraps over seeds, the same resamples for every method, so that ratios are paired. Misses are censored at K and
-shown as such, never dropped.
+J₀ + p (J_F − J₀) of the reference's seed mean. A method hits it in the first round whose trailing 50-round mean of the seed mean is at least the
+target. Both averages cover at most 5 % of the rounds. Intervals are 95 % percentile bootstraps over seeds, the same resamples for every method, so
+that ratios are paired; with fewer than `MIN_SEEDS` they are unknown. Misses are censored at K and shown as such, never dropped; a run that diverged
+ends at −∞.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from lapg.experiments.curves import FINAL_FRACTION, START_ROUNDS, WINDOW, Curve, final, trailing_mean
+from lapg.experiments.curves import Curve, final, start, trailing_mean
 
 LEVELS = (0.90, 0.95)
 MARGIN = 0.05
 RESAMPLES = 2000
+MIN_SEEDS = 5
+"""With fewer, resamples say next to nothing of the spread (four seeds: 35 different ones), and no claim is decided."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A point estimate and its 95 % interval; inf where the target was missed."""
+    """A point estimate and its 95 % interval; inf where the target was missed, −inf where a run diverged, nan where it is unknown."""
 
     value: float
     low: float
@@ -35,8 +38,8 @@ class Cost:
     """What it took a method to reach one target.
 
     Attributes:
-      rounds, rounds_ratio: and over PG's; smaller is better.
-      spent, savings: by name of the cost (`lapg.experiments.curves.COSTS`), and PG's over it; larger is better.
+      rounds, rounds_ratio: and over the reference's, unknown where that misses the target; smaller is better.
+      spent, savings: by name of the cost (`lapg.experiments.curves.COSTS`), and the reference's over it; larger is better.
       seed_rounds, seed_spent: of every seed by itself, inf where it missed the target.
     """
 
@@ -54,7 +57,7 @@ class Cost:
 
     @property
     def uploads_saving(self) -> Interval:
-        """PG's uploads to the target over the method's."""
+        """The reference's uploads to the target over the method's."""
         return self.savings["uploads"]
 
 
@@ -69,35 +72,44 @@ class Row:
     """What all rounds together cost, mean over seeds."""
     seed_finals: tuple[float, ...]
     difference: Interval
-    """Final score minus PG's, in units of PG's improvement."""
+    """Final score minus the reference's, in units of the reference's improvement."""
     costs: dict[float, Cost]
 
     @property
     def not_inferior(self) -> bool:
-        """Whether the paired lower bound lies above −5 % of PG's improvement."""
+        """Whether the paired lower bound lies above −5 % of the reference's improvement; never with fewer than `MIN_SEEDS`."""
         return self.difference.low > -MARGIN
+
+
+def _means(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Weighted means over seeds, nan where a seed that has weight is not finite: [B, S], [S, ...] → [B, ...]."""
+    finite = np.isfinite(values)
+    means = weights @ np.where(finite, values, 0.0)
+    return means if finite.all() else np.where(weights @ (~finite).astype(float) > 0, np.nan, means)
 
 
 def _hits(smooth: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Index into the trailing means of the first value at or above the target, −1 if none: [B, K'], [B] → [B]."""
-    reached = smooth >= target[:, None]
+    reached = np.isfinite(smooth) & (smooth >= target[:, None])
     return np.where(reached.any(1), reached.argmax(1), -1)
 
 
-def _interval(values: np.ndarray) -> Interval:
+def _interval(values: np.ndarray, num_seeds: int) -> Interval:
     """The first entry is the point estimate, the others are resamples; infinities take part."""
-    low, high = np.quantile(values[1:], [0.025, 0.975], method="nearest") if len(values) > 1 else (np.nan, np.nan)
+    if num_seeds < MIN_SEEDS or np.isnan(values[0]):
+        return Interval(float(values[0]), np.nan, np.nan)
+    low, high = np.quantile(values[1:], [0.025, 0.975], method="nearest")
     return Interval(float(values[0]), float(low), float(high))
 
 
-def _ratio(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
-    """upper/lower; a miss above counts as infinite, whatever is below."""
-    return np.where(np.isfinite(upper), upper, np.inf) / np.where(np.isfinite(lower), lower, 1.0)
+def _over(own: np.ndarray, rival: np.ndarray) -> np.ndarray:
+    """own/rival; own misses are infinite, whatever the rival does, and what only the rival misses is 0."""
+    return np.where(np.isfinite(own), own, np.inf) / np.where(np.isfinite(own), rival, 1.0)
 
 
 def _saving(rival: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """rival/own; own misses save nothing."""
-    return np.where(np.isfinite(own), _ratio(rival, own), 0.0)
+    """rival/own; own misses save nothing, whatever the rival does, and where only the rival misses it is infinite."""
+    return np.where(np.isfinite(own), rival / np.where(np.isfinite(own), own, 1.0), 0.0)
 
 
 @dataclass(frozen=True)
@@ -109,10 +121,33 @@ class Comparison:
     """Spent to target by label, level and cost: the point estimate first, then the resamples."""
     weights: np.ndarray
     """Of the seeds in each resample, [1 + resamples, seeds]."""
+    reference: str = "PG"
+    baselines: tuple[str, ...] = ()
+    """Labels of the methods that upload by a schedule, whatever they have measured."""
+
+    @property
+    def num_seeds(self) -> int:
+        """Runs of each method."""
+        return self.weights.shape[1]
+
+    def best_baseline(self, level: float = 0.90, cost: str = "uploads") -> str | None:
+        """The baseline that reaches the target at the least cost: of those whose final score is not inferior, if any, else of all that reach it.
+
+        It is chosen on the seeds that are reported, which favours it. None if no baseline reaches the target.
+        """
+        spent = {label: self.spent[label, level, cost][0] for label in self.baselines}
+        reach = [label for label in self.baselines if np.isfinite(spent[label])]
+        admitted = [label for label in reach if self.rows[label].not_inferior] or reach
+        return min(admitted, key=lambda label: spent[label], default=None)
+
+    def over_best_baseline(self, label: str, level: float = 0.90, cost: str = "uploads") -> Interval:
+        """What the best baseline spent to the target over what ``label`` spent, paired over seeds; unknown if no baseline reaches it."""
+        best = self.best_baseline(level, cost)
+        return UNKNOWN if best is None else self.saving(label, best, level, cost)
 
     def saving(self, label: str, rival: str, level: float = 0.90, cost: str = "uploads") -> Interval:
         """What ``rival`` spent to the target over what ``label`` spent, paired over seeds; above 1 favours ``label``."""
-        return _interval(_saving(self.spent[rival, level, cost], self.spent[label, level, cost]))
+        return _interval(_saving(self.spent[rival, level, cost], self.spent[label, level, cost]), self.num_seeds)
 
     def improvement(self, label: str, rival: str, cost: str | None = None, level: float = 0.90) -> Interval:
         """Probability that a run of ``label`` is better than one of ``rival``; ties, two misses included, count half.
@@ -125,40 +160,48 @@ class Comparison:
         own, others = (self._measured(name, cost, level) for name in (label, rival))
         wins = (own[:, None] > others) + 0.5 * (own[:, None] == others)
         shuffled = np.concatenate([self.weights[:1], np.roll(self.weights[1:], 1, 0)])
-        return _interval(np.einsum("bi,ij,bj->b", self.weights, wins, shuffled))
+        return _interval(np.einsum("bi,ij,bj->b", self.weights, wins, shuffled), self.num_seeds)
 
     def _measured(self, label: str, cost: str | None, level: float) -> np.ndarray:
         row = self.rows[label]
         values = np.array(row.seed_finals) if cost is None else -np.array(row.costs[level].seed_spent[cost])
-        return np.where(np.isnan(values), -np.inf, values)  # a run that diverged is worse than any other
+        return np.where(
+            np.isnan(values) | (values == np.inf), -np.inf, values
+        )  # a run that diverged is worse than any other
 
 
-def compare(curves: Mapping[str, Curve], reference: str = "PG", seed: int = 0) -> Comparison:
+def compare(
+    curves: Mapping[str, Curve], reference: str = "PG", baselines: Sequence[str] = (), seed: int = 0
+) -> Comparison:
     """Every method against the reference, by the protocol.
 
     Args:
       curves: by label; same seeds, rounds and costs for all.
-      reference: the label of PG.
+      reference: the label of PG, or of what takes its place.
+      baselines: labels of the methods that upload by a schedule.
       seed: of the bootstrap.
     Raises:
-      ValueError: the reference is missing, or the methods do not share seeds and rounds.
+      ValueError: the reference or a baseline is missing, or the methods do not share seeds and rounds.
     """
-    if reference not in curves:
-        raise ValueError(f"a comparison needs {reference!r} among its methods, got {', '.join(curves)}.")
+    for label in (reference, *baselines):
+        if label not in curves:
+            raise ValueError(f"a comparison needs {label!r} among its methods, got {', '.join(curves)}.")
     shapes = {curve.score.shape for curve in curves.values()}
     if len(shapes) != 1:
         raise ValueError(f"methods must share seeds and rounds, got (seeds, rounds) {sorted(shapes)}.")
     num_seeds, num_rounds = shapes.pop()
     draws = np.random.default_rng(seed).multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), RESAMPLES)
     weights = np.concatenate([np.full((1, num_seeds), 1 / num_seeds), draws / num_seeds])
-    offset = min(WINDOW, num_rounds)  # the first trailing mean ends in this round, counted from 1
 
     base = curves[reference].score
-    start, end = weights @ base[:, :START_ROUNDS].mean(1), weights @ final(base)
-    improvement = end - start
+    begin, end = _means(weights, start(base)), _means(weights, final(base))
+    improvement = end - begin
     # a reference that does not improve sets no target, and there is nothing to compare
     learns = bool(improvement[0] > 0)
-    targets = {level: np.where(improvement > 0, start + level * improvement, np.inf) for level in LEVELS}
+    targets = {level: np.where(improvement > 0, begin + level * improvement, np.inf) for level in LEVELS}
+
+    def interval(values: np.ndarray) -> Interval:
+        return _interval(values, num_seeds)
 
     rounds: dict[tuple[str, float], np.ndarray] = {}
     spent: dict[tuple[str, float, str], np.ndarray] = {}
@@ -166,20 +209,22 @@ def compare(curves: Mapping[str, Curve], reference: str = "PG", seed: int = 0) -
     for label in [reference, *(label for label in curves if label != reference)]:
         curve, costs = curves[label], {}
         smooth = trailing_mean(curve.score)
+        offset = num_rounds - smooth.shape[1]  # index of the round in which the first trailing mean ends
         for level, target in targets.items():
-            hits = _hits(weights @ smooth, target)
-            missed, at = hits < 0, np.maximum(hits, 0) + offset - 1
+            hits = _hits(_means(weights, smooth), target)
+            missed, at = hits < 0, np.maximum(hits, 0) + offset
             rounds[label, level] = np.where(missed, np.inf, at + 1)
             for name, total in curve.costs.items():
                 spent[label, level, name] = np.where(missed, np.inf, (weights * total[:, at].T).sum(1))
             own = _hits(smooth, np.full(num_seeds, target[0]))
-            own_at = np.maximum(own, 0) + offset - 1
+            own_at = np.maximum(own, 0) + offset
+            reached = learns and np.isfinite(rounds[reference, level][0])
             costs[level] = Cost(
-                rounds=_interval(rounds[label, level]),
-                rounds_ratio=_interval(_ratio(rounds[label, level], rounds[reference, level])) if learns else UNKNOWN,
-                spent={name: _interval(spent[label, level, name]) for name in curve.costs},
+                rounds=interval(rounds[label, level]),
+                rounds_ratio=interval(_over(rounds[label, level], rounds[reference, level])) if reached else UNKNOWN,
+                spent={name: interval(spent[label, level, name]) for name in curve.costs},
                 savings={
-                    name: _interval(_saving(spent[reference, level, name], spent[label, level, name]))
+                    name: interval(_saving(spent[reference, level, name], spent[label, level, name]))
                     if learns
                     else UNKNOWN
                     for name in curve.costs
@@ -191,24 +236,23 @@ def compare(curves: Mapping[str, Curve], reference: str = "PG", seed: int = 0) -
                 },
             )
         finals = final(curve.score)
-        last = weights @ finals
+        last = _means(weights, finals)
+        last = np.where(np.isnan(last), -np.inf, last)
         rows[label] = Row(
             label=label,
-            final=_interval(last),
+            final=interval(last),
             raw_final=float(final(curve.raw_score).mean()),
             totals={name: float(total[:, -1].mean()) for name, total in curve.costs.items()},
             seed_finals=tuple(finals.tolist()),
-            difference=_interval((last - end) / np.where(improvement > 0, improvement, np.nan)),
+            difference=interval((last - end) / np.where(improvement > 0, improvement, np.nan)),
             costs=costs,
         )
-    return Comparison({label: rows[label] for label in curves}, spent, weights)
+    return Comparison({label: rows[label] for label in curves}, spent, weights, reference, tuple(baselines))
 
 
 def late_improvement(curve: Curve) -> float:
     """Share of a method's improvement that falls into its last fifth of the rounds, nan without any; the protocol wants PG's below 2 %."""
     mean = curve.score.mean(0)
-    num_rounds = len(mean)
-    width = max(1, round(FINAL_FRACTION * num_rounds))
-    before = mean[: num_rounds - num_rounds // 5][-width:].mean()
-    improvement = mean[-width:].mean() - mean[:START_ROUNDS].mean()
-    return float((mean[-width:].mean() - before) / improvement) if improvement > 0 else float("nan")
+    end, before = final(mean), final(np.roll(mean, len(mean) // 5))  # as many rounds, a fifth earlier
+    improvement = end - start(mean)
+    return float((end - before) / improvement) if improvement > 0 else float("nan")

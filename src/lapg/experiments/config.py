@@ -2,8 +2,6 @@
 
 import dataclasses
 import tomllib
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from lapg.experiments.fitting import changed, fit
 from lapg.runtimes import REMOTE, RuntimeName
 
 Options = Annotated[dict[str, Any], tyro.conf.Suppress]
@@ -24,6 +23,8 @@ def _switched(words: list[str]) -> bool | None:
     return known[word]
 
 
+MAX_SEEDS = 2**20
+"""Runs side by side, far more than fit into a computer."""
 Switch = Annotated[
     bool | None,
     tyro.constructors.PrimitiveConstructorSpec(
@@ -51,6 +52,10 @@ class ProblemConfig:
     """Continuous actions: standard deviation, in units of the network's output."""
     learned_std: Switch = None
     """Continuous actions: whether it is learned."""
+    scale_pixels: Switch = None
+    """gymnasium, pettingzoo: whether observations of bytes from 0 to 255 are divided by 255; left out: yes."""
+    action_masks: Switch = None
+    """gymnasium, pettingzoo: whether actions that an action_mask forbids are never taken; left out: yes."""
     num_agents: int | None = None
     """M of a multi-agent problem."""
     num_learners: int | None = None
@@ -75,6 +80,9 @@ class ProblemConfig:
     """σ: parameters are perturbed by σ times a normal vector once an episode, which smooths ReLU policies."""
     options: Options = field(default_factory=dict)
     """Any further arguments of the factory; from a TOML table [problem.options]."""
+
+    def __post_init__(self) -> None:
+        fit(self, "problem.")
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,9 @@ class EstimatorConfig:
     """reuse: importance weights above it are cut, which biases; left out: none are."""
     options: Options = field(default_factory=dict)
     """Any further arguments; from a TOML table [estimator.options]."""
+
+    def __post_init__(self) -> None:
+        fit(self, "estimator.")
 
 
 @dataclass(frozen=True)
@@ -130,19 +141,25 @@ class MethodConfig:
     strict: Switch = None
     """lapg: '>' (default) or the paper's '>='."""
     threshold: float | None = None
-    """scout, awapg: κ; larger uploads less."""
+    """scout, awapg: κ; larger uploads less. scout's own is 0.3 times the rounds."""
     scale: Literal["report", "step"] | None = None
     """scout, awapg: where the scale comes from."""
     period: float | None = None
     """periodic: rounds between uploads."""
+    phase: Literal["together", "staggered"] | None = None
+    """periodic: whether all learners upload in the same rounds (default) or one after the other."""
     rate: float | None = None
     """random: probability of an upload."""
     memory: Literal["fresh", "lagged", "average", "accumulate"] | None = None
     """periodic, random: what is uploaded."""
     look_ahead: float | None = None
     """scout, and periodic or random with memory accumulate: learners take steps of their own between uploads, b times the controller's."""
-    kl_limit: float | None = None
-    """Largest predicted divergence of the policy in one step, in nats an episode; every upload then carries one more number."""
+    first_upload: float | Literal["none"] | None = None
+    """scout, awapg, lena: fraction of the rounds (.1) after which the first of all learners uploads in any case, as long as nobody has; none: never for that."""
+    kl_limit: float | Literal["none"] | None = None
+    """Largest predicted divergence of the policy in one step, in nats an episode; every upload then carries one more number. Left out: 40 where all learners train one policy (parallel RL) with optimiser heavy_ball, else none; none: no limit."""
+    limit_look_ahead: Switch = None
+    """Whether steps of the learners' own are held to kl_limit as well. Left out: where kl_limit is left out, too."""
     variance_reduction: Literal["storm", "snapshot"] | None = None
     """Gradients made less noisy with importance-weighted ones at earlier parameters, before the method's own memory takes them in."""
     compressor: Literal["none", "top_k", "quantise", "qsgd", "sign"] | None = None
@@ -155,16 +172,21 @@ class MethodConfig:
     """quantise, qsgd, sign: entries that share a scale (all)."""
     downlink: Literal["dense", "replicated"] | None = None
     """What learners hear: θ every round (dense, the default), or what they need to follow the controller's steps themselves."""
-    downlink_compressor: Literal["none", "top_k", "quantise", "sign"] | None = None
-    """replicated: what is left of the total that is sent down; the rest is sent later."""
+    downlink_compressor: Literal["none", "uploads", "top_k", "quantise", "sign"] | None = None
+    """replicated: what is left of the total that is sent down; the rest is sent later. uploads: nothing is lost, but a round's uploads travel as they came where that is shorter."""
     downlink_fraction: float | None = None
     """replicated with top_k: fraction of the entries that travel (.05)."""
     downlink_bits: int | None = None
     """replicated with quantise: bits of an entry (4); with top_k: of an entry that travels (its own precision)."""
+    upload_every: int | None = None
+    """Learners upload in rounds 0, R, 2R, ... alone, so that those who do come together: what goes down is then sent once for all of them; left out: any round."""
     max_age: int | Literal["none"] | None = None
     """lapg, scout, awapg: rounds after which a learner uploads in any case; none: never for its age alone."""
     options: Options = field(default_factory=dict)
     """Any further arguments of the recipe; from a TOML table [method.options]."""
+
+    def __post_init__(self) -> None:
+        fit(self, "method.")
 
 
 @dataclass(frozen=True)
@@ -188,6 +210,9 @@ class ClusterConfig:
     insecure: bool = False
     """ray: join a cluster on other machines that has neither token nor TLS."""
 
+    def __post_init__(self) -> None:
+        fit(self, "cluster.")
+
 
 @dataclass(frozen=True)
 class Config:
@@ -210,12 +235,21 @@ class Config:
     """Rounds between two looks at progress bar, checkpoints and Ctrl-C."""
     runtime: RuntimeName = "vectorised"
     """vectorised (compiled, default), sequential (plain loop over messages), ray or flower (learners in other processes, here or elsewhere)."""
+    heartbeat: bool = True
+    """Every learner that takes part in a round hears a header at least and answers with one at least, as under ray and flower; no: who has nothing to say is silent, up and down, as a common clock allows."""
     cluster: ClusterConfig = ClusterConfig()
 
     def __post_init__(self) -> None:
+        fit(self)
         for name in ("batch_size", "rounds", "seeds", "chunk_rounds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}.")
+            if getattr(self, name) >= 2**31:
+                raise ValueError(f"{name} must be below 2^31, got {getattr(self, name)}.")
+        if self.seeds > MAX_SEEDS:
+            raise ValueError(
+                f"seeds must be <= {MAX_SEEDS:,} in one run, got {self.seeds}; more go into further runs with another first_seed."
+            )
         if not 0 < self.participation <= 1:
             raise ValueError(f"participation must lie in (0, 1], got {self.participation}; 1 is everybody.")
         if not 0 <= self.first_seed <= 2**32 - 1 - self.seeds:
@@ -223,6 +257,10 @@ class Config:
                 f"first_seed must be >= 0 and leave room for {self.seeds} seeds below 2^32, got {self.first_seed}."
             )
 
+        if self.runtime in REMOTE and not self.heartbeat:
+            raise ValueError(
+                f"heartbeat must be true with runtime {self.runtime!r}, whose rounds end when everybody has answered; leave it out or choose another runtime."
+            )
         if self.runtime not in REMOTE and self.cluster != ClusterConfig():
             raise ValueError(
                 f"cluster settings go with a runtime of {', '.join(REMOTE)}, got runtime {self.runtime!r}; leave them out or choose another."
@@ -245,57 +283,7 @@ def from_dict(data: Mapping[str, Any], default: Any = None, where: str = "config
     Raises:
       ValueError: an unknown name or a value of the wrong type.
     """
-    default = Config() if default is None else default
-    known = {item.name: hint for item, hint in zip(dataclasses.fields(default), _hints(default), strict=True)}
-    changes = {}
-    for name, value in data.items():
-        if name not in known:
-            raise ValueError(
-                f"{where}.{name} is not a setting; known are {', '.join(known)}. Is the file from another version of lapg?"
-            )
-        current = getattr(default, name)
-        if dataclasses.is_dataclass(current):
-            if not isinstance(value, Mapping):
-                raise ValueError(f"{where}.{name} must be a table of settings, got {value!r}.")
-            changes[name] = from_dict(value, current, f"{where}.{name}")
-        else:
-            changes[name] = _fit(value, known[name], f"{where}.{name}")
-    return dataclasses.replace(default, **changes)
-
-
-def _hints(default: Any) -> list[Any]:
-    hints = typing.get_type_hints(type(default))
-    return [hints[item.name] for item in dataclasses.fields(default)]
-
-
-def _fit(value: Any, hint: Any, where: str) -> Any:
-    """The value as its type hint wants it: lists become tuples, whole numbers become floats where floats are wanted."""
-    choices = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    for choice in choices:
-        origin = typing.get_origin(choice)
-        if choice is type(None) and value is None:
-            return None
-        if origin is Literal and value in typing.get_args(choice):
-            return value
-        if origin is tuple and isinstance(value, list | tuple):
-            return tuple(_fit(item, typing.get_args(choice)[0], where) for item in value)
-        if origin is dict and isinstance(value, Mapping):
-            return dict(value)
-        if choice is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if choice in (int, str, bool) and type(value) is choice:
-            return value
-    wanted = " or ".join(_words(choice) for choice in choices if choice is not type(None))
-    raise ValueError(f"{where} must be {wanted}, got {value!r}.")
-
-
-def _words(hint: Any) -> str:
-    origin = typing.get_origin(hint)
-    if origin is Literal:
-        return "one of " + ", ".join(map(repr, typing.get_args(hint)))
-    if origin is tuple:
-        return f"a list of {typing.get_args(hint)[0].__name__}"
-    return "a table" if origin is dict else hint.__name__
+    return changed(Config() if default is None else default, data, where)
 
 
 def read_toml(path: Path, default: Any = None) -> Any:

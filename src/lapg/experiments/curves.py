@@ -7,20 +7,25 @@ import numpy as np
 import xarray as xr
 
 from lapg import ledger
+from lapg.experiments.soundness import mean_score
 from lapg.network import Network, Traffic, joules, seconds
+from lapg.record import with_messages
 
+FRACTION = 0.05
+"""Of the rounds: no average of the protocol covers more, so that short runs are judged like long ones."""
 WINDOW = 50
 START_ROUNDS = 10
-FINAL_FRACTION = 0.05
+"""Most rounds of a trailing mean, and of the start; shorter runs have fewer (`window`, `start`)."""
 COSTS = {
     "uploads": "uploads",
+    "bits": "Mbit both",
     "uplink_bits": "Mbit up",
     "downlink_bits": "Mbit down",
-    "bits": "Mbit both",
+    "steps": "steps (at most)",
     "seconds": "seconds",
     "joules": "joules",
 }
-"""What is counted, in the words and units of tables."""
+"""What is counted, in the words and units of tables. Steps are the environment's, all learners together; episodes that end early take fewer."""
 
 
 @dataclass(frozen=True)
@@ -46,51 +51,89 @@ class Curve:
         return self.costs["uploads"]
 
 
-def trailing_mean(values: np.ndarray, window: int = WINDOW) -> np.ndarray:
-    """Mean of the last ``window`` entries along the last axis, starting where there are so many: [..., K] → [..., K − window + 1]."""
-    window = min(window, values.shape[-1])
-    sums = np.cumsum(np.concatenate([np.zeros((*values.shape[:-1], 1)), values], -1), -1)
-    with np.errstate(invalid="ignore"):  # of a run that has diverged
-        return (sums[..., window:] - sums[..., :-window]) / window
+def _share(num_rounds: int) -> int:
+    return max(1, round(FRACTION * num_rounds))
+
+
+def window(num_rounds: int) -> int:
+    """Rounds of a trailing mean: 50, or 5 % of K where that is less."""
+    return min(WINDOW, _share(num_rounds))
+
+
+def trailing_mean(values: np.ndarray, width: int | None = None) -> np.ndarray:
+    """Mean of the last ``width`` entries along the last axis, starting where there are so many: [..., K] → [..., K − width + 1].
+
+    Every window is summed by itself, so that what has left it has no influence; one that holds a value that is not finite is nan or infinite.
+
+    Args:
+      width: None is that of the protocol for K rounds (`window`).
+    """
+    num_rounds = values.shape[-1]
+    width = window(num_rounds) if width is None else min(width, num_rounds)
+    with np.errstate(invalid="ignore", over="ignore"):  # of a run that has diverged
+        return np.lib.stride_tricks.sliding_window_view(values, width, -1).mean(-1)
+
+
+def smoothed(values: np.ndarray) -> np.ndarray:
+    """As `trailing_mean`, from the first entry on: of as many as there are yet, [..., K] → [..., K]; for pictures."""
+    width = window(values.shape[-1])
+    with np.errstate(invalid="ignore", over="ignore"):
+        first = np.cumsum(values[..., : width - 1], -1) / np.arange(1, width)
+    return np.concatenate([first, trailing_mean(values, width)], -1)
+
+
+def start(score: np.ndarray) -> np.ndarray:
+    """J₀, the mean of the first 10 rounds, or of 5 % of them where that is less: [..., K] → [...]."""
+    return np.asarray(score[..., : min(START_ROUNDS, _share(score.shape[-1]))].mean(-1))
 
 
 def final(score: np.ndarray) -> np.ndarray:
-    """J_F: [..., K] → [...]."""
-    return score[..., -max(1, round(FINAL_FRACTION * score.shape[-1])) :].mean(-1)
+    """J_F, the mean of the last 5 % of the rounds: [..., K] → [...]."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.asarray(score[..., -_share(score.shape[-1]) :].mean(-1))
 
 
 def running_costs(
-    traffic: Traffic, network: Network | None = None, compute_seconds: float = 0.0
+    traffic: Traffic, network: Network | None = None, compute_seconds: float = 0.0, steps: int | None = None
 ) -> dict[str, np.ndarray]:
-    """What the traffic has cost so far, [..., K] each; bits with headers; time and energy where there is a network."""
-    up = ledger.uplink_bits(traffic.uplink_bits, traffic.sent)
+    """What the traffic has cost so far, [..., K] each; bits with headers; time and energy where there is a network.
+
+    Args:
+      steps: most steps of the environment that a learner takes in a round, N·T; None leaves them out.
+    """
+    up = ledger.uplink_bits(traffic.uplink_bits, traffic.answered)
     down = ledger.downlink_bits(traffic.downlink_bits, traffic.heard)
     found = {
         "uploads": ledger.num_uploads(traffic.sent),
+        "bits": up + down,
         "uplink_bits": up,
         "downlink_bits": down,
-        "bits": up + down,
     }
+    if steps is not None:
+        found["steps"] = steps * ledger.num_uploads(traffic.participated)
     if network is not None:
         found |= {"seconds": seconds(network, traffic, compute_seconds), "joules": joules(network, traffic)}
     return found
 
 
-def to_curve(record: xr.Dataset, network: Network | None = None, compute_seconds: float = 0.0) -> Curve:
-    """What the protocol needs of a record; with time and energy on a network where one is given."""
-    names = ("uplink_bits", "sent", "downlink_bits", "participated")
+def to_curve(
+    record: xr.Dataset, network: Network | None = None, compute_seconds: float = 0.0, steps: int | None = None
+) -> Curve:
+    """What the protocol needs of a record; with time and energy on a network, and with steps (see `running_costs`), where these are given."""
+    record = with_messages(record)
+    names = ("uplink_bits", "sent", "downlink_bits", "heard", "answered", "participated")
     messages = [record[name].transpose("seed", "round", "learner").values for name in names]
     sent = messages[1]
     noise = record["noise"].mean(("seed", "learner")).values if "noise" in record else np.zeros(sent.shape[1])
     squares = (record["gradient_norm"] ** 2).mean(("seed", "learner")).values
-    window = max(WINDOW, sent.shape[1] // 10)  # the signal is a small difference of large numbers
-    smooth_noise = trailing_mean(noise.astype(float), window)
+    width = max(1, sent.shape[1] // 10)  # the signal is a small difference of large numbers
+    smooth_noise = trailing_mean(noise.astype(float), width)
     with np.errstate(invalid="ignore"):
-        signal = trailing_mean(squares.astype(float), window) - smooth_noise
+        signal = trailing_mean(squares.astype(float), width) - smooth_noise
     return Curve(
-        score=record["score_scaled"].mean("learner").transpose("seed", "round").values.astype(float),
-        raw_score=record["score_raw"].mean("learner").transpose("seed", "round").values.astype(float),
-        costs=running_costs(Traffic(*messages), network, compute_seconds),
+        score=mean_score(record, "learner").transpose("seed", "round").values.astype(float),
+        raw_score=mean_score(record, "learner", name="score_raw").transpose("seed", "round").values.astype(float),
+        costs=running_costs(Traffic(*messages), network, compute_seconds, steps),
         upload_rates=ledger.upload_fraction(sent).mean(0),
         noise_to_signal=np.divide(smooth_noise, signal, out=np.full_like(signal, np.nan), where=signal > 0),
     )

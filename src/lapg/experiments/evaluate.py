@@ -1,5 +1,6 @@
 """What a trained policy is worth on fresh episodes, and what it looks like."""
 
+import contextlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from lapg.experiments.plots import matplotlib
 from lapg.experiments.run import Run
-from lapg.runtimes.outside import sampler, to_batch
+from lapg.runtimes.outside import close, sampler, to_batch
 from lapg.sampling import rollout, rollouts
 from lapg.types import NOBODY, SAMPLE, Policy, Problem, address
 
@@ -44,7 +46,9 @@ def evaluate(run: Run, num_episodes: int = 100, seed: int = 0) -> xr.Dataset:
     root, params = jax.random.key(FRESH + seed), run.record["params"].values
     measure = _in_jax if problem.collect is None else partial(_on_host, at_once=run.config.batch_size)
     modes = {"stochastic": (problem, policy), "greedy": (run.plain, greedy(trained))}
-    parts = [measure(*chosen, root, params, num_episodes) for chosen in modes.values()]
+    with contextlib.ExitStack() as leaving:
+        leaving.callback(close, problem)
+        parts = [measure(*chosen, root, params, num_episodes) for chosen in modes.values()]
     stacked = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
     coordinates = {"mode": list(modes), "seed": run.record["seed"].values, "learner": run.record["learner"].values}
     return xr.Dataset({name: (("mode", "seed", "learner"), value) for name, value in stacked.items()}, coordinates)
@@ -91,14 +95,11 @@ def _on_host(problem: Problem, policy: Policy, root: Any, params: np.ndarray, nu
 
 
 def render(run: Run, out: Path, *, seed: int | None = None, episode: int = 0, stochastic: bool = False) -> Path:
-    """An animated GIF of one fresh episode under the learned policy.
+    """An animated GIF of one fresh episode under the learned policy, at the environment's own speed.
 
     Raises:
       ValueError: the problem cannot be drawn, or ``out`` exists.
     """
-    from matplotlib.animation import FuncAnimation, PillowWriter
-    from matplotlib.figure import Figure
-
     problem = run.built.problem if stochastic else run.plain
     environment, policy = problem.environment, problem.policy
     if policy is None or environment is None or environment.draw is None:
@@ -113,7 +114,8 @@ def render(run: Run, out: Path, *, seed: int | None = None, episode: int = 0, st
     key = address(jax.random.key(FRESH), SAMPLE, NOBODY, episode)
     played, states = jax.jit(play)(key, task, jnp.asarray(run.params(seed)))
     length = int(played.mask.sum())
-    figure = Figure(figsize=(4, 4.2), layout="constrained")
+    mpl = matplotlib()
+    figure = mpl.figure.Figure(figsize=(4, 4.2), layout="constrained")
     axes = figure.subplots()
     draw = environment.draw
 
@@ -124,5 +126,6 @@ def render(run: Run, out: Path, *, seed: int | None = None, episode: int = 0, st
         return []
 
     out.parent.mkdir(parents=True, exist_ok=True)
-    FuncAnimation(figure, paint, frames=length).save(out, writer=PillowWriter(fps=8))
+    writer = mpl.animation.PillowWriter(fps=max(1, round(1 / environment.step_seconds)))
+    mpl.animation.FuncAnimation(figure, paint, frames=length).save(out, writer=writer)
     return out

@@ -8,7 +8,7 @@ import numpy as np
 
 from lapg import record
 from lapg.experiments.compare import Comparison
-from lapg.experiments.curves import START_ROUNDS, Curve, final
+from lapg.experiments.curves import Curve, final, start
 
 FRAMES = 50
 """Points in time at which curves are exported, evenly spaced over the rounds of each problem."""
@@ -29,7 +29,7 @@ def rliable(
     """Score matrices [seeds, problems] by method, one npz for each measure, as rliable's functions take them.
 
     ``final.npz`` and ``curves.npz`` [seeds, problems, frames] are normalised: 0 is the reference's start, 1 its end. ``uploads_to_90.npz`` and the
-    like are what each seed spent to 90 %, inf where it missed; less is better there. ``about.json`` names the problems. Methods that are not in all
+    like are what each seed spent to 90 %, inf where it missed; less is better there; costs that are not known of all problems are left out. ``about.json`` names the problems. Methods that are not in all
     problems are left out.
     """
     path.mkdir(parents=True, exist_ok=True)
@@ -41,12 +41,11 @@ def rliable(
     scales = {}
     for name, own in curves.items():
         base = own[reference].score.mean(0)
-        start = base[:START_ROUNDS].mean()
-        scales[name] = start, final(own[reference].score).mean() - start
+        scales[name] = start(base), final(own[reference].score).mean() - start(base)
 
     def normalised(name: str, scores: np.ndarray) -> np.ndarray:
-        start, improvement = scales[name]
-        return (scores - start) / improvement
+        begin, improvement = scales[name]
+        return (scores - begin) / improvement
 
     def write(measure: str, matrices: dict[str, np.ndarray]) -> None:
         record.replace_file(path / f"{measure}.npz", lambda file: _write(file, matrices))
@@ -62,7 +61,8 @@ def rliable(
         label: [normalised(name, _stretches(own[label].score)) for name, own in curves.items()] for label in methods
     }
     write("curves", {label: np.stack(parts, 1) for label, parts in frames.items()})
-    for cost in next(iter(next(iter(curves.values())).values())).costs:
+    every = [each.rows[methods[0]].totals for each in comparisons.values()]
+    for cost in (cost for cost in every[0] if all(cost in each for each in every)):
         spent = {
             label: np.stack(
                 [np.array(each.rows[label].costs[0.90].seed_spent[cost]) for each in comparisons.values()], 1

@@ -11,9 +11,10 @@ from typing import Any
 import xarray as xr
 
 from lapg import record
-from lapg.experiments.advance import Interrupted, Watcher, progress_bar, stop_signals
+from lapg.experiments.advance import Interrupted, Watcher, stop_signals
 from lapg.experiments.config import Config, to_dict
 from lapg.experiments.flower_apps import prepare
+from lapg.experiments.progress import display
 from lapg.runtimes.loopback import SuperLink, loopback, program
 
 APP = '"""The app: everything is in lapg, which is installed on every node."""\n\nfrom lapg.experiments import flower_apps\n\nclient = flower_apps.client_app()\nserver = flower_apps.server_app()\n'
@@ -103,7 +104,7 @@ def following(
 ) -> Iterator[Callable[[], None]]:
     """What looks for newly saved rounds, and tells of them."""
     seen = record.progress(path)
-    with progress_bar(config, seen, show_progress) as report:
+    with display(config, seen, show_progress) as report:
 
         def follow() -> None:
             nonlocal seen

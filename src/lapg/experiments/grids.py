@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from lapg.experiments.build import resolve
 from lapg.experiments.config import MethodConfig
-from lapg.methods import METHODS
+from lapg.methods import METHODS, controls
 
 Grid = dict[str, tuple[float, ...]]
 """Values by the name of a method's number; ``step`` multiplies a step size: PG's grid that of the experiment, all others that chosen for PG."""
@@ -16,6 +16,10 @@ MAX_NUMBERS = 3
 XI = (0.03,)
 """ξ_d = 0.03 for D = 10: Σξ = 0.3 < 1/3, as Theorem 1 asks."""
 
+NUM_ROUNDS = 3000
+"""K of the problems for which the grids of `KNOWN` are made; for others they follow K (`follow`)."""
+SHORTEST = 2.0
+"""Rounds of the shortest period; 1 is an upload in every round."""
 NUM_POINTS = 12
 STEPS = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
 SHARED: Grid = {"decay": (0.0, 8e-4)}
@@ -33,6 +37,14 @@ KNOWN: dict[str, tuple[MethodConfig, Grid]] = {
     "awapg": (MethodConfig("awapg"), {"step": (1.0, 1.6), "threshold": (80.0, 160.0, 320.0)}),
     "periodic": (MethodConfig("periodic"), {"step": (1.0, 1.6), "period": (20.0, 40.0, 80.0)}),
     "periodic-local": (replace(LOCAL, name="periodic"), {"step": (0.8, 1.2), "period": (25.0, 50.0, 100.0)}),
+    "staggered": (
+        MethodConfig("periodic", phase="staggered"),
+        {"step": (1.0, 1.6), "period": (40.0, 80.0, 160.0)},
+    ),
+    "staggered-local": (
+        replace(LOCAL, name="periodic", phase="staggered"),
+        {"step": (0.8, 1.2), "period": (50.0, 100.0, 200.0)},
+    ),
     "periodic-average": (
         MethodConfig("periodic", memory="average", average_weight=0.05),
         {"step": (0.7, 1.0), "period": (5.0, 10.0, 20.0)},
@@ -69,6 +81,15 @@ class Contender:
         return [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
 
 
+SCHEDULES = {"fedavg", *(name for name, recipe in METHODS.items() if recipe.__module__ == controls.__name__)}
+"""Recipes that upload by a schedule, whatever they have measured: the baselines of a comparison."""
+
+
+def is_baseline(method: MethodConfig) -> bool:
+    """Whether a method, in whatever variant, uploads by a schedule."""
+    return method.name in SCHEDULES
+
+
 def slug(label: str) -> str:
     """A label as a name of files and directories."""
     return "".join(c if c.isalnum() else "-" for c in label.lower()).strip("-")
@@ -90,13 +111,34 @@ def check_budgets(contenders: Iterable[Contender]) -> None:
         raise ValueError(f"every method must be tuned on equally many points, got {words}; change their grids.")
 
 
-def contender(label: str, *, shared: Grid = SHARED, own: Mapping[str, Grid] | None = None) -> Contender:
+def follow(grid: Grid, pace: float) -> Grid:
+    """A grid for runs ``pace`` times as long: periods and thresholds are as many times larger, rates of uploads and decays as many times smaller.
+
+    Periods keep their ratios and are at least `SHORTEST` rounds, rates at most the inverse.
+    """
+
+    def scaled(name: str, values: tuple[float, ...]) -> tuple[float, ...]:
+        if name in ("period", "threshold"):
+            factor = max(pace, SHORTEST / min(values)) if name == "period" and pace < 1 else pace
+            return tuple(value * factor for value in values)
+        if name in ("rate", "decay"):
+            factor = max(pace, SHORTEST * max(values)) if name == "rate" and pace < 1 else pace
+            return tuple(value / factor for value in values)
+        return values
+
+    return grid if pace == 1 else {name: scaled(name, values) for name, values in grid.items()}
+
+
+def contender(
+    label: str, *, shared: Grid = SHARED, own: Mapping[str, Grid] | None = None, pace: float = 1.0
+) -> Contender:
     """A method by its name, with the grid that is known for it; for any other recipe one around its own default.
 
     Args:
       label: a name in `KNOWN` (case and blanks as in a figure's legend), a method of `lapg list`, or MODULE:NAME.
       shared: the number that every method may tune.
       own: by name, values that take the place of those in `KNOWN`.
+      pace: the method's own numbers follow the length of the runs (`follow`); ``shared`` is taken as it is.
     Raises:
       ValueError: there is no such method.
     """
@@ -107,7 +149,7 @@ def contender(label: str, *, shared: Grid = SHARED, own: Mapping[str, Grid] | No
     else:
         name, method = label, MethodConfig(label)
         grid, rest = _around_default(label, shared)
-    return Contender(label, method, grid | (own or {}).get(name, {}) | rest)
+    return Contender(label, method, follow(grid | (own or {}).get(name, {}), pace) | rest)
 
 
 def _around_default(name: str, shared: Grid) -> tuple[Grid, Grid]:

@@ -1,23 +1,23 @@
-"""Which upload rule to deploy: for every problem and every cost, the cheapest method, and those that cannot be told from it."""
+"""Which upload rule to deploy: for every problem and every cost, the cheapest method, and those that cannot be distinguished from it."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from lapg.experiments.compare import Comparison, compare
-from lapg.experiments.curves import COSTS, to_curve
-from lapg.experiments.report import markdown_table, times_fewer
-from lapg.experiments.reproduce import read_contents
+from lapg.experiments.compare import MIN_SEEDS, Comparison, compare
+from lapg.experiments.curves import COSTS
+from lapg.experiments.reproduce import baselines_of, curves_of, read_contents
 from lapg.experiments.run import load
 from lapg.experiments.study import read_cases
+from lapg.experiments.tables import markdown_table, times_fewer
 from lapg.network import Network
 
 LEVEL = 0.90
-PLAIN = ("uploads", "uplink_bits", "bits")
+PLAIN = ("uploads", "bits", "uplink_bits")
 ON_A_NETWORK = ("seconds", "joules")
 
 
 def cheapest(comparison: Comparison, cost: str) -> list[str]:
-    """Labels of the method that reaches 90 % at the least cost, first, and of those whose cost cannot be told from it (95 %).
+    """Labels of the method that reaches 90 % at the least cost, first, and of those whose cost cannot be distinguished from it (95 %).
 
     Methods count whose final score is not inferior to PG's; none, if PG sets no target.
     """
@@ -44,13 +44,12 @@ def guide(studies: Iterable[Path], networks: Mapping[str, Network], compute_seco
     for study in studies:
         for case in read_cases(study):
             content = read_contents(study / case)
-            records = {label: load(study / case / name).record for label, name in content["runs"].items()}
-            reference = content["reference"]
-            plain = compare({label: to_curve(record) for label, record in records.items()}, reference)
+            runs = {label: load(study / case / name) for label, name in content["runs"].items()}
+            reference, baselines = content["reference"], baselines_of(runs)
+            plain = compare(curves_of(runs), reference, baselines)
             cells = [_cell(plain, cost) for cost in PLAIN]
             for network in networks.values():
-                curves = {label: to_curve(record, network, compute_seconds) for label, record in records.items()}
-                timed = compare(curves, reference)
+                timed = compare(curves_of(runs, network, compute_seconds), reference, baselines)
                 cells += [_cell(timed, cost) for cost in ON_A_NETWORK]
             body.append([case, *cells])
     header = ["problem", *(COSTS[cost] for cost in PLAIN)]
@@ -59,7 +58,8 @@ def guide(studies: Iterable[Path], networks: Mapping[str, Network], compute_seco
         "# Which upload rule?",
         "",
         "The method that reaches 90 % of PG's improvement at the least cost, and how many times less that is than PG's, with its 95 % interval; in",
-        "parentheses the methods that cannot be told from it. Only methods whose final score is not inferior to PG's count.",
+        "parentheses the methods that cannot be distinguished from it, and how many times less it is than the cost of the best baseline, a method that",
+        "uploads by a schedule. Only methods whose final score is not inferior to PG's count.",
         "",
         *markdown_table(header, body),
     ]
@@ -67,8 +67,14 @@ def guide(studies: Iterable[Path], networks: Mapping[str, Network], compute_seco
 
 
 def _cell(comparison: Comparison, cost: str) -> str:
+    if comparison.num_seeds < MIN_SEEDS:
+        return f"undecided: fewer than {MIN_SEEDS} seeds"
     labels = cheapest(comparison, cost)
     if not labels:
         return "none"
-    saving = times_fewer(comparison.rows[labels[0]].costs[LEVEL].savings[cost])
-    return f"**{labels[0]}** {saving}" + (f" ({', '.join(labels[1:])})" if labels[1:] else "")
+    words = f"**{labels[0]}** {times_fewer(comparison.rows[labels[0]].costs[LEVEL].savings[cost])}"
+    words += f" ({', '.join(labels[1:])})" if labels[1:] else ""
+    best = comparison.best_baseline(LEVEL, cost)
+    if best is not None and best != labels[0]:
+        words += f"; over {best} {times_fewer(comparison.over_best_baseline(labels[0], LEVEL, cost))}"
+    return words

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -14,8 +15,9 @@ from lapg.experiments.build import build, build_estimator, resolve
 from lapg.experiments.config import Config
 from lapg.experiments.run import Run
 from lapg.methods import METHODS
+from lapg.runtimes.outside import sampler, to_batch
 from lapg.runtimes.protocol import sample_batch
-from lapg.types import INIT, NOBODY, Problem, ScoreBounds, address
+from lapg.types import INIT, NOBODY, SAMPLE, Problem, ScoreBounds, address
 
 FAILURE = 0.05
 """δ of the high-probability statements."""
@@ -57,14 +59,12 @@ def predict(config: Config, run: Run | None = None, *, seed: int = 0, num_batche
       run: a run of this configuration; noise is then measured at its final parameters, and its uploads are shown beside the bounds.
       num_batches: batches per learner that the noise is measured on.
     Raises:
-      ValueError: the configuration does not fit, or the problem is outside JAX.
+      ValueError: the configuration does not fit, or there are fewer than 2 batches.
     """
-    built = build(config)
+    if num_batches < 2:
+        raise ValueError(f"batches must be >= 2, got {num_batches}; one shows no noise.")
+    built = build(config) if run is None else run.built
     problem = built.problem
-    if problem.sample is None:
-        raise ValueError(
-            f"predict needs a problem inside JAX, which {config.problem.name!r} is not; its samples are played on the host."
-        )
     params = problem.init(address(jax.random.key(seed), INIT, NOBODY, 0)) if run is None else jnp.asarray(run.params())
     settings = _settings(config)
     constants = known_constants(problem, params, seed)
@@ -90,6 +90,8 @@ def _settings(config: Config) -> dict[str, Any]:
 
 def known_constants(problem: Problem, params: Any, seed: int) -> Constants:
     """The best that is known of a problem: its own constants, bounds from its policy's, or estimates at ``params``."""
+    if problem.sample is None:
+        return Constants(None, None, None, "estimate", ("nothing is known of an environment outside JAX",))
     if problem.smoothness is not None:
         return Constants(None, None, np.asarray(jax.vmap(problem.smoothness)(problem.tasks)), "exact")
     policy = problem.policy
@@ -117,25 +119,54 @@ def known_constants(problem: Problem, params: Any, seed: int) -> Constants:
 def measure(
     config: Config, problem: Problem, params: Any, seed: int, num_batches: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Per learner the mean noise σ̂² of a batch's gradient, and ‖∇L_m‖² without it: ‖mean‖² − σ̂²/(number of batches), at least 0."""
+    """Per learner the mean noise σ̂² of a batch's gradient, and ‖∇L_m‖² without it: ‖mean‖² − σ̂²/(number of batches), at least 0.
+
+    Where an estimator does not know its noise (inf) it is the variance of the batches' gradients.
+    """
     estimator = build_estimator(config.estimator, problem, config.batch_size)
-    root = jax.random.key(seed)
+    root, num = jax.random.key(seed), config.batch_size
+
+    def take(state: Any, task: Any, batch: Any) -> Any:
+        state = estimator.update(state, task, batch)
+        estimate = estimator.estimate(state, task, params, batch)
+        return state, (estimate.gradient, estimate.noise)
+
+    def judge(found: Any) -> Any:
+        gradients, noises = found
+        noise = noises.mean()
+        spread = jnp.sum((gradients - gradients.mean(0)[None]) ** 2) / (num_batches - 1)
+        noise = jnp.where(jnp.isfinite(noise), noise, spread)
+        return noise, jnp.maximum(jnp.sum(gradients.mean(0) ** 2) - noise / num_batches, 0)
 
     def learner(task: Any) -> Any:
-        start = estimator.init(root, params)
-
         def step(state: Any, round: Any) -> Any:
-            batch = sample_batch(problem, root, task, params, round, 0, config.batch_size)
-            state = estimator.update(state, task, batch)
-            estimate = estimator.estimate(state, task, params, batch)
-            return state, (estimate.gradient, estimate.noise)
+            return take(state, task, sample_batch(problem, root, task, params, round, 0, num))
 
-        _, (gradients, noise) = jax.lax.scan(step, start, jnp.arange(num_batches))
-        mean = noise.mean()
-        return mean, jnp.maximum(jnp.sum(gradients.mean(0) ** 2) - mean / num_batches, 0)
+        return judge(jax.lax.scan(step, estimator.init(root, params), jnp.arange(num_batches))[1])
 
-    noise, signal = jax.jit(lambda tasks: jax.lax.map(learner, tasks))(problem.tasks)
-    return np.asarray(noise), np.asarray(signal)
+    if problem.collect is None:
+        found = jax.jit(lambda tasks: jax.lax.map(learner, tasks))(problem.tasks)
+    else:
+        states = jax.vmap(lambda task: estimator.init(root, params))(problem.tasks)
+        step, rounds = jax.jit(jax.vmap(take)), []
+        for batch in _on_host(problem, root, params, num_batches, num):
+            states, one = step(states, problem.tasks, batch)
+            rounds.append(one)
+        found = jax.jit(jax.vmap(judge, 1))(jax.tree.map(lambda *leaves: jnp.stack(leaves), *rounds))
+    noise, signal = jax.tree.map(np.asarray, found)
+    return noise, signal
+
+
+def _on_host(problem: Problem, root: Any, params: Any, num_batches: int, num: int) -> Iterator[Any]:
+    """Batches of all learners, at the addresses of `lapg.runtimes.protocol.sample_batch`."""
+    policy = problem.policy
+    assert policy is not None
+    play, everywhere = sampler(problem, policy), jnp.broadcast_to(params, (problem.num_learners, params.size))
+    label = jax.jit(jax.vmap(lambda task, played: to_batch(policy, task, params, played)))
+    for round in range(num_batches):
+        who = jax.vmap(lambda task: jnp.uint32(NOBODY) if problem.shared else task.index)(problem.tasks)
+        keys = jax.vmap(lambda m, round=round: address(root, SAMPLE, m, round))(who)
+        yield label(problem.tasks, play(keys, everywhere, num))
 
 
 def _constants(constants: Constants) -> list[Finding]:
@@ -275,6 +306,8 @@ def _ratio(noise: np.ndarray, signal: np.ndarray) -> np.ndarray:
 
 
 def _suggestion(noise: np.ndarray, signal: np.ndarray) -> Finding:
+    if not noise.any() and not signal.any():
+        return Finding("suggestion", "method", "none", "measured", "all gradients are zero here: no reward was met yet")
     typical = float(np.median(_ratio(noise, signal)))
     sizes = np.sqrt(noise)
     share = 1.0 if sizes.max() == 0 else float(sizes.sum() ** 2 / (sizes.size * (sizes**2).sum()))

@@ -1,17 +1,21 @@
-"""Tables and verdicts of a comparison, computed from its rows; nothing here is typed in."""
+"""Verdicts and reports of a comparison, computed from its rows; nothing here is typed in."""
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
+from rich.rule import Rule
 from rich.table import Table
 
-from lapg.experiments.compare import LEVELS, MARGIN, Comparison, Interval, late_improvement
+from lapg.experiments.compare import LEVELS, MARGIN, MIN_SEEDS, Comparison, Interval, late_improvement
 from lapg.experiments.curves import COSTS, Curve
+from lapg.experiments.tables import Rows, budget_table, interval, markdown_table, over_best, tables, times_fewer
 from lapg.record import write_text
 
 ROUNDS_TOLERANCE = 1.1
@@ -29,44 +33,30 @@ class Verdict:
     outcome: str
 
 
-def number(value: float, digits: int = 3) -> str:
-    """A short number; misses read as such."""
-    if math.isinf(value):
-        return "missed"
-    if math.isnan(value):
-        return "–"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
-
-
-def interval(value: Interval, digits: int = 3) -> str:
-    """Point estimate and interval."""
-    return f"{number(value.value, digits)} [{number(value.low, digits)}, {number(value.high, digits)}]"
-
-
-def times_fewer(value: Interval) -> str:
-    """As `interval`, of how many times less something costs: 0 where it missed the target, infinite where only the other did."""
-    bounds = ("∞" if bound == math.inf else number(bound or math.inf) for bound in (value.value, value.low, value.high))
-    return "{} [{}, {}]".format(*bounds)
-
-
 def _outcome(holds: bool, fails: bool) -> str:
     return "holds" if holds else "does not hold" if fails else "undecided"
+
+
+def _is_lower(value: Interval) -> bool:
+    """Whether a final score is certainly lower than the margin allows; a method of which a run diverged has no mean worth one."""
+    return value.high < -MARGIN or (value.value == -math.inf and not math.isnan(value.low))
 
 
 def verdicts(comparison: Comparison, claims: Mapping[str, str | None]) -> list[Verdict]:
     """The paper's claims, tested on every method in ``claims`` (label → the paper's word for its saving; None where it has none).
 
     A claim holds if its whole interval lies on the claim's side of the threshold, does not hold if the whole interval lies on the other side, and
-    is undecided in between.
+    is undecided in between, or where the interval is not known (fewer than `MIN_SEEDS`).
     """
     found = []
+    reference = comparison.reference
     for label, word in claims.items():
         row = comparison.rows[label]
         cost = row.costs[0.90]
         rounds, saving, final = cost.rounds_ratio, cost.uploads_saving, row.difference
         found += [
             Verdict(
-                f"as many rounds as PG to 90 % (≤ {ROUNDS_TOLERANCE}×)",
+                f"as many rounds as {reference} to 90 % (≤ {ROUNDS_TOLERANCE}×)",
                 label,
                 interval(rounds),
                 _outcome(rounds.high <= ROUNDS_TOLERANCE, rounds.low > ROUNDS_TOLERANCE),
@@ -75,7 +65,7 @@ def verdicts(comparison: Comparison, claims: Mapping[str, str | None]) -> list[V
                 f"final return not inferior (margin {MARGIN:.0%})",
                 label,
                 interval(final),
-                _outcome(final.low > -MARGIN, final.high < -MARGIN),
+                _outcome(final.low > -MARGIN, _is_lower(final)),
             ),
         ]
         if word is not None:
@@ -101,87 +91,6 @@ def momentum_verdict(plain: Interval, momentum: Interval, label: str) -> Verdict
     )
 
 
-Rows = tuple[list[str], list[list[str]]]
-
-
-def _finals(comparison: Comparison) -> Rows:
-    header = ["method", "final score [95 %]", "raw", "minus PG's, of its improvement [95 %]", "uploads in all"]
-    body = [
-        [
-            label,
-            interval(row.final),
-            number(row.raw_final),
-            interval(row.difference),
-            number(row.totals["uploads"]),
-        ]
-        for label, row in comparison.rows.items()
-    ]
-    return header, body
-
-
-def _rival(comparison: Comparison) -> str | None:
-    return next((label for label in comparison.rows if label.startswith("periodic")), None)
-
-
-def _uploads(comparison: Comparison) -> Rows:
-    rival = _rival(comparison)
-    header = ["method", "to", "rounds", "uploads [95 %]", "rounds / PG [95 %]", "fewer uploads than PG [95 %]"]
-    header += [f"than {rival} [95 %]"] if rival else []
-    body = []
-    for label, row in comparison.rows.items():
-        for level in LEVELS:
-            cost = row.costs[level]
-            cells = [label, f"{level:.0%}", number(cost.rounds.value, 4), interval(cost.uploads, 4)]
-            cells += [interval(cost.rounds_ratio), times_fewer(cost.uploads_saving)]
-            body.append([*cells, times_fewer(comparison.saving(label, rival, level))] if rival else cells)
-    return header, body
-
-
-def _spent(comparison: Comparison, names: Sequence[str], saved: Sequence[str]) -> Rows:
-    """What was spent to the targets, and PG's costs over the method's."""
-    header = ["method", "to", *(f"{COSTS[name]} [95 %]" for name in names)]
-    header += [f"fewer {COSTS[name]} than PG [95 %]" for name in saved]
-    body = []
-    for label, row in comparison.rows.items():
-        for level in LEVELS:
-            cost = row.costs[level]
-            spent = [interval(scaled(cost.spent[name], name)) for name in names]
-            body.append([label, f"{level:.0%}", *spent, *(times_fewer(cost.savings[name]) for name in saved)])
-    return header, body
-
-
-def scaled(value: Interval, name: str) -> Interval:
-    """A cost in the unit that `lapg.experiments.curves.COSTS` names."""
-    unit = 1e6 if COSTS[name].startswith("Mbit") else 1
-    return Interval(value.value / unit, value.low / unit, value.high / unit)
-
-
-def _chances(comparison: Comparison, reference: str) -> Rows:
-    rivals = [rival for rival in (reference, _rival(comparison)) if rival]
-    measures = {"ends higher": None, "fewer uploads to 90 %": "uploads"}
-    header = ["method", *(f"{words} than {rival} [95 %]" for rival in rivals for words in measures)]
-    body = []
-    for label in comparison.rows:
-        chances = [comparison.improvement(label, rival, cost) for rival in rivals for cost in measures.values()]
-        body.append([label, *map(interval, chances)])
-    return header, body
-
-
-def _tables(comparison: Comparison, reference: str) -> dict[str, Rows]:
-    """All tables of a comparison by title."""
-    first = next(iter(comparison.rows.values())).costs[LEVELS[0]].spent
-    tables = {
-        "Final scores": _finals(comparison),
-        "Rounds and uploads to the targets": _uploads(comparison),
-        "Bits to the targets, headers included": _spent(
-            comparison, ("uplink_bits", "downlink_bits", "bits"), ("uplink_bits", "bits")
-        ),
-    }
-    if "seconds" in first:
-        tables["Time and energy to the targets"] = _spent(comparison, ("seconds", "joules"), ("seconds", "joules"))
-    return tables | {"Probability that one run beats another": _chances(comparison, reference)}
-
-
 def _learning(curve: Curve, label: str) -> str:
     if math.isnan(late := late_improvement(curve)):
         return f"{label} does not improve, so it sets no target and there is nothing to compare."
@@ -196,22 +105,43 @@ def _per_seed(comparison: Comparison, num_rounds: int) -> list[str]:
     return lines
 
 
+def _seeds(comparison: Comparison) -> str:
+    """What brackets are, and how the best baseline is found."""
+    words = ["Brackets are 95 % bootstrap intervals over seeds, paired."]
+    if comparison.num_seeds < MIN_SEEDS:
+        words = [
+            f"Fewer than {MIN_SEEDS} seeds say nothing of the spread: there are no intervals, and nothing is decided."
+        ]
+    if comparison.baselines:
+        words.append(
+            f"Baselines are the methods that upload by a schedule: {', '.join(comparison.baselines)}. The best is that which reaches the target at "
+            "the least of the cost in question, of those that do not end lower if there are any; it is chosen on these same seeds, which favours it."
+        )
+    return " ".join(words)
+
+
 def markdown(
-    title: str, comparison: Comparison, found: list[Verdict], curves: Mapping[str, Curve], reference: str = "PG"
+    title: str,
+    comparison: Comparison,
+    found: list[Verdict],
+    curves: Mapping[str, Curve],
+    budgets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> str:
-    """The report of a figure."""
-    num_seeds, num_rounds = curves[reference].score.shape
+    """The report of a figure.
+
+    Args:
+      budgets: what was tried to tune each method, by its label (see `budget_table`).
+    """
+    base = curves[comparison.reference]
+    num_seeds, num_rounds = base.score.shape
     lines = [
         f"# {title}",
         "",
-        f"{num_seeds} seeds, {num_rounds} rounds. {_learning(curves[reference], reference)} Brackets are 95 % bootstrap intervals over seeds, paired.",
+        f"{num_seeds} seeds, {num_rounds} rounds. {_learning(base, comparison.reference)} {_seeds(comparison)}",
         "",
-        *(
-            line
-            for name, table in _tables(comparison, reference).items()
-            for line in [f"## {name}", "", *markdown_table(*table)]
-        ),
+        *(line for name, table in tables(comparison).items() for line in [f"## {name}", "", *markdown_table(*table)]),
         *(["## Claims", "", *markdown_table(*_claims(found))] if found else []),
+        *(["## Tuning", "", *markdown_table(*budget_table(budgets))] if budgets else []),
         "## Rounds to 90 %, seed by seed",
         "",
         *_per_seed(comparison, num_rounds),
@@ -220,9 +150,11 @@ def markdown(
     return "\n".join(lines)
 
 
-def summary(comparisons: Mapping[str, Comparison], reference: str) -> str:
+def summary(comparisons: Mapping[str, Comparison]) -> str:
     """All problems of a study side by side: methods × problems, one table for each measure."""
     labels = list(dict.fromkeys(label for comparison in comparisons.values() for label in comparison.rows))
+    first = next(iter(comparisons.values()))
+    reference = first.reference
 
     def table(cell: Callable[[Comparison, str], str]) -> list[str]:
         body = [
@@ -238,36 +170,41 @@ def summary(comparisons: Mapping[str, Comparison], reference: str) -> str:
     lines = [
         "# Summary",
         "",
-        "Brackets are 95 % bootstrap intervals over seeds, paired. Savings are PG's cost to 90 % over the method's.",
+        f"{_seeds(first)} Savings are {reference}'s cost to 90 % over the method's.",
         "",
     ]
     for cost, unit in COSTS.items():
-        if cost in next(iter(next(iter(comparisons.values())).rows.values())).totals:
-            lines += [f"## Saving: {unit}", ""]
-            lines += table(lambda each, label, cost=cost: times_fewer(each.rows[label].costs[LEVELS[0]].savings[cost]))
+        known = [each for each in comparisons.values() if cost in next(iter(each.rows.values())).totals]
+
+        def saving(each: Comparison, label: str, cost: str = cost) -> str:
+            savings = each.rows[label].costs[LEVELS[0]].savings
+            return times_fewer(savings[cost]) if cost in savings else "–"
+
+        def factor(each: Comparison, label: str, cost: str = cost) -> str:
+            return over_best(each, label, LEVELS[0], cost) if cost in each.rows[label].totals else "–"
+
+        if known:
+            lines += [f"## Saving: {unit}", "", *table(saving)]
+        if any(each.baselines for each in known):
+            lines += [f"## Factor over the best baseline, in parentheses: {unit}", "", *table(factor)]
     lines += [
-        "## Rounds to 90 %, over PG's",
+        f"## Rounds to 90 %, over {reference}'s",
         "",
         *table(lambda each, label: interval(each.rows[label].costs[LEVELS[0]].rounds_ratio)),
     ]
     lines += [
-        "## Final score minus PG's, of its improvement",
+        f"## Final score minus {reference}'s, of its improvement",
         "",
         "`!` where it may be inferior (lower bound below −5 %).",
         "",
         *table(ends),
     ]
     lines += [
-        "## Probability that a run ends higher than one of PG",
+        f"## Probability that a run ends higher than one of {reference}",
         "",
         *table(lambda each, label: interval(each.improvement(label, reference))),
     ]
     return "\n".join(lines)
-
-
-def markdown_table(header: list[str], body: list[list[str]]) -> list[str]:
-    """The lines of a table, and an empty one."""
-    return ["| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *body]] + [""]
 
 
 def _claims(found: list[Verdict]) -> Rows:
@@ -275,19 +212,32 @@ def _claims(found: list[Verdict]) -> Rows:
 
 
 def _show_table(header: list[str], body: list[list[str]], console: Console, title: str | None = None) -> None:
-    table = Table(*header, title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(*map(escape, header), title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for cells in body:
-        table.add_row(*cells)
+        table.add_row(*map(escape, cells))
     console.print(table)
 
 
-def show(title: str, comparison: Comparison, found: list[Verdict], console: Console, reference: str = "PG") -> None:
+def show(
+    title: str,
+    comparison: Comparison,
+    found: list[Verdict],
+    console: Console,
+    budgets: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
     """The report on a terminal."""
-    console.rule(title)
-    for name, table in _tables(comparison, reference).items():
+    heading(title, console)
+    shown = tables(comparison) | ({"Tuning": budget_table(budgets)} if budgets else {})
+    for name, table in shown.items():
         _show_table(*table, console, name)
+    console.print(_seeds(comparison), highlight=False, soft_wrap=True)
     if found:
         show_verdicts(found, console)
+
+
+def heading(title: str, console: Console) -> None:
+    """A line across the terminal with a title in it; across a page where there is no terminal."""
+    console.print(Rule(escape(title)), width=min(console.width, 100))
 
 
 def show_verdicts(found: list[Verdict], console: Console) -> None:
@@ -295,16 +245,39 @@ def show_verdicts(found: list[Verdict], console: Console) -> None:
     _show_table(*_claims(found), console)
 
 
-def write_json(path: Path, comparison: Comparison, found: list[Verdict]) -> None:
-    """The same for machines; misses are null."""
+def write_json(
+    path: Path,
+    comparison: Comparison,
+    found: list[Verdict],
+    budgets: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """The same for machines; misses, runs that diverged and what is not known are null. Levels are keys as '0.9', costs by their names.
 
-    def plain(value: object) -> object:
-        if isinstance(value, dict):
+    ``best_baseline`` is a label by level and cost, null where no baseline reaches the target; rows hold the factors over it beside those over the
+    reference.
+    """
+
+    def plain(value: object) -> Any:
+        if isinstance(value, Mapping):
             return {str(key): plain(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [plain(item) for item in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
     rows = {label: plain(asdict(row)) for label, row in comparison.rows.items()}
-    content = {"rows": rows, "verdicts": [asdict(verdict) for verdict in found]}
+    best: dict[str, dict[str, str | None]] = {}
+    for level in LEVELS if comparison.baselines else ():
+        costs = next(iter(comparison.rows.values())).costs[level].spent
+        best[str(level)] = {cost: comparison.best_baseline(level, cost) for cost in costs}
+        for label, row in rows.items():
+            factors = {cost: asdict(comparison.over_best_baseline(label, level, cost)) for cost in costs}
+            row["costs"][str(level)]["over_best_baseline"] = plain(factors)
+    content = {
+        "reference": comparison.reference,
+        "baselines": list(comparison.baselines),
+        "best_baseline": best,
+        "rows": rows,
+        "verdicts": [asdict(verdict) for verdict in found],
+        "budgets": plain(dict(budgets or {})),
+    }
     write_text(path, json.dumps(content, indent=2))

@@ -1,19 +1,24 @@
 """Reproducing a figure: run its line-up, entry by entry, then report from the records alone."""
 
 import dataclasses
+import inspect
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from lapg import record
 from lapg.experiments import plots, report, tune
 from lapg.experiments.compare import Comparison, compare
-from lapg.experiments.curves import START_ROUNDS, Curve, to_curve
-from lapg.experiments.figures import FIGURES, RECOMMENDED, Entry, Preset, lineup
-from lapg.experiments.grids import slug
+from lapg.experiments.config import ProblemConfig
+from lapg.experiments.curves import Curve, start, to_curve
+from lapg.experiments.figures import FIGURES, RECOMMENDED, REPORTED_SEED, Entry, Preset, lineup
+from lapg.experiments.grids import is_baseline, slug
+from lapg.experiments.names import PROBLEMS
 from lapg.experiments.run import Run, load, read_config, resume, train
 from lapg.ledger import upload_fraction
 from lapg.network import Network
@@ -34,7 +39,8 @@ def play(entries: Sequence[Entry], path: Path, about: dict[str, Any], *, show_pr
     file, found = path / CONTENTS, None
     if file.is_file():
         found = read_contents(path)
-        if not found["runs"].items() <= wanted["runs"].items() or found | {"runs": wanted["runs"]} != wanted:
+        taken = {name: wanted[name] for name in ("runs", "budgets") if name in wanted}  # may be added to
+        if not found["runs"].items() <= wanted["runs"].items() or found | taken != wanted:
             raise RunError(
                 f"out={path} holds another comparison than the one asked for; choose a new directory, or ask for the same one."
             )
@@ -60,8 +66,21 @@ def play(entries: Sequence[Entry], path: Path, about: dict[str, Any], *, show_pr
                 f"run={place} has other settings than those asked for: {words}; choose a new directory, or ask for the same ones."
             )
         done[entry.label] = (
-            resume(place, show_progress=show_progress) if started else train(config, place, show_progress=show_progress)
+            resume(place, show_progress=show_progress, trust=True)  # its settings are those asked for
+            if started
+            else train(config, place, show_progress=show_progress)
         )
+
+
+def check_names(names: Iterable[Any]) -> None:
+    """Refuses names from a file that are not those of entries of its own directory, so that nothing is read or written elsewhere.
+
+    Raises:
+      ValueError: one is not.
+    """
+    for name in names:
+        if not isinstance(name, str) or name in ("", ".", "..") or re.search(r"[/\\]", name):
+            raise ValueError(f"{name!r} is not the name of a directory in it")
 
 
 def read_contents(path: Path) -> dict[str, Any]:
@@ -74,11 +93,87 @@ def read_contents(path: Path) -> dict[str, Any]:
         content = json.loads((path / CONTENTS).read_text(encoding="utf-8"))
         if not isinstance(content["runs"], dict):
             raise TypeError("runs must be a table")
+        check_names(content["runs"].values())
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
             f"{path} must be the directory of a comparison, but its {CONTENTS} cannot be read ({error})."
         ) from error
     return content
+
+
+def curves_of(
+    runs: Mapping[str, Run], network: Network | None = None, compute_seconds: float = 0.0
+) -> dict[str, Curve]:
+    """What the protocol needs of runs of one problem; steps of the environment where the problem's configuration says how long an episode is."""
+    found = {}
+    for label, run in runs.items():
+        length = _episode_length(run.config.problem)
+        steps = None if length is None else run.config.batch_size * length
+        found[label] = to_curve(run.record, network, compute_seconds, steps)
+    return found
+
+
+COMPARABLE = ("problem", "estimator", "batch_size", "participation", "rounds", "seeds", "first_seed")
+"""Settings in which runs must agree to be compared."""
+
+
+def check_comparable(runs: Mapping[str, Run], may_differ: Collection[str] = ()) -> list[str]:
+    """Refuses to compare runs that differ in more than their methods.
+
+    Args:
+      may_differ: of `COMPARABLE`, what may differ nevertheless.
+    Returns:
+      What does, with the values: 'batch_size (10 in a, 20 in b)'.
+    Raises:
+      ValueError: two runs differ in something else, or do not start at the same parameters.
+    """
+    (first, base), *others = runs.items()
+    found: dict[str, list[str]] = {name: [] for name in COMPARABLE}
+    started = record.read_initial(base.path)
+    for label, run in others:
+        for name, words in found.items():
+            words += _differences(name, first, getattr(base.config, name), label, getattr(run.config, name))
+        initial = record.read_initial(run.path)
+        if initial is not started and (initial is None or started is None or not np.array_equal(initial, started)):
+            found.setdefault("init_from", []).append(f"init_from (the initial parameters of {first} and {label})")
+    wrong = [words for name, each in found.items() if name not in may_differ for words in each]
+    if wrong:
+        raise ValueError(
+            f"runs must differ in their methods alone to be compared, got other differences: {'; '.join(wrong)}; "
+            "compare runs of one setting, or name what may differ with --may-differ (batch_size, estimator, participation)."
+        )
+    return [words for each in found.values() for words in each]
+
+
+def _differences(name: str, first: str, one: Any, second: str, other: Any) -> list[str]:
+    """Settings that are not equal, with both values; those of parts one by one."""
+    if one == other:
+        return []
+    if dataclasses.is_dataclass(one) and type(one) is type(other):
+        return [
+            words
+            for item in dataclasses.fields(one)
+            for words in _differences(
+                f"{name}.{item.name}", first, getattr(one, item.name), second, getattr(other, item.name)
+            )
+        ]
+    return [f"{name} ({one!r} in {first}, {other!r} in {second})"]
+
+
+def _episode_length(problem: ProblemConfig) -> int | None:
+    """T as the configuration says it, or a built-in problem's default; None of any other, which is not imported for it."""
+    if problem.num_steps is not None:
+        return problem.num_steps
+    if problem.name not in PROBLEMS:
+        return None
+    parameter = inspect.signature(PROBLEMS[problem.name]).parameters.get("num_steps")
+    default = None if parameter is None else parameter.default
+    return default if isinstance(default, int) else None
+
+
+def baselines_of(runs: Mapping[str, Run]) -> list[str]:
+    """Labels of the runs whose methods upload by a schedule."""
+    return [label for label, run in runs.items() if is_baseline(run.config.method)]
 
 
 def summarise(
@@ -87,12 +182,20 @@ def summarise(
     """Draws pictures and tables of a comparison from its records, into its directory and onto the terminal; a network adds time and energy."""
     content = read_contents(path)
     runs = {label: load(path / place) for label, place in content["runs"].items()}
-    curves = {label: to_curve(run.record, network, compute_seconds) for label, run in runs.items()}
+    curves = curves_of(runs, network, compute_seconds)
     title, reference = content.get("title", path.name), content.get("reference", "PG")
+    swept = (path / TUNING / tune.RESULT).is_file()
     comparison = summarise_curves(
-        curves, path, console, title=title, claims=content.get("claims", {}), reference=reference
+        curves,
+        path,
+        console,
+        title=title,
+        claims=content.get("claims", {}),
+        reference=reference,
+        baselines=baselines_of(runs),
+        budgets=tune.read_budgets(path / TUNING) if swept else content.get("budgets"),
     )
-    if (path / TUNING / tune.RESULT).is_file():
+    if swept:
         plots.frontier(title, curves, tune.read_trials(path / TUNING), path / "frontier.png")
         console.print(f"all trials: {path / 'frontier.png'}", soft_wrap=True)
     return comparison, curves
@@ -106,17 +209,18 @@ def summarise_curves(
     title: str,
     claims: Mapping[str, str | None],
     reference: str = "PG",
+    baselines: Sequence[str] = (),
+    budgets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Comparison:
     """The same for any curves that share seeds and rounds."""
-    comparison = compare(curves, reference)
+    comparison = compare(curves, reference, baselines)
     found = report.verdicts(comparison, claims)
-    base = curves[reference].score.mean(0)
-    start = base[:START_ROUNDS].mean()
-    target = start + 0.9 * (comparison.rows[reference].final.value - start)
-    plots.draw(title, curves, target, path / "figure.png")
-    record.write_text(path / "report.md", report.markdown(title, comparison, found, curves, reference))
-    report.write_json(path / "report.json", comparison, found)
-    report.show(title, comparison, found, console, reference)
+    begin = float(start(curves[reference].score.mean(0)))
+    target = begin + 0.9 * (comparison.rows[reference].final.value - begin)
+    plots.draw(title, curves, target, path / "figure.png", reference)
+    record.write_text(path / "report.md", report.markdown(title, comparison, found, curves, budgets))
+    report.write_json(path / "report.json", comparison, found, budgets)
+    report.show(title, comparison, found, console, budgets)
     console.print(f"picture: {path / 'figure.png'}   report: {path / 'report.md'}", soft_wrap=True)
     return comparison
 
@@ -127,6 +231,7 @@ def reproduce(
     out: Path,
     *,
     seeds: int | None = None,
+    first_seed: int = REPORTED_SEED,
     rounds: int | None = None,
     console: Console,
     show_progress: bool = True,
@@ -136,12 +241,12 @@ def reproduce(
     for name in names:
         for preset in presets:
             figure, place = FIGURES[name], out / f"{name}-{preset}"
-            entries = lineup(figure, preset, seeds=seeds, rounds=rounds)
+            entries = lineup(figure, preset, seeds=seeds, first_seed=first_seed, rounds=rounds)
             claims = {
                 entry.label: figure.claim for entry in entries if "LAPG" in entry.label or entry.label == RECOMMENDED
             }
             title = f"{figure.title}, preset {preset}"
-            console.rule(title)
+            report.heading(title, console)
             play(entries, place, {"title": title, "claims": claims}, show_progress=show_progress)
             comparisons[name, preset], _ = summarise(place, console)
     for preset in presets:

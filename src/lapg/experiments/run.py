@@ -16,12 +16,18 @@ import numpy as np
 import xarray as xr
 
 from lapg import record
-from lapg.experiments.advance import Watcher, advance
+from lapg.experiments.advance import Interrupted, Watcher, advance
 from lapg.experiments.build import Built, build, build_problem, parts
 from lapg.experiments.config import Config, from_dict, to_dict
 from lapg.experiments.federate import check_flower, federate
+from lapg.experiments.silence import silence
+from lapg.experiments.size import check_size
+from lapg.experiments.soundness import unsound
+from lapg.experiments.trust import Trust, require_trust
 from lapg.files import expand, make_folder, usable
-from lapg.runtimes import DISTRIBUTED, RuntimeName, distributed, runtime_of, use_all_cores
+from lapg.methods.adaptive import default_threshold
+from lapg.problems.adapters import interface_of
+from lapg.runtimes import DISTRIBUTED, RuntimeName, Sequential, distributed, runtime_of, use_all_cores
 from lapg.types import Problem
 
 
@@ -33,22 +39,29 @@ class Run:
       path: its directory.
       config: what was run.
       record: labelled arrays (seed × round × learner); see `lapg.record`.
+      trust: whose code its configuration may name, beside lapg's (`lapg.experiments.trust`).
     """
 
     path: Path
     config: Config
     record: xr.Dataset
+    trust: Trust = False
 
     @cached_property
     def built(self) -> Built:
-        """The problem and the recipe."""
+        """The problem and the recipe.
+
+        Raises:
+          RunError: they are not lapg's, and not trusted.
+        """
+        require_trust(self.config, self.path, self.trust)
         return build(self.config)
 
     @cached_property
     def plain(self) -> Problem:
         """The problem without the perturbations of smoothing, which serve training: the one to act in with θ itself."""
-        asked = self.config.problem
-        return self.built.problem if asked.smoothing is None else build_problem(replace(asked, smoothing=None))
+        asked, built = self.config.problem, self.built.problem
+        return built if asked.smoothing is None else build_problem(replace(asked, smoothing=None))
 
     def params(self, seed: int | None = None) -> np.ndarray:
         """θ after the last saved round, of one seed (the first if None)."""
@@ -71,25 +84,41 @@ class Run:
 
         return jax.jit(act)
 
-    def policy(self, observation: Any, *, key: Any = None, seed: int | None = None) -> np.ndarray:
-        """The trained policy's action: the most probable one, or a random one if a JAX key is given."""
-        return np.asarray(self._act(self.params(seed), observation, key))
+    def policy(self, observation: Any, *, info: Any = None, key: Any = None, seed: int | None = None) -> Any:
+        """The trained policy's action, as the problem's environment takes it: the most probable one, or a random one if a JAX key is given.
+
+        Args:
+          observation: one, as the environment returns it; with several agents and ``global`` observations, the world's state.
+          info: what came with it; needed where it has an ``action_mask``.
+          seed: whose θ, of the trained seeds; None is the first.
+        Raises:
+          ValueError: the observation is not one of the problem's, there is no such seed, or the problem has no policy.
+        """
+        act, (encode, decode, _) = self._act, interface_of(self.plain)
+        return decode(jax.tree.map(np.asarray, act(self.params(seed), encode(observation, info), key)))
 
     @property
     def finished(self) -> bool:
         """Whether all rounds have been played."""
         return self.record.sizes["round"] >= self.config.rounds
 
+    @cached_property
+    def unsound(self) -> list[str]:
+        """A line for each learner whose losses or gradients were not finite in some round; empty for a sound run."""
+        return unsound(self.record)
 
-def load(path: str | Path) -> Run:
-    """A run from its directory.
 
+def load(path: str | Path, *, trust: Trust = False) -> Run:
+    """A run from its directory. Reading it imports nothing.
+
+    Args:
+      trust: whether building its parts, to act, evaluate or draw, may run code that its files name: True, or the parts themselves or their names.
     Raises:
       RunError: the directory is not a run's, is damaged, or comes from another version.
     """
     path = expand(path)
     with usable("run", path):
-        return Run(path, read_config(path), record.read(path))
+        return Run(path, read_config(path), record.read(path), trust)
 
 
 def read_config(path: Path) -> Config:
@@ -100,9 +129,22 @@ def read_config(path: Path) -> Config:
     """
     data = record.read_config(path)
     try:
-        return from_dict(data)
+        return from_dict(_explicit(data))
     except ValueError as error:
         raise record.RunError(f"run={path} cannot be used: {error}") from error
+
+
+def _explicit(data: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run from before ``method.first_upload``, with what it was then to leave ``kl_limit`` and κ out."""
+    method = data.get("method", {})
+    if "first_upload" in method:
+        return data
+    name, then = method.get("name"), dict[str, Any](kl_limit="none")
+    if name in ("scout", "awapg", "lena"):
+        then["first_upload"] = "none"
+    if name == "scout":
+        then["threshold"] = default_threshold(None)
+    return data | {"method": method | {key: value for key, value in then.items() if method.get(key) is None}}
 
 
 def default_out(config: Config) -> Path:
@@ -139,17 +181,19 @@ def train(
       out: the directory; None is runs/METHOD-DATE-TIME. One that holds something is never touched.
       runtime: in place of the configuration's.
       init_from: start from the final parameters of another run instead of the problem's own θ⁰; seeds are matched in order, and around.
-      checkpoint_seconds: at most so much work is lost when the process is killed; with runtime flower at most ``config.chunk_rounds`` rounds.
+      checkpoint_seconds: at most so much work and a round are lost when the process is killed; with runtime flower, and with 0,
+        ``config.chunk_rounds`` rounds.
       watchers: called after every saved stretch of rounds.
     Raises:
-      ValueError: the configuration does not fit.
+      ValueError: the configuration does not fit, or takes more memory than there is.
       RunError: ``out`` is taken, or cannot be used.
       DiskError: a file cannot be written; everything up to the last checkpoint is saved.
-      Interrupted: by Ctrl-C or SIGTERM, with everything saved.
+      Interrupted: by Ctrl-C, SIGTERM or SIGHUP, with everything saved.
     """
     config = config if runtime is None else dataclasses.replace(config, runtime=runtime)
     use_all_cores()
     built = build(config)
+    check_size(config, built)
     initial = None if init_from is None else _initial_params(init_from, built, config)
     if config.runtime == "flower":
         check_flower(config, has_initial=initial is not None)
@@ -167,21 +211,25 @@ def resume(
     show_progress: bool = True,
     checkpoint_seconds: float = 20.0,
     watchers: tuple[Watcher, ...] = (),
+    trust: Trust = False,
 ) -> Run:
     """Resumes an interrupted run, to bitwise the same end; a finished one is just loaded.
 
     Where the newest checkpoint is damaged, a line on stderr says so, and the rounds since the one before it are played again.
 
+    Args:
+      trust: see `load`.
     Raises:
-      RunError: the directory is not a run's, is damaged, is being played, or comes from another version or precision.
+      RunError: the directory is not a run's, is damaged, is being played, comes from another version or precision, or names code that is not trusted.
       DiskError: a file cannot be written; everything up to the last checkpoint is saved.
-      Interrupted: by Ctrl-C or SIGTERM, with everything saved.
+      Interrupted: by Ctrl-C, SIGTERM or SIGHUP, with everything saved.
     """
     path = expand(path)
     with usable("run", path):
         config = read_config(path)
         if (path / "record.nc").is_file() and not record.superseded(path):
-            return load(path)
+            return load(path, trust=trust)
+    require_trust(config, path, trust, resumed=True)
     record.check_precision(path)
     use_all_cores()
     built = build(config)
@@ -208,7 +256,10 @@ def make_lanes(config: Config, built: Built, initial: np.ndarray | None = None) 
         return runtime(
             partial(parts, config), hypers, config.seed_list, settings=shared, **common, **vars(config.cluster)
         )
-    return runtime_of(built.problem, config.runtime)(built.recipe, built.problem, hypers, config.seed_list, **common)
+    runtime = runtime_of(built.problem, config.runtime)
+    if runtime is Sequential:
+        common["heartbeat"] = config.heartbeat
+    return runtime(built.recipe, built.problem, hypers, config.seed_list, **common)
 
 
 def _initial_params(source: Run, built: Built, config: Config) -> np.ndarray:
@@ -230,9 +281,15 @@ def _play(
     checkpoint_seconds: float,
     watchers: tuple[Watcher, ...],
 ) -> Run:
+    if show_progress:
+        watchers = (*watchers, silence(config))
     telling: dict[str, Any] = {"show_progress": show_progress, "watchers": watchers}
-    if config.runtime == "flower":
-        return Run(path, config, federate(path, config, built.problem.num_learners, **telling))
-    record.recover(path)
-    with contextlib.closing(make_lanes(config, built, initial)) as lanes:
-        return Run(path, config, advance(path, config, lanes, checkpoint_seconds=checkpoint_seconds, **telling))
+    try:
+        if config.runtime == "flower":
+            return Run(path, config, federate(path, config, built.problem.num_learners, **telling), trust=True)
+        record.recover(path)
+        telling |= {"checkpoint_seconds": checkpoint_seconds, "anew": built.problem.collect is not None}
+        with contextlib.closing(make_lanes(config, built, initial)) as lanes:
+            return Run(path, config, advance(path, config, lanes, **telling), trust=True)  # its code has run already
+    except KeyboardInterrupt:  # before the first round, or for the second time
+        raise Interrupted(path, record.progress(path)) from None

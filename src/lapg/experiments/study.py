@@ -1,8 +1,9 @@
 """A study: methods × problems × participation × seeds; every method is tuned by the protocol, then run, beside PG and the controls."""
 
 import dataclasses
+import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from lapg.experiments.compare import Comparison
 from lapg.experiments.config import Config, Options, from_dict
 from lapg.experiments.curves import Curve
 from lapg.experiments.figures import FIGURES, GROUPS, Entry
-from lapg.experiments.grids import SHARED, Contender, Grid, check_budgets, contender
-from lapg.experiments.reproduce import TUNING, play, summarise
+from lapg.experiments.fitting import fit
+from lapg.experiments.grids import NUM_ROUNDS, SHARED, Contender, Grid, check_budgets, contender, follow, is_baseline
+from lapg.experiments.reproduce import TUNING, check_names, play, summarise
 from lapg.experiments.tune import FIRST_SEED, NUM_SEEDS, show, tune
 from lapg.network import Network
 
@@ -48,6 +50,7 @@ class Study:
     """Problems by names of your own: TOML tables as the file of `lapg train`, without [method], and `step`: the step size about which PG's is sought."""
 
     def __post_init__(self) -> None:
+        fit(self)
         for name in ("seeds", "tuning_seeds", "rounds"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -75,22 +78,20 @@ def cases(study: Study) -> list[Case]:
       ValueError: there is no such problem or method, or budgets are not equal.
     """
     found = []
-    for name, config, step, momentum, shared, grids in _problems(study):
+    for name, config, step, momentum, make in _problems(study):
         contenders = tuple(
             dataclasses.replace(one, method=dataclasses.replace(one.method, momentum=momentum))
-            for one in _contenders(study, shared, grids)
+            for one in _contenders(study, make)
         )
         check_budgets(contenders)
         for fraction in study.participation:
             full = name if fraction == 1 else f"{name}-{fraction:g}"
-            rounds = config.rounds if study.rounds is None else study.rounds
-            chosen = dataclasses.replace(config, rounds=rounds, participation=fraction)
-            found.append(Case(full, chosen, step, contenders))
+            found.append(Case(full, dataclasses.replace(config, participation=fraction), step, contenders))
     return found
 
 
-def _problems(study: Study) -> Iterator[tuple[str, Config, float, float | None, Grid, dict[str, Grid]]]:
-    """Name, setting, unit of PG's steps, momentum, the number all may tune, grids of this problem's own."""
+def _problems(study: Study) -> Iterator[tuple[str, Config, float, float | None, Callable[[str], Contender]]]:
+    """Name, setting, unit of PG's steps, momentum, and how a method becomes a contender: with grids that follow K."""
     for asked in study.problem:
         if asked in study.own_problem:
             table = dict(study.own_problem[asked])
@@ -99,9 +100,11 @@ def _problems(study: Study) -> Iterator[tuple[str, Config, float, float | None, 
                 raise ValueError(
                     f"{where} must have step, a number with a decimal point, and no [method]; got {table}."
                 )
-            step, momentum = table.pop("step"), table.pop("momentum", None)
-            shared = _grid(table.pop("shared", SHARED))
-            yield asked, from_dict(table, Config(), where), step, momentum, shared, {}
+            step, momentum, shared = table.pop("step"), table.pop("momentum", None), table.pop("shared", None)
+            config = _long(from_dict(table, Config(), where), study.rounds)
+            pace = config.rounds / NUM_ROUNDS
+            shared = follow(SHARED, pace) if shared is None else _grid(shared)
+            yield asked, config, step, momentum, functools.partial(contender, shared=shared, pace=pace)
             continue
         for name in GROUPS.get(asked, (asked,)):
             if name not in FIGURES:
@@ -109,35 +112,37 @@ def _problems(study: Study) -> Iterator[tuple[str, Config, float, float | None, 
                 raise ValueError(f"problem must be one of {known}, or a table [own_problem.{name}], got {name!r}.")
             figure = FIGURES[name]
             (pg,), step = figures.contenders(figure, [REFERENCE])
-            yield name, figures.setting(figure), step, pg.method.momentum, figure.shared, figure.grids
+            config = _long(figures.setting(figure), study.rounds)
+            pace = config.rounds / figure.rounds
+            make = functools.partial(contender, shared=follow(figure.shared, pace), own=figure.grids, pace=pace)
+            yield name, config, step, pg.method.momentum, make
 
 
-def _contenders(study: Study, shared: Grid, grids: dict[str, Grid]) -> list[Contender]:
+def _long(config: Config, rounds: int | None) -> Config:
+    return config if rounds is None else dataclasses.replace(config, rounds=rounds)
+
+
+def _contenders(study: Study, make: Callable[[str], Contender]) -> list[Contender]:
     labels = dict.fromkeys([REFERENCE, *study.methods, *study.own_method, *CONTROLS])
     found = [
-        _own(label, study.own_method[label], shared, grids)
-        if label in study.own_method
-        else contender(label, shared=shared, own=grids)
-        for label in labels
+        _own(label, study.own_method[label], make) if label in study.own_method else make(label) for label in labels
     ]
-    return found + [
-        contender(label, shared=shared, own=grids) for label in _more_controls(found) if label not in labels
-    ]
+    return found + [make(label) for label in _more_controls(found) if label not in labels]
 
 
 def _more_controls(found: list[Contender]) -> list[str]:
     """A control uses the memory of what it controls: a running average, or steps of the learners' own."""
-    rivals = [one.method for one in found if one.method.name not in ("periodic", "random")]
+    rivals = [one.method for one in found if not is_baseline(one.method)]
     averages = any(method.average_weight is not None for method in rivals)
     local = any(method.look_ahead is not None for method in rivals)
     return ["periodic-average"] * averages + ["periodic-local", "random-local"] * local
 
 
-def _own(label: str, table: dict[str, Any], shared: Grid, grids: dict[str, Grid]) -> Contender:
+def _own(label: str, table: dict[str, Any], make: Callable[[str], Contender]) -> Contender:
     where = f"own_method.{label}"
     if not isinstance(table, dict) or "name" not in table:
         raise ValueError(f"{where} must be a table with the name of a method, got {table}.")
-    usual = contender(table["name"], shared=shared, own=grids)
+    usual = make(table["name"])
     rest = {name: value for name, value in table.items() if name != "grid"}
     grid = _grid(table["grid"]) if "grid" in table else usual.grid
     tuned = grid.keys() | {"step_size"}
@@ -163,7 +168,7 @@ def run(study: Study, out: Path, *, console: Console, show_progress: bool = True
     for case in found:
         place = out / case.name
         labels = ", ".join(one.label for one in case.contenders)
-        console.rule(f"{case.name}: {labels}")
+        report.heading(f"{case.name}: {labels}", console)
         tuning = dataclasses.replace(case.config, seeds=study.tuning_seeds, first_seed=FIRST_SEED)
         tuned = tune(case.contenders, tuning, place / TUNING, step=case.step, console=console)
         show(f"{case.name}: tuning, {tuning.rounds} rounds, PG's steps in units of {case.step:g}", tuned, console)
@@ -186,7 +191,7 @@ def report_study(out: Path, console: Console, network: Network | None = None, co
         comparisons[name], curves[name] = summarise(
             out / name, console, network=network, compute_seconds=compute_seconds
         )
-    text = report.summary(comparisons, REFERENCE)
+    text = report.summary(comparisons)
     record.write_text(out / "summary.md", text)
     export.rliable(out / "rliable", comparisons, curves, REFERENCE)
     export.marl_eval(out / "marl_eval.json", curves)
@@ -202,7 +207,9 @@ def read_cases(out: Path) -> list[str]:
       RunError: it is not one, or damaged.
     """
     try:
-        return list(json.loads((out / CONTENTS).read_text(encoding="utf-8"))["cases"])
+        cases = list(json.loads((out / CONTENTS).read_text(encoding="utf-8"))["cases"])
+        check_names(cases)
+        return cases
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise record.RunError(
             f"{out} must be the directory of a study, but its {CONTENTS} cannot be read ({error})."

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -22,8 +23,10 @@ from lapg.experiments.build import build
 from lapg.experiments.compare import MARGIN, Comparison, compare
 from lapg.experiments.config import Config, MethodConfig, to_dict
 from lapg.experiments.curves import COSTS, Curve, final, running_costs
-from lapg.experiments.grids import Contender, check_budgets, slug
-from lapg.experiments.report import ROUNDS_TOLERANCE, interval, number
+from lapg.experiments.grids import Contender, check_budgets, follow, slug
+from lapg.experiments.report import ROUNDS_TOLERANCE
+from lapg.experiments.size import check_size
+from lapg.experiments.tables import interval, number
 from lapg.network import Traffic
 from lapg.runtimes import runtime_of
 
@@ -63,6 +66,7 @@ def sweep(config: Config, methods: Sequence[MethodConfig], *, console: Console, 
       Score (mean over learners), uploads and bits so far with dims (point, seed, round); upload rates by learner.
     """
     built = [build(dataclasses.replace(config, method=method)) for method in methods]
+    check_size(config, built[0], len(methods) * config.seeds)
     num_points, seeds, dtype = len(methods), config.seed_list, np.asarray(jnp.zeros(())).dtype
     hypers = {name: np.repeat(np.array([b.hyper[name] for b in built], dtype), len(seeds)) for name in built[0].hyper}
     runtime = runtime_of(built[0].problem)
@@ -71,7 +75,9 @@ def sweep(config: Config, methods: Sequence[MethodConfig], *, console: Console, 
     for first in track(range(0, config.rounds, config.chunk_rounds), f"{label}: {num_points} points", console=console):
         state, log = lanes.advance(state, first, config.rounds)
         scores = (log.scores["score_scaled"].mean(-1), log.scores["score_raw"].mean(-1))
-        logs.append((*scores, log.uplink_bits, log.sent, log.downlink_bits, log.participated))
+        went = log.participated, log.downlink_bits, log.sent
+        heard, answered = ledger.messages(*went, heartbeat=config.heartbeat)
+        logs.append((*scores, log.uplink_bits, log.sent, log.downlink_bits, heard, answered, log.participated))
     score, raw_score, *messages = (np.concatenate(parts, 1) for parts in zip(*logs, strict=True))
     fields = {"score": score, "raw_score": raw_score} | running_costs(Traffic(*messages))
     dims, shape = ("point", "seed", "round"), (num_points, len(seeds))
@@ -181,7 +187,8 @@ def tune(
             base, own = max(curves, key=lambda name: _worth(final(curves[name].score).mean())), {}
         comparison = compare(own | curves, base)
         found[contender.label] = Tuned(trials, choose(comparison, names), comparison)
-    record.write_text(out / RESULT, json.dumps({label: _plain(tuned) for label, tuned in found.items()}, indent=2))
+    content = {label: {"seeds": config.seed_list} | _plain(tuned) for label, tuned in found.items()}
+    record.write_text(out / RESULT, json.dumps(content, indent=2))
     return found
 
 
@@ -215,23 +222,48 @@ def read_trials(out: Path) -> dict[str, list[dict[str, Any]]]:
     Raises:
       RunError: it is damaged.
     """
+    return {label: tuned["trials"] for label, tuned in _read(out).items()}
+
+
+def read_budgets(out: Path) -> dict[str, dict[str, Any]]:
+    """How every method was tuned, in the words of `lapg.experiments.report.budget_table`; the seeds are not known of results of older versions.
+
+    Raises:
+      RunError: it is damaged.
+    """
+    budgets: dict[str, dict[str, Any]] = {}
+    for label, tuned in _read(out).items():
+        trials = tuned["trials"]
+        chosen = next(trial["values"] for trial in trials if trial["chosen"])
+        budgets[label] = {"points": len(trials)}
+        budgets[label] |= {"seeds": len(tuned["seeds"])} if "seeds" in tuned else {}
+        budgets[label]["chosen"] = ", ".join(f"{name} {value:g}" for name, value in chosen.items())
+        if ends := at_an_end([trial["values"] for trial in trials], chosen):
+            budgets[label]["note"] = f"chosen at an end: {', '.join(ends)}"
+    return budgets
+
+
+def _read(out: Path) -> dict[str, Any]:
     try:
         content = json.loads((out / RESULT).read_text(encoding="utf-8"))
-        return {label: tuned["trials"] for label, tuned in content.items()}
+        for tuned in content.values():
+            if sum(trial["chosen"] for trial in tuned["trials"]) != 1:
+                raise ValueError("one trial must be chosen")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise record.RunError(
             f"{out / RESULT} must be the result of a tuning, but cannot be read ({error})."
         ) from error
+    return content
 
 
-def _at_an_end(tuned: Tuned) -> list[str]:
-    """Numbers whose chosen value is the smallest or the largest of three or more: a better one may lie beyond."""
-    ranges = {name: {trial.values[name] for trial in tuned.trials.values()} for name in tuned.best.values}
-    return [
-        name
-        for name, values in ranges.items()
-        if len(values) > 2 and tuned.best.values[name] in (min(values), max(values))
-    ]
+def at_an_end(points: Sequence[Mapping[str, float]], chosen: Mapping[str, float]) -> list[str]:
+    """Numbers whose chosen value is the smallest or the largest of three or more, beyond which a better one may lie: 'period = 100 of (25, 50, 100)'."""
+    found = []
+    for name, value in chosen.items():
+        values = sorted({point[name] for point in points})
+        if len(values) > 2 and value in (values[0] or None, values[-1]):  # nothing lies below 0
+            found.append(f"{name} = {value:g} of ({', '.join(f'{one:g}' for one in values)})")
+    return found
 
 
 def show(title: str, found: Mapping[str, Tuned], console: Console) -> None:
@@ -243,11 +275,11 @@ def show(title: str, found: Mapping[str, Tuned], console: Console) -> None:
             row = tuned.comparison.rows[name]
             cost = row.costs[0.90]
             spent = [number(cost.rounds.value, 4), number(cost.uploads.value, 4), number(cost.rounds_ratio.value)]
-            table.add_row(name, interval(row.final), *spent, "*" if name == tuned.chosen else "")
+            table.add_row(name, escape(interval(row.final)), *spent, "*" if name == tuned.chosen else "")
     console.print(table)
     for label, tuned in found.items():
-        ends = _at_an_end(tuned)
-        note = f"; at an end of its range: {', '.join(ends)}" if ends else ""
+        ends = at_an_end([trial.values for trial in tuned.trials.values()], tuned.best.values)
+        note = f"; chosen at an end: {', '.join(ends)}" if ends else ""
         words = f"{label}: {', '.join(tuned.best.values)}; chosen step size {tuned.best.method.step_size:.3g}{note}"
         console.print(words, highlight=False, soft_wrap=True)
 
@@ -267,6 +299,8 @@ def tune_figure(
         figures.setting(figure), rounds=rounds or figure.rounds, seeds=seeds, first_seed=FIRST_SEED
     )
     contenders, step = figures.contenders(figure, labels)
+    pace = config.rounds / figure.rounds
+    contenders = [dataclasses.replace(one, grid=follow(one.grid, pace)) for one in contenders]
     found = tune(contenders, config, out, step=step, console=console)
     seed_list = config.seed_list
     show(

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from lapg.controller import inverse_time, limit_step, make_controller
+from lapg.controller import check_linear, inverse_time, limit_step, make_controller
 from lapg.downlink import dense
 from lapg.learner import make_learner
-from lapg.types import Compressor, Downlink, Estimator, Memory, Method, Scalar, StepLimit, Trigger
+from lapg.types import Compressor, Downlink, Estimator, Memory, Method, Scalar, StepLimit, Trigger, known
 from lapg.uplink import compressors, memories
 from lapg.uplink.variance_reduction import snapshot, storm
 
@@ -25,7 +25,10 @@ class Setting(NamedTuple):
     """What every method of an experiment shares: the estimator, N trajectories a round and learner, M learners.
 
     ``step_limit`` bounds the controller's steps; ``variance_reduction`` is what every gradient goes through before the method's own memory takes it in;
-    ``compressor`` replaces the method's own; ``downlink`` is what learners hear; ``participation`` is the fraction of them that takes part in a round.
+    ``compressor`` replaces the method's own; ``downlink`` is what learners hear, or a function that makes it of the uploads' compressor;
+    ``participation`` is the fraction of them that takes part in a round; ``upload_every``: learners upload in rounds 0, R, 2R, ... alone, so that what
+    they hear of each other comes together as well; ``num_rounds`` is K, None where it is not known: the pace of a run, for methods whose defaults
+    follow it.
     """
 
     estimator: Estimator
@@ -34,8 +37,10 @@ class Setting(NamedTuple):
     step_limit: StepLimit | None = None
     variance_reduction: Literal["storm", "snapshot"] | None = None
     compressor: Compressor | None = None
-    downlink: Downlink = dense()
+    downlink: Downlink | Callable[[Compressor], Downlink] = dense()
     participation: float = 1.0
+    upload_every: Scalar | None = None
+    num_rounds: int | None = None
 
 
 def assemble(
@@ -50,8 +55,8 @@ def assemble(
     Args:
       compressor: the method's own, where the setting names none; None is `lapg.uplink.compressors.identity`.
     Raises:
-      ValueError: the batch is smaller than the estimator can work with; a step limit does not fit the optimiser; what a biased compressor leaves
-        out would be lost for good; nobody would take part.
+      ValueError: the batch is smaller than the estimator can work with; a step limit or local steps do not fit the optimiser; what a biased
+        compressor leaves out would be lost for good; nobody would take part; rounds in which to upload are not counted in whole numbers.
     """
     needed = setting.estimator.minimum_batch
     if setting.batch_size < needed:
@@ -63,6 +68,9 @@ def assemble(
         raise ValueError(
             f"participation must lie in (0, 1], got {setting.participation}; 1 is everybody, and one learner is the least."
         )
+    every = setting.upload_every
+    if every is not None and known(every) and not (float(every) >= 1 and float(every).is_integer()):
+        raise ValueError(f"upload_every must be a whole number >= 1, got {every}; leave it out for every round.")
     compressor = setting.compressor or compressor or compressors.identity()
     if not memory.forgets:
         compressor = compressors.contractive(compressor)
@@ -73,16 +81,22 @@ def assemble(
         )
     if setting.variance_reduction is not None:
         memory = REDUCTIONS[setting.variance_reduction](memory=memory)
+    if memory.behaviour is not None:
+        check_linear(
+            optimiser,
+            "local steps (scout, fedavg, look_ahead) need",
+            "a learner's own step foresees what the controller makes of its gradient: use heavy_ball, or a method without local steps (awapg, periodic)",
+        )
     limit = setting.step_limit
     if limit is not None:
         optimiser = limit_step(optimiser, limit.limit, setting.num_learners, reuses=memory.reuses)
     return Method(
-        make_learner(setting.estimator, memory, compressor, trigger, limit.length if limit else None),
+        make_learner(setting.estimator, memory, compressor, trigger, limit, every),
         make_controller(compressor, trigger, optimiser, reuses=memory.reuses),
         compressor,
         (setting.batch_size,),
         local=memory.behaviour is not None,
-        downlink=setting.downlink,
+        downlink=setting.downlink if isinstance(setting.downlink, Downlink) else setting.downlink(compressor),
         participation=setting.participation,
         reuses=memory.reuses,
     )
@@ -91,8 +105,31 @@ def assemble(
 def local_steps(
     look_ahead: Scalar | None, step_size: Scalar, momentum: Scalar, decay: Scalar
 ) -> Callable[[Any], Any] | None:
-    """Step sizes of the learners' own steps, in units b of what the controller makes of an upload in the end, α_k/(1−β); None: no such steps."""
-    return None if look_ahead is None else inverse_time(look_ahead * step_size / (1 - momentum), decay)
+    """Step sizes of the learners' own steps, in units b of what the controller makes of an upload in the end, α_k/(1−β); None: no such steps.
+
+    Raises:
+      ValueError: look_ahead is negative.
+    """
+    if look_ahead is None:
+        return None
+    if known(look_ahead) and not float(look_ahead) >= 0:
+        raise ValueError(f"local_steps(look_ahead=...) must be >= 0, got {float(look_ahead)}; leave it out for none.")
+    return inverse_time(look_ahead * step_size / jnp.asarray(1 - momentum), decay)
+
+
+def first_age(setting: Setting, first_upload: Scalar | None) -> Scalar | None:
+    """The whole number of rounds, at least 1, that is this fraction of K; None where there is no fraction or no K.
+
+    Raises:
+      ValueError: the fraction is not in (0, 1].
+    """
+    if first_upload is None or setting.num_rounds is None:
+        return None
+    if known(first_upload) and not 0 < float(first_upload) <= 1:
+        raise ValueError(
+            f"first_upload must lie in (0, 1], a fraction of the rounds, got {float(first_upload)}; none: nobody uploads before its trigger fires."
+        )
+    return jnp.maximum(1, jnp.floor(jnp.asarray(first_upload) * setting.num_rounds))
 
 
 def past_weights(xi: Weights, window: int) -> Float[Array, " D"]:

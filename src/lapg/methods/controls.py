@@ -13,16 +13,21 @@ def periodic(
     momentum: Scalar = 0.0,
     decay: Scalar = 0.0,
     period: Scalar = 10.0,
+    phase: triggers.Phase = "together",
     memory: MemoryName = "accumulate",
     look_ahead: Scalar | None = None,
     average_weight: Scalar = 0.1,
     optimiser: Optimiser = heavy_ball,
 ) -> Method:
-    """Control: uploads every ``period`` rounds. With ``accumulate`` it is PG with larger batches and rarer steps."""
+    """Control: uploads every ``period`` rounds. With ``accumulate`` and all together it is PG with larger batches and rarer steps.
+
+    Args:
+      phase: whether learners upload in the same rounds or staggered, see `lapg.uplink.triggers.periodic`.
+    """
     return assemble(
         setting,
         make_memory(memory, average_weight, local_steps(look_ahead, step_size, momentum, decay)),
-        triggers.periodic(period),
+        triggers.periodic(period, phase=phase),
         optimiser(step_size, momentum, decay),
     )
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 
 from lapg.controller import heavy_ball
-from lapg.methods.assembly import Optimiser, Setting, Weights, assemble, past_weights
+from lapg.methods.assembly import Optimiser, Setting, Weights, assemble, first_age, past_weights
 from lapg.types import Compressor, Method, Scalar
 from lapg.uplink import compressors, memories, triggers
 from lapg.uplink.triggers import measures
@@ -172,6 +172,7 @@ def lena(
     threshold: Scalar = 10.0,
     scale: triggers.Scale = "report",
     max_age: int | None = 200,
+    first_upload: Scalar | None = 0.1,
     optimiser: Optimiser = heavy_ball,
 ) -> Method:
     """Uploads accumulated gradients when they have become large, after LENA: self-triggered, ‖E‖ > κ · scale, whatever the age.
@@ -181,6 +182,7 @@ def lena(
 
     Args:
       threshold: κ.
+      first_upload: see `lapg.methods.scout`.
       scale, max_age: see `lapg.uplink.triggers.age_weighted`.
     """
     trigger = triggers.age_weighted(
@@ -189,6 +191,7 @@ def lena(
         scale=scale,
         step_size=step_size,
         max_age=max_age,
+        first_age=first_age(setting, first_upload),
         age_power=0.0,
     )
     return assemble(setting, memories.accumulator(), trigger, optimiser(step_size, momentum, decay))

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from lapg.policies import gaussian_mlp, softmax_mlp
-from lapg.types import Environment, Policy, Task
+from lapg.problems.contract import Misfit, array, failed
+from lapg.types import Environment, Interface, Policy, Problem, Task
 
 
 def policy_for(
@@ -22,29 +23,50 @@ def policy_for(
     *,
     hidden: Sequence[int],
     activation: str,
-    std: float = 0.5,
+    std: float | None = None,
     learned_std: bool = False,
+    masked: bool = False,
 ) -> Policy:
     """A network for an action space: softmax for Discrete, normal for a one-dimensional Box, squashed into its bounds where it has any.
 
-    Spaces of gymnax, JaxMARL and Gymnasium are told by their attributes, which agree.
+    Spaces of gymnax, JaxMARL and Gymnasium are distinguished by their attributes, which agree.
 
+    Args:
+      std: of normal actions; None is 0.5.
+      masked: of discrete actions: whether observations end with a mask of the allowed ones (`lapg.policies.softmax_mlp`).
     Raises:
       ValueError: another kind of space, or one bounded on one side only.
     """
-    if hasattr(space, "n") and space.shape == ():
-        return softmax_mlp(num_inputs, hidden, int(space.n), activation)
+    if discrete(space):
+        return softmax_mlp(num_inputs, hidden, int(space.n), activation, masked=masked)
     if hasattr(space, "low") and len(space.shape) == 1:
         low, high = (np.broadcast_to(np.asarray(bound, float), space.shape) for bound in (space.low, space.high))
         bounded = np.isfinite([low, high])
         if bounded.any() and not bounded.all():
             raise ValueError(f"{owner} must have actions bounded on both sides or on none, got {space}; rescale them.")
         bounds = {"low": low, "high": high} if bounded.any() else {}
+        std = 0.5 if std is None else std
         return gaussian_mlp(num_inputs, hidden, space.shape[0], activation, std=std, learned_std=learned_std, **bounds)
     raise ValueError(
         f"{owner} needs a Discrete or a one-dimensional Box action space, got {type(space).__name__} of shape {space.shape}; "
         "wrap the environment so that it has one."
     )
+
+
+def discrete(space: Any) -> bool:
+    """Whether an action is one whole number."""
+    return hasattr(space, "n") and space.shape == ()
+
+
+def no_std_for(owner: str, spaces: Iterable[Any], std: float | None, learned_std: bool) -> None:
+    """Settings of normal actions must meet some.
+
+    Raises:
+      ValueError: all of the actions are discrete.
+    """
+    for name, given in (("std", std is not None), ("learned_std", learned_std)):
+        if given and all(map(discrete, spaces)):
+            raise ValueError(f"{owner} has discrete actions, to which {name} means nothing; leave it out.")
 
 
 def vector(observation: PyTree) -> Float[Array, " n"]:
@@ -56,6 +78,38 @@ def first_observation(environment: Environment, tasks: Task) -> Any:
     """Shapes and dtypes of what learner 0 observes after a reset, without computing it."""
     task = jax.tree.map(lambda leaf: leaf[0], tasks)
     return jax.eval_shape(lambda key: environment.observe(environment.reset(key, task)), jax.random.key(0))
+
+
+def interface_of(problem: Problem) -> Interface:
+    """A problem's own interface, or else the policy's own observations and actions, of which only shape and kind are checked."""
+    if problem.interface is not None:
+        return problem.interface
+    example = problem.observation
+    if example is None and problem.environment is not None:
+        example = first_observation(problem.environment, problem.tasks)
+
+    return Interface(
+        lambda observation, info=None: observation if example is None else shaped(example, observation),
+        lambda executed: executed,
+    )
+
+
+def shaped(example: PyTree, observation: PyTree) -> PyTree:
+    """An observation in NumPy, with the dtypes of ``example``.
+
+    Raises:
+      Misfit: it has another structure, other shapes, or fractions for whole numbers.
+    """
+    wanted, found = (jax.tree.structure(tree) for tree in (example, observation))
+    if wanted != found:
+        raise Misfit(f"an observation must have the structure {wanted}, got {found}.")
+    return jax.tree.map(_fit, example, observation)
+
+
+def _fit(like: Any, leaf: Any) -> np.ndarray:
+    if np.issubdtype(like.dtype, np.integer) and not np.issubdtype(np.asarray(leaf).dtype, np.integer):
+        raise Misfit(f"an observation must be {like.dtype}, got {np.asarray(leaf).dtype}.")
+    return array(leaf, like.shape, like.dtype, "an observation")
 
 
 def same_types(tree: PyTree, like: PyTree) -> PyTree:
@@ -80,12 +134,18 @@ def imported(name: str, subject: str) -> Any:
 
     Raises:
       ValueError: there is no such module, or nothing of that name in it.
+      EnvironmentFailed: the module's own code raises anything else.
     """
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+        found = importlib.import_module(module)
+    except ImportError as error:
         raise ValueError(f"{subject} cannot be imported: {error}; is the module on PYTHONPATH?") from error
+    except (Exception, SystemExit) as error:
+        raise failed(f"{subject} cannot be imported", error) from error
+    if not hasattr(found, attribute):
+        raise ValueError(f"{subject} cannot be imported: module {module!r} has no attribute {attribute!r}.")
+    return getattr(found, attribute)
 
 
 @contextlib.contextmanager

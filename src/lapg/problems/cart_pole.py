@@ -100,7 +100,7 @@ def cart_pole(
         start=(START, 4.0),
     )
     return from_environment(
-        Environment(reset, lambda state: state, step, draw),
+        Environment(reset, lambda state: state, step, draw, SECONDS_PER_STEP),
         softmax_mlp(4, hidden, 2, activation),
         tasks=tasks,
         num_steps=num_steps,

@@ -1,6 +1,8 @@
 """Does a problem keep its promises? Every check that fails is a line that says what to mend."""
 
-from collections.abc import Callable
+import re
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,17 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from lapg.problems.contract import EnvironmentFailed, Misfit
 from lapg.types import Environment, Policy, Problem, Recorded, Step, Task, Trajectories
 
 
 class Finding(NamedTuple):
-    """One check: its name, whether it passed, and if not what to mend."""
+    """One check: its name, whether it passed, and if not what to mend. With ``note`` it is no check, but something to know."""
 
     name: str
     passed: bool
     remedy: str = ""
+    note: str = ""
 
     def __str__(self) -> str:
+        if self.note:
+            return f"note  {self.name}: {self.note}"
         return f"ok    {self.name}" if self.passed else f"FAIL  {self.name}: {self.remedy}"
 
 
@@ -27,7 +33,8 @@ def check_problem(
 ) -> list[Finding]:
     """Checks tasks, θ⁰, environment, episodes, policy and scores of a problem, inside JAX (``sample``) or outside (``collect``).
 
-    It goes from the ground up, and what rests on a failed check is not checked: mend that first.
+    It goes from the ground up, and what rests on a failed check is not checked: mend that first. Beside the checks there are notes: on what an
+    adapter changes, what the environment has warned of while it was played, and episodes none of which has ended.
 
     Args:
       num: N, episodes per learner; they are played twice.
@@ -40,7 +47,7 @@ def check_problem(
         result, remedy = None, ""
         try:
             result = check(*args)
-        except _Flaw as flaw:
+        except (_Flaw, Misfit, EnvironmentFailed) as flaw:
             remedy = str(flaw)
         except Exception as error:  # the user's code may raise anything
             reason = str(error).strip().partition("\n")[0]
@@ -58,7 +65,10 @@ def check_problem(
         run("environment repeats itself", _pure, environment, policy, problem.tasks, params, seed)
         run("environment compiles", _compiles, environment, policy, problem.tasks, params, seed)
     if sound():
-        batch = run("samples repeat themselves", _samples, problem, params, seed, num)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            batch = run("samples repeat themselves", _samples, problem, params, seed, num)
+        findings += [Finding("warning", True, note=note) for note in _said(caught)]
         if sound() and isinstance(batch, Trajectories | Recorded):
             run("shapes", _shapes, problem, batch, num)
             if sound():
@@ -69,7 +79,20 @@ def check_problem(
                     run("policy", _policy, policy, params, batch, seed)
         if sound():
             run("score", _score, problem, batch)
+            if np.all(getattr(batch, "mask", False)) and not np.any(batch.terminated):
+                note = f"no episode has ended before T={problem.num_steps}; if some should, look for a missing terminated or truncated"
+                findings.append(Finding("episodes", True, note=note))
+    if problem.collect is not None:
+        run("environments close", problem.close)
+    if problem.interface is not None:
+        findings += [Finding("adapter", True, note=note) for note in problem.interface.notes]
     return findings
+
+
+def _said(caught: Sequence[warnings.WarningMessage]) -> list[str]:
+    """What the environment has warned of, each once, as one line without colours; warnings of what a later Python will do are left out."""
+    own = [item.message for item in caught if issubclass(item.category, UserWarning | RuntimeWarning)]
+    return list(dict.fromkeys(" ".join(re.sub(r"\x1b\[[\d;]*m", "", str(message)).split()) for message in own))
 
 
 class _Flaw(Exception):  # noqa: N818

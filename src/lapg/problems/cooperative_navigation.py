@@ -100,7 +100,7 @@ def environment(num_agents: int, integrator: Integrator = "explicit", collision_
         losses = distances(after) + collision_penalty * collisions(after)
         return Step(after, losses[task.index])
 
-    return Environment(reset, observe, step, draw)
+    return Environment(reset, observe, step, draw, SECONDS_PER_STEP)
 
 
 def cooperative_navigation(
@@ -142,4 +142,5 @@ def cooperative_navigation(
         num_steps=num_steps,
         discount=discount,
         shared=shared_trajectories,
+        joint=True,
     )

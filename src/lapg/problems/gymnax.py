@@ -1,16 +1,17 @@
 """Environments of gymnax (1.x): JAX versions of classic control, MinAtar and bsuite. They compile together with the learners."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
-from lapg.problems.adapters import first_observation, needs, one_of, policy_for, same_types, vector
+from lapg.problems.adapters import first_observation, needs, no_std_for, one_of, policy_for, same_types, shaped, vector
 from lapg.problems.protocol import at_least, from_environment, make_tasks, unit_interval
-from lapg.types import Environment, Problem, Step, Task
+from lapg.types import Environment, Interface, Problem, Step, Task
 
 
 class State(eqx.Module):
@@ -25,10 +26,7 @@ def environment(game: Any, settings: Any) -> Environment:
 
     ``terminated`` is gymnax's; ``truncated`` is its time limit. The episode is not reset after its end: `lapg.sampling` masks what follows.
     """
-    space = game.observation_space(settings)
-
-    def see(observation: PyTree) -> Float[Array, " n"]:
-        return jax.nn.one_hot(observation, space.n) if hasattr(space, "n") else vector(observation)
+    see = seer(game, settings)
 
     def reset(key: Key[Array, ""], task: Task) -> State:
         observation, inner = game.reset_env(key, settings)
@@ -46,6 +44,12 @@ def environment(game: Any, settings: Any) -> Environment:
     return Environment(reset, lambda state: state.observation, step)
 
 
+def seer(game: Any, settings: Any) -> Callable[[PyTree], Float[Array, " n"]]:
+    """How gymnax's observations become vectors: one-hot or raveled."""
+    space = game.observation_space(settings)
+    return lambda seen: jax.nn.one_hot(seen, space.n) if hasattr(space, "n") else vector(seen)
+
+
 def gymnax(
     *,
     env: str,
@@ -55,7 +59,7 @@ def gymnax(
     activation: str = "tanh",
     num_steps: int | None = None,
     discount: float = 0.99,
-    std: float = 0.5,
+    std: float | None = None,
     learned_std: bool = False,
 ) -> Problem:
     """Parallel RL (5) in a gymnax environment: all learners share one policy, and each samples its own episodes.
@@ -75,6 +79,9 @@ def gymnax(
     at_least("gymnax", num_learners=num_learners, num_steps=steps)
     unit_interval("gymnax", discount)
     outside, tasks = environment(game, settings), make_tasks(num_learners, scales)
+    no_std_for(f"gymnax(env={env!r})", [game.action_space(settings)], std, learned_std)
+    shapes = jax.eval_shape(lambda key: game.reset_env(key, settings)[0], jax.random.key(0))
+    see = seer(game, settings)
     return from_environment(
         outside,
         policy_for(
@@ -89,6 +96,7 @@ def gymnax(
         tasks=tasks,
         num_steps=steps,
         discount=discount,
+        interface=Interface(lambda seen, info=None: np.asarray(see(shaped(shapes, seen))), lambda executed: executed),
     )
 
 

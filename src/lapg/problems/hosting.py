@@ -1,5 +1,6 @@
 """Episodes of environments outside JAX, played side by side on the host."""
 
+import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -7,8 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from lapg.problems.contract import Misfit, failed, opened, theirs
 from lapg.problems.protocol import score
-from lapg.types import Policy, Problem, Recorded, Task
+from lapg.types import Interface, Policy, Problem, Recorded, Task
 
 Act = Callable[[Any, int], tuple[Any, Any]]
 
@@ -16,12 +18,13 @@ Act = Callable[[Any, int], tuple[Any, Any]]
 class Host(NamedTuple):
     """One environment, one episode at a time. Observations and actions are arrays, or tuples with one entry per agent.
 
-    ``reset: seed → observation`` · ``step: action → observation, losses, terminated, truncated``, where losses are one number, or one per agent.
-    Equal seeds and actions must mean equal episodes.
+    ``reset: seed → observation``, with a seed below 2³¹ · ``step: action → observation, losses, terminated, truncated``, where losses are one number,
+    or one per agent · ``close`` ends it. Equal seeds and actions must mean equal episodes.
     """
 
     reset: Callable[[int], Any]
     step: Callable[[Any], tuple[Any, Any, bool, bool]]
+    close: Callable[[], None] = lambda: None
 
 
 def from_hosts(
@@ -34,6 +37,8 @@ def from_hosts(
     discount: float,
     num_losses: int = 1,
     shared: bool = False,
+    observation: Any = None,
+    interface: Interface | None = None,
 ) -> Problem:
     """A problem that plays environments made by ``make`` with ``policy`` for at most ``num_steps`` steps an episode.
 
@@ -41,9 +46,17 @@ def from_hosts(
       name: how errors call the environment.
       num_losses: how many losses a step has; 1, or one per learner.
       shared: whether all learners see the same N episodes, or N of their own each.
+      observation: what the policy sees after a reset, for its shape; None asks an environment that is made for this, and closed.
+      interface: what stands between the environment itself and the policy, where hosts translate.
+    Raises:
+      EnvironmentFailed: an environment cannot be made, reset or closed.
     """
     num_learners = tasks.index.shape[0]
-    observation = _each(lambda leaf: np.asarray(leaf, real()), make().reset(0))
+    if observation is None:
+        with opened(name, make) as host, theirs(f"{name}, in its first reset"):
+            observation = host.reset(0)
+    observation = _each(lambda leaf: np.asarray(leaf, real()), observation)
+    collect, close = collector(name, make, num_learners, num_steps, num_losses=num_losses, shared=shared)
     return Problem(
         sample=None,
         score=score(discount),
@@ -51,9 +64,12 @@ def from_hosts(
         tasks=tasks,
         num_learners=num_learners,
         shared=shared,
-        collect=collector(name, make, num_learners, num_steps, num_losses=num_losses, shared=shared),
+        collect=collect,
+        close=close,
         policy=policy,
+        joint=num_losses > 1,
         observation=observation,
+        interface=interface,
         num_steps=num_steps,
         discount=discount,
     )
@@ -61,10 +77,11 @@ def from_hosts(
 
 def collector(
     name: str, make: Callable[[], Host], num_learners: int, num_steps: int, *, num_losses: int, shared: bool
-) -> Callable[..., Recorded]:
-    """A problem's ``collect`` (`lapg.types.Problem`).
+) -> tuple[Callable[..., Recorded], Callable[[], None]]:
+    """A problem's ``collect`` and ``close`` (`lapg.types.Problem`).
 
     Environments are made when they are first needed and used again, each for one episode a round; whoever has reached its end waits for the others.
+    They are closed by ``close``, and at the latest when the problem is forgotten or Python ends.
     """
     pool: list[Host] = []
 
@@ -79,6 +96,10 @@ def collector(
                 return grouped
             return np.broadcast_to(grouped, (len(learners), *grouped.shape[1:]))
 
+        def place(host: int) -> str:
+            who = "all learners" if shared else f"learner {learners[host // num]}"
+            return f"an episode of {who} (seed {starts[host]})"
+
         def for_hosts(leaf: np.ndarray) -> np.ndarray:
             return leaf[:groups].reshape(-1, *leaf.shape[2:])
 
@@ -89,10 +110,22 @@ def collector(
             whole[:, len(steps) :] = steps[-1][:, None]
             return for_learners(whole)
 
-        pool.extend(make() for _ in range(count - len(pool)))
-        starts = np.concatenate([np.random.SeedSequence(int(seed)).generate_state(num) for seed in seeds[:groups]])
-        seen = [_stack([host.reset(int(seed)) for host, seed in zip(pool, starts, strict=False)], dtype)]
-        _check(name, "an observation", 0, seen[0])
+        while len(pool) < count:
+            with theirs(
+                f"{name} could not be made for the {len(pool) + 1}. time ({count} episodes are played side by side)"
+            ):
+                pool.append(make())
+        words = np.concatenate([np.random.SeedSequence(int(seed)).generate_state(num) for seed in seeds[:groups]])
+        starts = (words % 2**31).tolist()  # a C int holds them
+        fresh, i = [], 0
+        try:
+            for i in range(count):
+                fresh.append(pool[i].reset(starts[i]))
+        except (Exception, SystemExit) as error:
+            raise failed(f"{name}, in the reset of {place(i)}", error) from error
+        seen = [_stack(fresh, dtype)]
+        if (row := _not_finite(seen[0])) is not None:
+            raise Misfit(f"{name}, in the reset of {place(row)}: an observation must be finite; mend it there.")
         steps = [host.step for host in pool[:count]]
         lengths, terminated = np.full(count, num_steps), np.zeros(count, bool)
         alive, acted, charged = list(range(count)), [], []
@@ -100,10 +133,19 @@ def collector(
             recorded, executed = act(_each(for_learners, seen[t]), t)
             acted.append(recorded)
             actions = _unstack(_each(for_hosts, executed))
-            after, losses, over, cut = zip(*[steps[i](actions[i]) for i in alive], strict=True)
+            results = []
+            try:
+                for i in alive:
+                    results.append(steps[i](actions[i]))  # i says whose has failed
+            except (Exception, SystemExit) as error:
+                raise failed(f"{name}, in step {t + 1} of {place(i)}", error) from error
+            after, losses, over, cut = zip(*results, strict=True)
             charged += losses
             fresh = _stack(after, dtype)
-            _check(name, "an observation", t + 1, fresh)
+            if (row := _not_finite(fresh)) is not None:
+                raise Misfit(
+                    f"{name}, in step {t + 1} of {place(alive[row])}: an observation must be finite; mend it there."
+                )
             seen.append(fresh if len(alive) == count else _each(partial(_renewed, where=alive), seen[t], fresh))
             if any(over) or any(cut):
                 for i, own, outer in zip(alive, over, cut, strict=True):
@@ -116,8 +158,8 @@ def collector(
         mask = np.arange(num_steps)[:, None] < lengths
         losses = np.zeros((num_steps, count, num_losses), dtype)
         losses[mask] = np.reshape(charged, (-1, num_losses))
-        for t in np.argwhere(~np.isfinite(losses))[:1, 0].tolist():
-            _check(name, "a reward", t + 1, losses[t])
+        for t, i, _ in np.argwhere(~np.isfinite(losses))[:1].tolist():
+            raise Misfit(f"{name}, in step {t + 1} of {place(i)}: a reward must be finite, got {-losses[t, i]}.")
         observations = _each(over_time, *seen[:num_steps])
         actions = _each(over_time, *(_each(for_hosts, step) for step in acted))
         own = np.arange(len(learners))
@@ -131,7 +173,24 @@ def collector(
             _each(for_learners, seen[-1]),
         )
 
-    return collect
+    def close() -> None:
+        failures = _close(pool)
+        if failures:
+            raise failed(f"{name} could not be closed", failures[0]) from failures[0]
+
+    weakref.finalize(collect, _close, pool)
+    return collect, close
+
+
+def _close(pool: list[Host]) -> list[Exception]:
+    """Empties a pool, and goes on where one cannot be closed."""
+    failures = []
+    while pool:
+        try:
+            pool.pop().close()
+        except Exception as error:
+            failures.append(error)
+    return failures
 
 
 def real() -> np.dtype:
@@ -162,6 +221,9 @@ def _renewed(old: np.ndarray, fresh: np.ndarray, where: list[int]) -> np.ndarray
     return new
 
 
-def _check(name: str, what: str, step: int, tree: Any) -> None:
-    if not all(np.isfinite(leaf).all() for leaf in (tree if isinstance(tree, tuple) else (tree,))):
-        raise ValueError(f"{name} must be finite, got {what} with NaN or infinity after step {step}; mend it there.")
+def _not_finite(tree: Any) -> int | None:
+    """A row in which something is NaN or infinite, if there is one."""
+    for leaf in tree if isinstance(tree, tuple) else (tree,):
+        if not np.isfinite(leaf).all():
+            return int(np.argwhere(~np.isfinite(leaf))[0, 0])
+    return None

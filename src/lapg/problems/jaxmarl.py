@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import equinox as eqx
@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from lapg.policies import product, replicated
-from lapg.problems.adapters import first_observation, needs, one_of, policy_for, same_types, vector
+from lapg.problems.adapters import first_observation, needs, no_std_for, one_of, policy_for, same_types, shaped, vector
+from lapg.problems.contract import table
 from lapg.problems.protocol import at_least, from_environment, make_tasks, unit_interval
-from lapg.types import Environment, Problem, Step, Task
+from lapg.types import Environment, Interface, Problem, Step, Task
 
 Observations = Literal["global", "local", "concatenated"]
 
@@ -41,19 +42,14 @@ def environment(game: Any, observations: Observations, alike: bool) -> Environme
     def see(seen: Mapping[str, PyTree]) -> tuple[Float[Array, " _"], ...]:
         return tuple(vector(seen[agent]) for agent in game.agents)
 
+    show = viewer(len(game.agents), observations, alike)
+
     def reset(key: Key[Array, ""], task: Task) -> State:
         seen, inner = game.reset(key)
         return State(jax.tree.map(jnp.asarray, inner), see(seen), jnp.int32(0))
 
     def observe(state: State) -> PyTree:
-        if observations == "local":
-            return jnp.stack(state.observations) if alike else state.observations
-        whole = (
-            vector(game.get_world_state(state.inner))
-            if observations == "global"
-            else jnp.concatenate(state.observations)
-        )
-        return whole if alike else (whole,) * len(game.agents)
+        return show(game.get_world_state(state.inner) if observations == "global" else state.observations)
 
     def step(key: Key[Array, ""], task: Task, state: State, action: Any) -> Step:
         actions = {agent: action[m] for m, agent in enumerate(game.agents)}
@@ -66,6 +62,18 @@ def environment(game: Any, observations: Observations, alike: bool) -> Environme
     return Environment(reset, observe, step)
 
 
+def viewer(num_agents: int, observations: Observations, alike: bool) -> Callable[[Any], PyTree]:
+    """How what is at hand, the world's state for ``global`` or else the agents' vectors, becomes what the joint policy sees."""
+
+    def show(seen: Any) -> PyTree:
+        if observations == "local":
+            return jnp.stack(seen) if alike else seen
+        whole = vector(seen) if observations == "global" else jnp.concatenate(seen)
+        return whole if alike else (whole,) * num_agents
+
+    return show
+
+
 def jaxmarl(
     *,
     env: str,
@@ -76,7 +84,7 @@ def jaxmarl(
     activation: str = "tanh",
     num_steps: int | None = None,
     discount: float = 0.99,
-    std: float = 0.5,
+    std: float | None = None,
     learned_std: bool = False,
     shared_trajectories: bool = False,
 ) -> Problem:
@@ -115,11 +123,23 @@ def jaxmarl(
     at_least("jaxmarl", num_steps=steps)
     unit_interval("jaxmarl", discount)
 
-    tasks = make_tasks(len(game.agents), scales)
+    owner, tasks = f"jaxmarl(env={env!r})", make_tasks(len(game.agents), scales)
     spaces = [game.action_space(agent) for agent in game.agents]
     views = first_observation(environment(game, observations, alike=False), tasks)
     kinds = [(view.size, *_features(space)) for view, space in zip(views, spaces, strict=True)]
     alike = all(kind == kinds[0] for kind in kinds)
+    no_std_for(owner, spaces, std, learned_std)
+    show = viewer(len(game.agents), observations, alike)
+    first = jax.eval_shape(lambda key: _at_hand(game, observations, *game.reset(key)), jax.random.key(0))
+
+    def see(observation: Any, info: Any = None) -> PyTree:
+        if observations == "global":
+            seen = shaped(first, observation)
+        else:
+            own = {agent: observation[agent] for agent in game.agents if agent in table(observation, "observations")}
+            seen = tuple(map(vector, shaped(first, own).values()))
+        return jax.tree.map(np.asarray, show(seen))
+
     options = {"hidden": hidden, "activation": activation, "std": std, "learned_std": learned_std}
     agents = [policy_for("jaxmarl", space, view.size, **options) for view, space in zip(views, spaces, strict=True)]
     return from_environment(
@@ -129,7 +149,14 @@ def jaxmarl(
         num_steps=steps,
         discount=discount,
         shared=shared_trajectories,
+        joint=True,
+        interface=Interface(see, lambda executed: {agent: executed[m] for m, agent in enumerate(game.agents)}),
     )
+
+
+def _at_hand(game: Any, observations: Observations, seen: Mapping[str, PyTree], state: PyTree) -> PyTree:
+    """What whoever steps JaxMARL gives a policy to see."""
+    return game.get_world_state(state) if observations == "global" else {agent: seen[agent] for agent in game.agents}
 
 
 def _package() -> Any:

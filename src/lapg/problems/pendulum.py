@@ -101,5 +101,9 @@ def pendulum(
     )
     policy = gaussian_mlp(3, hidden, 1, activation, std=std, learned_std=learned_std, low=-MAX_TORQUE, high=MAX_TORQUE)
     return from_environment(
-        Environment(reset, observe, step, draw), policy, tasks=tasks, num_steps=num_steps, discount=discount
+        Environment(reset, observe, step, draw, SECONDS_PER_STEP),
+        policy,
+        tasks=tasks,
+        num_steps=num_steps,
+        discount=discount,
     )

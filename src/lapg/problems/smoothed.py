@@ -47,7 +47,8 @@ def smoothed(problem: Problem, scale: float) -> Problem:
         return state[0], environment.observe(state[1])
 
     draw = environment.draw
-    wrapped = Environment(reset, observe, step, draw and (lambda axes, state: draw(axes, state[1])))
+    shown = draw and (lambda axes, state: draw(axes, state[1]))
+    wrapped = Environment(reset, observe, step, shown, environment.step_seconds)
     perturbed = _perturbed(policy, scale)
     return problem._replace(
         environment=wrapped,

@@ -78,7 +78,7 @@ class Compiled:
             new = recipe(hyper).learner.init(key, index, params)
             if old is None:
                 return new
-            return LearnerState(new.index, old.estimator, new.memory, new.trigger, new.sent_round)
+            return LearnerState(new.index, old.estimator, new.memory, new.trigger, new.sent_round, new.slope)
 
         @jax.jit
         def relay(

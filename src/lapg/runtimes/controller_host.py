@@ -128,8 +128,8 @@ class ControllerHost:
         try:
             header, payload = wire.unframe(raw)
             if header.learner != learner:
-                raise ValueError(f"learner {learner} must speak for itself, not for {header.learner}.")
-        except ValueError:
+                raise wire.MalformedError(f"learner {learner} must speak for itself, not for {header.learner}.")
+        except wire.MalformedError:
             self.lose(learner)
             return "malformed"
         if header.generation == 0 and header.round == self._round and not self._gone[learner]:
@@ -147,17 +147,13 @@ class ControllerHost:
             return reason
         try:
             self._decode(learner, payload)
-        except Exception:  # whatever a codec makes of a stranger's bytes
+        except wire.MalformedError:
             self.lose(learner)
             return "malformed"
         return None
 
     def _decode(self, learner: int, payload: Buffer) -> None:
-        like = self._compiled.upload
-        upload = wire.decode_upload(self._compiled.compressor, payload, like)
-        for got, wanted in zip(jax.tree.leaves(upload.message), jax.tree.leaves(like.message), strict=True):
-            if got.shape != wanted.shape or got.dtype != wanted.dtype:
-                raise ValueError(f"a message of {wanted.dtype}{wanted.shape} was expected, got {got.dtype}{got.shape}.")
+        upload = wire.decode_upload(self._compiled.compressor, payload, self._compiled.upload)
         for row, got in zip(jax.tree.leaves(self._uploads), jax.tree.leaves(upload), strict=True):
             row[learner] = got
 

@@ -75,7 +75,7 @@ def answer(
     Returns:
       What it remembers next, by lane, and its reply.
     Raises:
-      ValueError: a broadcast is none, or not for this learner.
+      MalformedError: a broadcast is none, or not for this learner.
     """
     after, reply = dict(memories), {}
     for lane, record in letter.items():
@@ -83,7 +83,7 @@ def answer(
         host = LearnerHost(terms.compiled, terms.hyper, terms.seeds[lane], learner, recall(memory, terms.compiled))
         notes = memory.get("notes", b"")
         if what == PLAY:
-            said = host.hear(*wire.unframe(record["frame"]))
+            said = host.hear(*wire.unframe(_frame(record)))
             if said is not None:
                 if said.record:
                     notes += wire.frame(said.record, round=host.held.heard, learner=learner)

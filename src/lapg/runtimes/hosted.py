@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from lapg.runtimes.in_turn import InTurn
-from lapg.runtimes.outside import Outside
+from lapg.runtimes.outside import Outside, close
 from lapg.runtimes.protocol import Log, Reply, RunState, announce, conclude, initialise
 from lapg.types import Broadcast, LearnerState, Problem, Recipe
 
@@ -26,7 +26,7 @@ class Hosted(InTurn):
         initial_params: np.ndarray | None = None,
     ) -> None:
         super().__init__(hypers, seeds, chunk_rounds, initial_params)
-        self._outside, self._tasks = Outside(recipe, problem, self._hypers[0]), problem.tasks
+        self._outside, self._problem = Outside(recipe, problem, self._hypers[0]), problem
 
         @jax.jit
         def start(hyper: dict[str, Any], seed: Any, params: Any) -> RunState:
@@ -49,11 +49,15 @@ class Hosted(InTurn):
 
         self._start, self._hear, self._finish = start, hear, finish
 
+    def close(self) -> None:
+        """Closes the environments."""
+        close(self._problem)
+
     def _initialise(self, index: int) -> RunState:
         return self._start(self._hypers[index], self._seeds[index], self._initial[index])
 
     def _play_round(self, index: int, state: RunState) -> tuple[RunState, Log]:
         lane = self._hypers[index], self._seeds[index]
         broadcast = self._hear(*lane, state)
-        learners, replies = self._outside.play(*lane, self._tasks, state.learners, broadcast)
+        learners, replies = self._outside.play(*lane, self._problem.tasks, state.learners, broadcast)
         return self._finish(*lane, state, learners, broadcast, replies)

@@ -1,7 +1,7 @@
 """What runtimes share that play their lanes one after the other, a round at a time."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -9,12 +9,23 @@ import numpy as np
 
 from lapg.runtimes.protocol import Log
 
+Pause = Callable[[int], bool]
+"""Asked after rounds of all lanes, how many of the run are done: whether `advance` is to return now, before its chunk is full."""
+
+
+def never(round: int) -> bool:
+    """The pause of whoever wants whole chunks."""
+    return False
+
 
 class Lanes(ABC):
     """The lanes of a run: their numbers, and how they begin.
 
     A state is a `RunState`, or has what that has and more.
     """
+
+    fetches = False
+    """Whether the state that `advance` returns has to be fetched from elsewhere, so that it should not return too often."""
 
     def __init__(
         self, hypers: dict[str, Any], seeds: Sequence[int], chunk_rounds: int, initial_params: np.ndarray | None
@@ -30,12 +41,16 @@ class Lanes(ABC):
         """The state of a lane before round 0."""
 
     @abstractmethod
-    def advance(self, state: Any, first: int, until: int) -> tuple[Any, Log]:
-        """Plays the rounds first, ..., min(first + chunk_rounds, until) − 1.
+    def advance(self, state: Any, first: int, until: int, pause: Pause = never) -> tuple[Any, Log]:
+        """Plays the rounds first, ..., min(first + chunk_rounds, until) − 1, of all lanes round by round; fewer where ``pause`` says so.
 
         Returns:
           The new state, and the log on the host with leading axes (lane, round).
         """
+
+    def export(self, state: Any) -> Any:
+        """The state as it is saved, shaped as `state_shape` says."""
+        return state
 
     def start(self) -> Any:
         """The state of all lanes before round 0."""
@@ -66,8 +81,8 @@ class InTurn(Lanes):
     def _play_round(self, index: int, state: Any) -> tuple[Any, Log]:
         """A round of a lane, given the state before it: the state after it, and what it leaves for the record."""
 
-    def advance(self, state: Any, first: int, until: int) -> tuple[Any, Log]:
-        """Plays the rounds first, ..., min(first + chunk_rounds, until) − 1.
+    def advance(self, state: Any, first: int, until: int, pause: Pause = never) -> tuple[Any, Log]:
+        """Plays the rounds first, ..., min(first + chunk_rounds, until) − 1, of all lanes round by round; fewer where ``pause`` says so.
 
         Returns:
           The new state, and the log on the host with leading axes (lane, round).
@@ -76,22 +91,20 @@ class InTurn(Lanes):
         """
         if state is not self._state:
             state = self._enter(state)
-        lanes, logs = [], []
-        for index in range(self.num_lanes):
-            lane, log = self.lane(state, index), []
-            for _ in range(first, min(first + self.chunk_rounds, until)):
-                lane, entry = self._play_round(index, lane)
-                log.append(entry)
-            lanes.append(lane)
-            logs.append(stack(log))
+        lanes, logs = [self.lane(state, index) for index in range(self.num_lanes)], []
+        for round in range(first, min(first + self.chunk_rounds, until)):
+            lanes, entries = zip(*(self._play_round(index, lane) for index, lane in enumerate(lanes)), strict=True)
+            logs.append(stack(entries))
+            if pause(round + 1):
+                break
         self._state = stack(lanes)
-        return self._state, jax.tree.map(np.asarray, stack(logs))
+        return self._state, stack(logs, axis=1)
 
     def _enter(self, state: Any) -> Any:
         """Gets ready for a state that `advance` did not return itself the last time; the state to go on from."""
         return state
 
 
-def stack(trees: list[Any]) -> Any:
-    """Equal trees with a new leading axis, in NumPy."""
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+def stack(trees: Sequence[Any], axis: int = 0) -> Any:
+    """Equal trees along a new axis, in NumPy."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves, axis), *trees)

@@ -15,6 +15,11 @@ from lapg.runtimes.replicas import follow
 from lapg.runtimes.wire import Header
 from lapg.types import Broadcast, Buffer
 
+MOST_ROUNDS = 2**31 - 2
+"""States count rounds in 32-bit numbers."""
+MOST_SILENT = 10_000
+"""Rounds that a replica makes up for on its own; a learner that was away for longer asks for the state."""
+
 
 class Answer(NamedTuple):
     """A learner's reply, and what it leaves for the record: diagnostics, which no controller may use and no ledger counts."""
@@ -24,7 +29,7 @@ class Answer(NamedTuple):
 
 
 class LearnerHost:
-    """Learner m's end.
+    """Learner m's end. ``malformed`` counts messages that were refused because they are none.
 
     Args:
       compiled: shared by all hosts of a process.
@@ -32,18 +37,29 @@ class LearnerHost:
     """
 
     def __init__(self, compiled: Compiled, hyper: dict[str, Any], seed: int, index: int, held: Held = Held()) -> None:  # noqa: B008  (immutable)
-        self.index, self.held = index, held
+        self.index, self.held, self.malformed = index, held, 0
         self._compiled, self._lane = compiled, (hyper, np.uint32(seed), np.int32(index))
 
     def hear(self, header: Header, payload: Buffer) -> Answer | None:
         """Plays the round of a broadcast; None if the broadcast is an old one.
 
         Raises:
-          ValueError: it is not for this learner, or of another length.
+          MalformedError: it is not for this learner, or no broadcast of this run; the learner is where it was.
           RuntimeError: an encoded upload is not as long as the learner says.
         """
+        try:
+            return self._hear(header, payload)
+        except wire.MalformedError:
+            self.malformed += 1
+            raise
+
+    def _hear(self, header: Header, payload: Buffer) -> Answer | None:
         if header.learner != self.index:
-            raise ValueError(f"learner {self.index} must be given its own broadcasts, got one for {header.learner}.")
+            raise wire.MalformedError(
+                f"learner {self.index} must be given its own broadcasts, got one for {header.learner}."
+            )
+        if header.round > MOST_ROUNDS:
+            raise wire.MalformedError(f"a round's number must be at most {MOST_ROUNDS}, got {header.round}.")
         held, action = hear(self.held, header)
         if action == STALE:
             return None
@@ -71,6 +87,8 @@ class LearnerHost:
         parts, (hyper, seed, _) = self._compiled, self._lane
         if parts.downlink.compressor is None:
             return wire.decode_broadcast(payload, round, parts.broadcast), None
+        if replica is not None and round - int(replica.round) > MOST_SILENT:
+            return None
         like = parts.state.controller, parts.relayed
         replica = follow(
             replica, payload, round, parts.downlink.compressor, lambda *given: parts.step(hyper, *given)[0], like=like

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+
+from lapg.runtimes import guardian
 
 PROGRAMS = ("flwr", "flower-superlink", "flower-supernode")
 
@@ -68,7 +70,7 @@ class SuperLink:
 
 @contextlib.contextmanager
 def loopback(num_learners: int, logs: Path, timeout: float) -> Iterator[SuperLink]:
-    """A SuperLink, and a SuperNode for each learner; all that was started is stopped afterwards, and the keys are gone.
+    """A SuperLink, and a SuperNode for each learner; all that was started is stopped afterwards, and the keys are gone, also if this process is killed.
 
     Args:
       logs: directory for what the processes say.
@@ -79,6 +81,7 @@ def loopback(num_learners: int, logs: Path, timeout: float) -> Iterator[SuperLin
     programs = {name: program(name) for name in PROGRAMS}
     with tempfile.TemporaryDirectory(prefix="lapg-flower-") as directory, contextlib.ExitStack() as stack:
         home = Path(directory)
+        guard = stack.enter_context(guarded(home))
         write_certificates(home)
         link, *ports = free_ports(1 + num_learners)
         address, authority = f"127.0.0.1:{link}", str(home / "ca.crt")
@@ -91,6 +94,7 @@ def loopback(num_learners: int, logs: Path, timeout: float) -> Iterator[SuperLin
         def start(name: str, *arguments: str, log: str) -> subprocess.Popen[bytes]:
             command = [programs[name], *arguments]
             process = stack.enter_context(running(command, superlink.environment, home, logs / f"{log}.log"))
+            guard(process.pid)
             superlink.processes.append(process)
             return process
 
@@ -128,6 +132,19 @@ def _environment(home: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
+def guarded(home: Path) -> Iterator[Callable[[int], None]]:
+    """What ends processes, given their numbers, and removes the directory ``home``, if this process is gone before it does so itself."""
+    command = [sys.executable, "-P", str(Path(guardian.__file__)), str(home)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdin is not None
+
+        def guard(number: int) -> None:
+            print(number, file=process.stdin, flush=True)
+
+        yield guard
+
+
+@contextlib.contextmanager
 def running(
     command: list[str], environment: Mapping[str, str], cwd: Path, log: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
@@ -142,14 +159,7 @@ def running(
             yield process
         finally:
             with contextlib.suppress(psutil.NoSuchProcess):
-                root = psutil.Process(process.pid)
-                family = [*root.children(recursive=True), root]
-                for member in family:
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        member.terminate()
-                for member in psutil.wait_procs(family, timeout=10)[1]:
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        member.kill()
+                guardian.end([psutil.Process(process.pid)])
             process.wait(timeout=10)
 
 

@@ -4,6 +4,7 @@ In every step only observations go in and actions come out; behaviour log-probab
 round starts from addressed seeds, so that no environment outlives it.
 """
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from lapg.problems.contract import EnvironmentFailed
 from lapg.runtimes.protocol import Reply, absorb, reply
 from lapg.types import (
     NOBODY,
@@ -31,7 +33,7 @@ from lapg.types import (
 
 
 def sampler(problem: Problem, policy: Policy) -> Callable[..., Recorded]:
-    """Episodes of a host problem: ``keys [M], θ [M, d], N → Recorded``, where ``learners`` are those whom keys and θ are for, all unless told.
+    """Episodes of a host problem: ``keys [M], θ [M, d], N → Recorded``, where ``learners`` are those whom keys and θ are for, all by default.
 
     The noise of actions is drawn from the keys as in `lapg.sampling.rollouts`: equal keys, equal noise.
     """
@@ -70,6 +72,14 @@ def sampler(problem: Problem, policy: Policy) -> Callable[..., Recorded]:
         return collect(ask, np.asarray(seeds), num, **learners)
 
     return play
+
+
+def close(problem: Problem) -> None:
+    """Closes a host problem's environments; what one of them says against it is a warning, as nothing is lost by it."""
+    try:
+        problem.close()
+    except EnvironmentFailed as error:
+        warnings.warn(str(error), RuntimeWarning, stacklevel=2)
 
 
 def to_batch(policy: Policy, task: Task, params: Float[Array, " d"], recorded: Recorded) -> Trajectories:

@@ -9,7 +9,7 @@ from lapg.runtimes import wire
 from lapg.runtimes.controller_host import ControllerHost
 from lapg.runtimes.deployed import Deployed, begin
 from lapg.runtimes.federated import LOAD, SAVE, Letter, Post, Terms, ask_all, play_round
-from lapg.runtimes.in_turn import Lanes, stack
+from lapg.runtimes.in_turn import Lanes, Pause, never, stack
 from lapg.runtimes.protocol import Log
 
 
@@ -53,6 +53,8 @@ class Posted(Lanes):
       post: to the learners, who remember nothing yet.
     """
 
+    fetches = True
+
     def __init__(
         self,
         terms: Terms,
@@ -70,8 +72,8 @@ class Posted(Lanes):
     def _initialise(self, index: int) -> Deployed:
         return begin(self._terms.compiled, self._hypers[index], self._seeds[index], self._initial[index])
 
-    def advance(self, state: Deployed, first: int, until: int) -> tuple[Deployed, Log]:
-        """Plays the rounds first, ..., min(first + chunk_rounds, until) − 1 of all lanes.
+    def advance(self, state: Deployed, first: int, until: int, pause: Pause = never) -> tuple[Deployed, Log]:
+        """Plays the rounds first, ..., min(first + chunk_rounds, until) − 1 of all lanes; fewer where ``pause`` says so.
 
         Returns:
           The new state, and the log on the host with leading axes (lane, round).
@@ -80,12 +82,15 @@ class Posted(Lanes):
         """
         if state is not self._state:
             self._deploy(state)
-        num_rounds = min(first + self.chunk_rounds, until) - first
         limits: dict[str, Any] = {"deadline": self._limits.deadline, "quorum": self._limits.quorum}
-        for _ in range(num_rounds):
+        round = first
+        while round < min(first + self.chunk_rounds, until):
             play_round(self._hosts, self._post, **limits)
+            round += 1
+            if pause(round):
+                break
         log = stack([host.logs() for host in self._hosts])
-        self._state = self._save(log, first, last=first + num_rounds == until)
+        self._state = self._save(log, first, last=round == until)
         return self._state, log
 
     def _deploy(self, state: Deployed) -> None:

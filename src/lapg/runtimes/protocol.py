@@ -178,7 +178,7 @@ def make_relay(
 ) -> tuple[PyTree, PyTree]:
     """What controller and replicas are to step with, made of the uploads; the downlink's new state first."""
     key = address(root, RELAY, NOBODY, broadcast.round)
-    return method.downlink.compress(key, downlink, method.controller.gather(uploads))
+    return method.downlink.compress(key, downlink, method.controller.gather(uploads), uploads.message)
 
 
 def take_step(method: Method, state: ControllerState, relayed: PyTree) -> tuple[ControllerState, RoundLog]:

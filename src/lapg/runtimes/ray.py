@@ -20,7 +20,7 @@ from lapg.runtimes.actor import LETTER, Learners, Parts, as_engine_takes, unpack
 from lapg.runtimes.compiled import Compiled
 from lapg.runtimes.controller_host import ControllerHost
 from lapg.runtimes.deployed import Deployed, begin
-from lapg.runtimes.in_turn import Lanes, stack
+from lapg.runtimes.in_turn import Lanes, Pause, never, stack
 from lapg.runtimes.join import check, introduction
 from lapg.runtimes.protocol import Log
 from lapg.runtimes.security import check_security
@@ -52,7 +52,7 @@ class _Process:
 
 
 class Ray(Lanes):
-    """Used like `lapg.runtimes.Vectorised`; lanes are played one after the other.
+    """Used like `lapg.runtimes.Vectorised`; lanes play each round one after the other.
 
     A round closes when everybody has answered, or at the deadline if there is one and a quorum has. An actor that dies, or that stays silent for
     ``patience`` rounds, is started again, and its learners upload a full gradient when they are back. What `advance` returns has been fetched from
@@ -75,6 +75,8 @@ class Ray(Lanes):
     Raises:
       ValueError: an argument does not fit, or the cluster is neither local nor secured.
     """
+
+    fetches = True
 
     def __init__(
         self,
@@ -153,8 +155,8 @@ class Ray(Lanes):
     def _initialise(self, index: int) -> Deployed:
         return begin(self._compiled, self._hypers[index], self._seeds[index], self._initial[index])
 
-    def advance(self, state: Deployed, first: int, until: int) -> tuple[Deployed, Log]:
-        """Plays the rounds first, ..., min(first + chunk_rounds, until) − 1.
+    def advance(self, state: Deployed, first: int, until: int, pause: Pause = never) -> tuple[Deployed, Log]:
+        """Plays the rounds first, ..., min(first + chunk_rounds, until) − 1, of all lanes round by round; fewer where ``pause`` says so.
 
         Returns:
           The new state, and the log on the host with leading axes (lane, round).
@@ -164,10 +166,11 @@ class Ray(Lanes):
         """
         if state is not self._state:
             self._deploy(state)
-        num_rounds = min(first + self.chunk_rounds, until) - first
-        for lane in range(self.num_lanes):
-            for _ in range(num_rounds):
+        for round in range(first, min(first + self.chunk_rounds, until)):
+            for lane in range(self.num_lanes):
                 self.play_round(lane)
+            if pause(round + 1):
+                break
         logs = stack([host.logs() for host in self._hosts])
         self._state = stack([host.snapshot(self._save(lane)) for lane, host in enumerate(self._hosts)])
         return self._state, logs

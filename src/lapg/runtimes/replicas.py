@@ -73,7 +73,7 @@ def follow(
     Returns:
       None if there is no replica that the frames fit, and the state has not come.
     Raises:
-      ValueError: a frame is not complete, or its length does not fit.
+      MalformedError: a frame is not complete, or its length does not fit.
     """
     frames = {header.round: (header.base, payload) for header, payload in wire.split(raw)}
     if round in frames:

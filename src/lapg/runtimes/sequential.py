@@ -1,4 +1,4 @@
-"""The reference runtime: a plain loop over rounds and learners in which every message really becomes bytes, and none gets lost."""
+"""The reference runtime: a plain loop over rounds and learners in which every message really becomes bytes, header included, and none gets lost."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from lapg.runtimes.protocol import (
     take_step,
 )
 from lapg.runtimes.replicas import Outbox, follow
-from lapg.types import NOBODY, Broadcast, ControllerState, Problem, Recipe
+from lapg.types import NOBODY, Broadcast, Buffer, ControllerState, Problem, Recipe
 
 
 @dataclass
@@ -46,6 +46,9 @@ class Sequential(InTurn):
 
     Args:
       restarts: round → learners whose hosts have lost their replica of the controller before it; matters to a replicated downlink.
+      heartbeat: whether learners that take part are sent a header at least, and answer with one; otherwise who has nothing to say sends nothing.
+
+    ``carried``: bytes that went down and up so far, by lane, [L, 2].
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Sequential(InTurn):
         chunk_rounds: int = 25,
         initial_params: np.ndarray | None = None,
         restarts: Mapping[int, Collection[int]] | None = None,
+        heartbeat: bool = True,
     ) -> None:
         super().__init__(hypers, seeds, chunk_rounds, initial_params)
         method, key = recipe(self._hypers[0]), jax.random.key
@@ -65,6 +69,7 @@ class Sequential(InTurn):
         self._compressor, self._codec = method.compressor, method.downlink
         self._tasks = [_pick(problem.tasks, m) for m in range(problem.num_learners)]
         self._ends: list[_Ends | None] = [None] * self.num_lanes
+        self._heartbeat, self.carried = heartbeat, np.zeros((self.num_lanes, 2), np.int64)
 
         @jax.jit
         def learn(hyper: Any, seed: Any, task: Any, state: Any, heard: Any, participated: Any) -> Any:
@@ -121,14 +126,14 @@ class Sequential(InTurn):
                 else:
                     raw = ends.outbox.take(ends.heard[m], state.controller)
                 _check_length(f"the controller, to learner {m},", int(due[m]), raw)
-                heard = self._listen(
-                    index, m, wire.frame(raw, round=round, learner=NOBODY), broadcast, state.controller
-                )
+                received = self._carry(index, 0, raw, round=round, learner=NOBODY)
+                heard = self._listen(index, m, received, round, broadcast, state.controller)
             learner, answer = self._learn(hyper, seed, task, _pick(state.learners, m), heard, participated[m])
             raw = b"".join(wire.encode_upload(self._compressor, answer.upload))
             _check_length(f"learner {m}", int(answer.upload.bits), raw)
+            received = self._carry(index, 1, raw, round=round, learner=m) if participated[m] else b""
             learners.append(learner)
-            uploads.append(wire.decode_upload(self._compressor, raw, answer.upload))
+            uploads.append(wire.decode_upload(self._compressor, received, answer.upload))
             rest.append((answer.log, answer.scores))
         arrived = jax.tree.map(jnp.asarray, stack(uploads))
         downlink, relayed = self._relay(hyper, seed, broadcast, downlink, arrived)
@@ -140,23 +145,32 @@ class Sequential(InTurn):
         log = Log(participated, due, arrived.sent, arrived.bits, learner_log, round_log, scores)
         return RunState(controller, stack(learners), downlink), jax.tree.map(np.asarray, log)
 
-    def _listen(self, index: int, m: int, raw: bytes, broadcast: Broadcast, controller: ControllerState) -> Broadcast:
-        """What learner m makes of a frame. A replica makes the broadcast itself; ``controller`` is where it has to be for that."""
+    def _carry(self, index: int, way: int, payload: bytes, *, round: int, learner: int) -> Buffer:
+        """Takes a message to the other end, down (0) or up (1): the payload as it is there, empty if there is none and nothing was sent."""
+        if not payload and not self._heartbeat:
+            return b""
+        raw = wire.frame(payload, round=round, learner=learner)
+        self.carried[index, way] += len(raw)
+        return wire.unframe(raw)[1]
+
+    def _listen(
+        self, index: int, m: int, payload: Buffer, round: int, broadcast: Broadcast, controller: ControllerState
+    ) -> Broadcast:
+        """What learner m makes of what it heard. A replica makes the broadcast itself; ``controller`` is where it has to be for that."""
         hyper, seed, ends = self._hypers[index], self._seeds[index], self._ends[index]
-        header, payload = wire.unframe(raw)
         if ends is None or self._codec.compressor is None:
-            return wire.decode_broadcast(payload, header.round, broadcast)
+            return wire.decode_broadcast(payload, round, broadcast)
         ends.replicas[m] = follow(
             ends.replicas[m],
             payload,
-            header.round,
+            round,
             self._codec.compressor,
             lambda *given: self._step(hyper, *given)[0],
             like=(controller, ends.relayed),
         )
-        ends.heard[m] = header.round
+        ends.heard[m] = round
         if wire.encode_tree(ends.replicas[m]) != wire.encode_tree(controller):
-            raise RuntimeError(f"learner {m}'s replica is not where the controller is before round {header.round}.")
+            raise RuntimeError(f"learner {m}'s replica is not where the controller is before round {round}.")
         return self._announce(hyper, seed, ends.replicas[m])
 
 

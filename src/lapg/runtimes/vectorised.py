@@ -1,24 +1,28 @@
 """The default runtime: rounds under ``scan``, learners and lanes under ``vmap``, lanes spread over the machine's cores.
 
-A lane is one run: one seed with one set of hyperparameters. All lanes advance together through compiled chunks of a fixed number of rounds, so that
-progress, checkpoints and interruptions happen between chunks, and nothing is compiled twice.
+A lane is one run: one seed with one set of hyperparameters. All lanes advance together through compiled chunks, of which as many rounds are played at once
+as take about a second. Progress, checkpoints and interruptions happen between these stretches, and nothing is compiled twice.
 """
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from lapg.runtimes.in_turn import Pause, never
 from lapg.runtimes.protocol import Log, RunState, initialise, play_round
 from lapg.types import Method, Problem, Recipe
 
 CACHE_BYTES = 4_000_000
 """Working set of one core; beyond it lanes take turns instead of sweeping through memory together."""
+STRETCH_SECONDS = 0.5, 1.5
+"""Shorter stretches double, longer ones halve."""
 
 
 def use_all_cores(num_cores: int | None = None) -> int:
@@ -47,15 +51,19 @@ def lanes_at_once(problem: Problem, method: Method, num_lanes: int) -> int:
 class Vectorised:
     """Compiles a method on a problem for L lanes and advances them in chunks.
 
+    What it works with is padded to equally many lanes on each device; `export` takes that off, and `advance` takes a state with or without it.
+
     Args:
       recipe: hyperparameters of one lane → Method; called inside the compiled function, and once before it with the first lane's values so that
         the parts can check them.
       problem: what is solved.
       hypers: every hyperparameter with a leading axis L.
       seeds: L seeds; lanes with equal seeds see equal samples as long as their θ agree.
-      chunk_rounds: rounds per compiled chunk.
+      chunk_rounds: rounds per compiled chunk, the most that are played at once.
       initial_params: θ⁰ of every lane, [L, d], instead of the problem's own.
     """
+
+    fetches = False
 
     def __init__(
         self,
@@ -69,22 +77,14 @@ class Vectorised:
     ) -> None:
         self.num_lanes = len(seeds)
         self.chunk_rounds = chunk_rounds
-        self.num_traces = 0
+        self.num_traces, self._stretch = 0, 1
         method = recipe(jax.tree.map(lambda leaf: np.asarray(leaf)[0], hypers))
         devices = jax.local_devices()[: min(self.num_lanes, jax.local_device_count())]
-        padding = -self.num_lanes % len(devices)
-        self._mesh = Mesh(np.array(devices), ("lane",))
-
-        def pad(leaf: Any) -> jax.Array:
-            leaf = jnp.asarray(leaf)
-            return jnp.concatenate([leaf, jnp.repeat(leaf[-1:], padding, 0)]) if padding else leaf
-
-        self._hypers = jax.tree.map(pad, hypers)
-        self._seeds = pad(jnp.asarray(np.asarray(seeds, np.uint32)))
-
-        self._initial = None if initial_params is None else pad(initial_params)
-
-        per_device = (self.num_lanes + padding) // len(devices)
+        per_device = -(-self.num_lanes // len(devices))
+        self._mesh, self._num_padded = Mesh(np.array(devices), ("lane",)), per_device * len(devices)
+        self._hypers = self._pad(hypers)
+        self._seeds = self._pad(np.asarray(seeds, np.uint32))
+        self._initial = self._pad(initial_params)
         together = lanes_at_once(problem, method, per_device)
 
         def start(hyper: dict[str, Any], seed: jax.Array, params: jax.Array | None) -> RunState:
@@ -128,32 +128,66 @@ class Vectorised:
     def _spread(self, function: Callable[..., Any], inputs: Any, outputs: Any) -> Callable[..., Any]:
         return jax.shard_map(function, mesh=self._mesh, in_specs=inputs, out_specs=outputs, check_vma=False)
 
+    def _pad(self, tree: Any) -> Any:
+        """Repeats the last lane until all devices have equally many, and spreads lanes over the devices."""
+        spread = NamedSharding(self._mesh, PartitionSpec("lane"))
+
+        def pad(leaf: Any) -> jax.Array:
+            missing = self._num_padded - leaf.shape[0]
+            leaf = jnp.concatenate([leaf, jnp.repeat(leaf[-1:], missing, 0)]) if missing else leaf
+            return jax.device_put(leaf, spread)
+
+        return jax.tree.map(pad, tree)
+
+    def export(self, state: RunState) -> RunState:
+        """The state as it is saved, shaped as `state_shape` says: the same whatever the number of devices."""
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[: self.num_lanes], state)
+
     def start(self) -> RunState:
         """The state of all lanes before round 0."""
         return self._start(self._hypers, self._seeds, self._initial)
 
     def state_shape(self) -> RunState:
-        """Shapes and dtypes of the state, without computing it."""
-        return jax.eval_shape(self._start, self._hypers, self._seeds, self._initial)
+        """Shapes and dtypes of the state as `export` gives it, without computing it."""
+        padded = jax.eval_shape(self._start, self._hypers, self._seeds, self._initial)
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((self.num_lanes, *leaf.shape[1:]), leaf.dtype), padded)
 
     def lane_shape(self) -> RunState:
         """Shapes and dtypes of one lane's state."""
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.state_shape())
 
-    def advance(self, state: RunState, first: int, until: int) -> tuple[RunState, Log]:
-        """Plays the rounds first, ..., min(first + chunk_rounds, until) − 1.
+    def advance(self, state: RunState, first: int, until: int, pause: Pause = never) -> tuple[RunState, Log]:
+        """Plays the rounds first, ..., min(first + chunk_rounds, until) − 1, a stretch of about a second at a time; fewer where ``pause`` says so.
 
         Returns:
           The new state, and the log on the host with leading axes (lane, round).
         """
-        state, log = self._chunk(self._hypers, self._seeds, state, jnp.int32(first), jnp.int32(until))
-        played = min(self.chunk_rounds, until - first)
-        return state, jax.tree.map(lambda leaf: np.asarray(leaf)[:played, : self.num_lanes].swapaxes(0, 1), log)
+        until, state, logs = min(first + self.chunk_rounds, until), self._pad(state), []
+        while not logs or first < until:
+            num, began = min(self._stretch, until - first), time.monotonic()
+            state, log = self._chunk(self._hypers, self._seeds, state, jnp.int32(first), jnp.int32(first + num))
+            logs.append(
+                jax.tree.map(lambda leaf, num=num: np.asarray(leaf)[:num, : self.num_lanes].swapaxes(0, 1), log)
+            )
+            first += num
+            self._pace(num, time.monotonic() - began)
+            if pause(first):
+                break
+        return state, jax.tree.map(lambda *parts: np.concatenate(parts, 1), *logs)
+
+    def _pace(self, num: int, seconds: float) -> None:
+        short, long = STRETCH_SECONDS
+        if num == self._stretch and seconds < short:
+            self._stretch = min(2 * num, self.chunk_rounds)
+        elif seconds > long:
+            self._stretch = max(1, self._stretch // 2)
 
     def temporary_bytes(self, state: RunState) -> int:
         """Memory that a chunk needs beside its arguments and results, as the compiler plans it."""
         rounds = jnp.int32(0)
-        analysis = self._chunk.lower(self._hypers, self._seeds, state, rounds, rounds).compile().memory_analysis()
+        analysis = (
+            self._chunk.lower(self._hypers, self._seeds, self._pad(state), rounds, rounds).compile().memory_analysis()
+        )
         return analysis.temp_size_in_bytes * self._mesh.size if analysis is not None else 0
 
     def lane(self, state: RunState, index: int) -> RunState:

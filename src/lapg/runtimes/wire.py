@@ -17,6 +17,10 @@ HEADER = struct.Struct("<IIIII")
 assert 8 * HEADER.size == HEADER_BITS
 
 
+class MalformedError(ValueError):
+    """Bytes that are no message, or not one of this run: of another length, another learner's, or such that their codec cannot read them."""
+
+
 class Header(NamedTuple):
     """What stands in front of every message; see `lapg.runtimes.consistency` for what the numbers mean.
 
@@ -55,12 +59,12 @@ def decode_tree(raw: Buffer, like: PyTree) -> PyTree:
     """Inverse of `encode_tree`, given a tree of the same shapes and dtypes; read-only NumPy arrays.
 
     Raises:
-      ValueError: the length does not fit.
+      MalformedError: the length does not fit.
     """
     leaves, treedef = jax.tree.flatten(like)
     sizes = [leaf.size * leaf.dtype.itemsize for leaf in leaves]
     if sum(sizes) != len(raw):
-        raise ValueError(f"a message of {sum(sizes)} bytes was expected, got {len(raw)}.")
+        raise MalformedError(f"a message of {sum(sizes)} bytes was expected, got {len(raw)}.")
     arrays = [
         np.frombuffer(raw, leaf.dtype, leaf.size, end - size).reshape(leaf.shape)
         for leaf, size, end in zip(leaves, sizes, accumulate(sizes), strict=True)
@@ -97,10 +101,10 @@ def unframe(raw: Buffer) -> tuple[Header, memoryview]:
     """Header and payload of a frame, which is not copied.
 
     Raises:
-      ValueError: the frame is shorter than its header, or its payload not as long as the header says.
+      MalformedError: the frame is shorter than its header, or its payload not as long as the header says.
     """
     if len(raw) < HEADER.size:
-        raise ValueError(f"a frame has at least {HEADER.size} bytes, got {len(raw)}.")
+        raise MalformedError(f"a frame has at least {HEADER.size} bytes, got {len(raw)}.")
     payload = memoryview(raw)[HEADER.size :]
     return read_header(raw, payload), payload
 
@@ -109,11 +113,11 @@ def read_header(raw: Buffer, payload: Buffer) -> Header:
     """The header at the beginning of ``raw``.
 
     Raises:
-      ValueError: the payload is not as long as the header says.
+      MalformedError: the payload is not as long as the header says.
     """
     header = Header(*HEADER.unpack_from(raw))
     if len(payload) != header.length:
-        raise ValueError(f"the header announces {header.length} bytes of payload, got {len(payload)}.")
+        raise MalformedError(f"the header announces {header.length} bytes of payload, got {len(payload)}.")
     return header
 
 
@@ -133,12 +137,34 @@ def encode_upload(compressor: Compressor, upload: Upload) -> tuple[Buffer, ...]:
 
 
 def decode_upload(compressor: Compressor, raw: Buffer, like: Upload) -> Upload:
-    """Inverse of `encode_upload`, in NumPy; nothing is zeros."""
+    """Inverse of `encode_upload`, in NumPy; nothing is zeros.
+
+    Raises:
+      MalformedError: it is no upload.
+    """
     if not raw:
         return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
     split = len(raw) - tree_size(like.report)
-    message = compressor.decode(raw[:split], like.message)
+    message = decode_message(compressor, raw[: max(0, split)], like.message)
     return on_host(like, np.True_, message, decode_tree(raw[split:], like.report), np.int32(8 * len(raw)))
+
+
+def decode_message(compressor: Compressor, raw: Buffer, like: PyTree) -> PyTree:
+    """What the codec reads, of the shapes and dtypes of ``like``.
+
+    Raises:
+      MalformedError: it reads nothing, or something else.
+    """
+    try:
+        message = compressor.decode(raw, like)
+    except Exception as error:  # whatever a codec makes of a stranger's bytes
+        raise MalformedError(f"a message of {len(raw)} bytes cannot be decoded: {error}") from error
+    for got, wanted in zip(jax.tree.leaves(message), jax.tree.leaves(like), strict=True):
+        if np.shape(got) != np.shape(wanted) or got.dtype != wanted.dtype:
+            raise MalformedError(
+                f"a message of {wanted.dtype}{np.shape(wanted)} was expected, got {got.dtype}{np.shape(got)}."
+            )
+    return message
 
 
 def on_host(like: PyTree, *fields: Any) -> Any:
@@ -150,7 +176,7 @@ def split(raw: Buffer) -> list[tuple[Header, memoryview]]:
     """Header and payload of every frame, one after the other.
 
     Raises:
-      ValueError: the last frame is not complete.
+      MalformedError: the last frame is not complete.
     """
     found = []
     while raw:
@@ -178,9 +204,15 @@ def encode_relay(compressor: Compressor, relay: Relay) -> bytes:
 
 
 def decode_relay(compressor: Compressor, raw: Buffer, like: Relay) -> Relay:
-    """Inverse of `encode_relay`."""
+    """Inverse of `encode_relay`.
+
+    Raises:
+      MalformedError: it is no relay.
+    """
     num_learners = like.sent.shape[0]
     begin = -(-num_learners // 8)
+    if len(raw) < begin:
+        raise MalformedError(f"a relay has at least {begin} bytes, got {len(raw)}.")
     sent = np.unpackbits(np.frombuffer(raw[:begin], np.uint8), count=num_learners).astype(bool)
     rows = jax.tree.map(lambda leaf: np.zeros((sent.sum(), *leaf.shape[1:]), leaf.dtype), (like.report, like.length))
     end = begin + tree_size(rows)
@@ -191,5 +223,5 @@ def decode_relay(compressor: Compressor, raw: Buffer, like: Relay) -> Relay:
         return jnp.asarray(full)
 
     report, length = jax.tree.map(spread, decode_tree(raw[begin:end], rows), (like.report, like.length))
-    message: Any = jax.tree.map(jnp.asarray, compressor.decode(raw[end:], like.message))
+    message: Any = jax.tree.map(jnp.asarray, decode_message(compressor, raw[end:], like.message))
     return Relay(message, jnp.asarray(sent), report, length, jnp.int32(8 * len(raw)))

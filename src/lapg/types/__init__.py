@@ -29,6 +29,7 @@ from lapg.types.parts import (
     Environment,
     Estimator,
     GradientAt,
+    Interface,
     Learner,
     Memory,
     Method,
@@ -42,6 +43,7 @@ from lapg.types.parts import (
 )
 from lapg.types.tools import (
     INIT,
+    MOST_BITS,
     NOBODY,
     PRESENCE,
     RELAY,
@@ -51,15 +53,18 @@ from lapg.types.tools import (
     SIGNAL,
     Scalar,
     address,
+    check_length,
     known,
     select,
     squared_norm,
     sum_rows,
     tree_bits,
+    weighed,
 )
 
 __all__ = [
     "INIT",
+    "MOST_BITS",
     "NOBODY",
     "PRESENCE",
     "RELAY",
@@ -80,6 +85,7 @@ __all__ = [
     "Estimate",
     "Estimator",
     "GradientAt",
+    "Interface",
     "Learner",
     "LearnerLog",
     "LearnerState",
@@ -100,9 +106,11 @@ __all__ = [
     "Trigger",
     "Upload",
     "address",
+    "check_length",
     "known",
     "select",
     "squared_norm",
     "sum_rows",
     "tree_bits",
+    "weighed",
 ]

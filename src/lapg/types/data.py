@@ -170,13 +170,18 @@ class RoundLog(eqx.Module):
 
 
 class LearnerState(eqx.Module):
-    """All that learner m remembers. ``sent_round`` is −1 until its first upload."""
+    """All that learner m remembers.
+
+    ``sent_round`` is −1 until its first upload; ``slope`` is how far its last share would have moved the policy, per unit of its length, where a
+    `StepLimit` holds for its own steps.
+    """
 
     index: Int[Array, ""]
     estimator: PyTree
     memory: PyTree
     trigger: PyTree
     sent_round: Int[Array, ""]
+    slope: PyTree = ()
 
 
 class ControllerState(eqx.Module):

@@ -18,7 +18,7 @@ from lapg.types.data import (
     RoundLog,
     Upload,
 )
-from lapg.types.tools import Scalar, tree_bits
+from lapg.types.tools import Scalar, check_length, tree_bits
 
 GradientAt = Callable[[Float[Array, " d"]], Estimate]
 
@@ -65,13 +65,26 @@ class Environment(NamedTuple):
     """A Markov decision process seen by learner m through its task.
 
     ``reset: key, task → state`` · ``observe: state → observation``, global or one per agent (`lapg.policies.replicated`) ·
-    ``step: key, task, state, action → Step``. ``draw: axes, state → None`` paints one frame and may be None.
+    ``step: key, task, state, action → Step``. ``draw: axes, state → None`` paints one frame and may be None; a step lasts ``step_seconds``.
     """
 
     reset: Callable[..., Any]
     observe: Callable[..., Any]
     step: Callable[..., Any]
     draw: Callable[..., None] | None = None
+    step_seconds: float = 0.125
+
+
+class Interface(NamedTuple):
+    """What stands between an outside environment and the policy that plays it.
+
+    ``encode: observation, info → what the policy sees``, of the environment's own observation and info · ``decode: what the policy executes → what the
+    environment is given`` · ``notes``: what the two change, a line each.
+    """
+
+    encode: Callable[..., Any]
+    decode: Callable[..., Any]
+    notes: tuple[str, ...] = ()
 
 
 class Problem(NamedTuple):
@@ -81,10 +94,11 @@ class Problem(NamedTuple):
     ``init: key → θ`` · ``tasks``: a Task with leading axis M · ``num_learners``: M · ``shared``: whether all learners see the same samples.
     Optional: ``gradient: task, θ → ∇L_m(θ)`` and ``value: task, θ → L_m(θ)`` where the model is known; ``loss_bound: task → ℓ̄_m``,
     a bound on |c_m ℓ_m|, and ``smoothness: task → L_m``, the least Lipschitz constant of ∇L_m, where known; ``environment`` and ``policy``
-    where there are any; ``observation``: what one looks like, where there is no environment to ask; ``num_steps``: T; ``discount``: γ.
+    where there are any; ``joint``: whether the policy is one of several agents, θ a part for each (multi-agent), or all learners train one policy (parallel RL); ``observation``: what one looks like, where there is no environment to ask; ``num_steps``: T; ``discount``: γ.
     An environment outside JAX has ``collect: act, seeds, N, learners → Recorded`` instead of ``sample``: it plays N episodes for each of some learners, all M
-    unless told, asking ``act: observations (leading axes M, N), t → actions to record, actions to execute`` at every step; ``seeds`` are a whole number
-    for each of them, and equal seeds and actions mean equal episodes.
+    by default, asking ``act: observations (leading axes M, N), t → actions to record, actions to execute`` at every step; ``seeds`` are a whole number
+    for each of them, and equal seeds and actions mean equal episodes. ``close`` closes the environments that it has made; a later ``collect`` makes new ones.
+    ``interface`` translates where what the environment returns and takes is not what the policy sees and does.
     """
 
     sample: Callable[..., Any] | None
@@ -94,13 +108,16 @@ class Problem(NamedTuple):
     num_learners: int
     shared: bool = False
     collect: Callable[..., Recorded] | None = None
+    close: Callable[[], None] = lambda: None
     gradient: Callable[..., Any] | None = None
     value: Callable[..., Any] | None = None
     loss_bound: Callable[..., Any] | None = None
     smoothness: Callable[..., Any] | None = None
     environment: Environment | None = None
     policy: Policy | None = None
+    joint: bool = False
     observation: PyTree = None
+    interface: Interface | None = None
     num_steps: int = 1
     discount: float = 1.0
 
@@ -178,31 +195,37 @@ class Trigger(NamedTuple):
 
 
 def _theta_and_signal(state: Any, controller: ControllerState, broadcast: Broadcast, participated: Any) -> Any:
-    return state, jnp.where(participated, tree_bits((broadcast.params, broadcast.signal)), 0).astype(jnp.int32)
+    bits = tree_bits((broadcast.params, broadcast.signal))
+    check_length("θ on a dense downlink", broadcast.params.size, bits, "at float32 if this is float64")
+    return state, jnp.where(participated, bits, 0).astype(jnp.int32)
 
 
 class Downlink(NamedTuple):
     """What goes from the controller to its learners; the defaults are those of `lapg.downlink.dense`.
 
     ``init: ControllerState, M → state`` of the controller's end · ``deliver: state, ControllerState, Broadcast, Bool[M] → state, bits [M]`` of
-    what each learner that takes part hears before it samples, without header · ``compress: key, state, Arrival → state, relay``, between gather and
+    what each learner that takes part hears before it samples, without header · ``compress: key, state, Arrival, messages that it was made of (leading axis M) → state, relay``, between gather and
     step · ``expand: relay → Arrival``, with which the controller and every replica of it step · ``resync: state, Bool[M] → state``: these learners
     have lost what they knew · ``compressor`` of the relays' totals, None where learners hold no replica and hear θ^k itself.
     """
 
     init: Callable[..., Any] = _nothing
     deliver: Callable[..., Any] = _theta_and_signal
-    compress: Callable[..., Any] = lambda key, state, arrival: (state, arrival)
+    compress: Callable[..., Any] = lambda key, state, arrival, messages: (state, arrival)
     expand: Callable[..., Arrival] = lambda relay: relay
     resync: Callable[..., Any] = lambda state, lost: state
     compressor: Compressor | None = None
 
 
 class StepLimit(NamedTuple):
-    """A bound on the controller's steps: the ``limit``, and how a learner measures its share of one, ``length: θ, batch, direction → scalar``."""
+    """A bound on the controller's steps: the ``limit``, and how a learner measures its share of one, ``length: θ, batch, direction → scalar``.
+
+    ``local``: whether it holds for steps of the learners' own, too.
+    """
 
     limit: Scalar
     length: Callable[..., Any]
+    local: bool = False
 
 
 class Learner(NamedTuple):

@@ -43,6 +43,32 @@ def tree_bits(tree: PyTree) -> int:
     return sum(8 * leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
+MOST_BITS = 2**31 - 2**20
+"""Longest message. Compiled code counts bits in 32-bit numbers; what is left is room for headers and reports."""
+
+
+def check_length(what: str, size: int, most_bits: int, remedy: str = "or fewer bits an entry (quantise, sign)") -> None:
+    """Refuses vectors whose messages may be too long to be counted, and vectors without entries.
+
+    Args:
+      what: the message, as the user named it.
+      size: d.
+      most_bits: of any message of such a vector.
+      remedy: what else there is to do than to take fewer parameters.
+    Raises:
+      ValueError: d = 0, or most_bits is more than `MOST_BITS`.
+    """
+    if size == 0:
+        raise ValueError(
+            f"{what} must have at least one entry, got a vector of length 0; use a policy or problem with parameters."
+        )
+    if most_bits > MOST_BITS:
+        raise ValueError(
+            f"{what} must have at most {MOST_BITS:,} bits, but with d = {size:,} it may take {most_bits:,}; "
+            f"use at most {MOST_BITS * size // most_bits:,} parameters, {remedy}."
+        )
+
+
 def sum_rows(rows: Float[Array, "M d"], which: Bool[Array, " M"]) -> Float[Array, " d"]:
     """Σ_m rows[m] over those m. Long rows as a product, if at all: on CPUs XLA sums columns up to a hundred times slower than it multiplies."""
     if rows.shape[1] < 10_000:  # where a sum fuses with what is around it
@@ -57,6 +83,11 @@ def sum_rows(rows: Float[Array, "M d"], which: Bool[Array, " M"]) -> Float[Array
 def squared_norm(vector: Float[Array, " d"]) -> Float[Array, ""]:
     """‖x‖²."""
     return jnp.sum(vector * vector)
+
+
+def weighed(weight: Scalar, value: Float[Array, ""]) -> Float[Array, ""]:
+    """The product, and 0 at weight 0 even of an infinite value: a noise that is not known, an effective number of samples without end."""
+    return jnp.where(weight == 0, 0, weight * value).astype(value.dtype)
 
 
 def select(condition: Bool[Array, ""], yes: PyTree, no: PyTree) -> PyTree:

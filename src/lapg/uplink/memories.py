@@ -12,7 +12,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from lapg.types import Broadcast, Estimate, GradientAt, Memory, Scalar
+from lapg.types import Broadcast, Estimate, GradientAt, Memory, Scalar, weighed
 
 
 class Tracked(eqx.Module):
@@ -29,6 +29,16 @@ class Residual(eqx.Module):
 
     value: Float[Array, " d"]
     noise: Float[Array, ""]
+
+
+def blended_noise(held: Float[Array, ""], blend: Scalar, fresh: Float[Array, ""]) -> Float[Array, ""]:
+    """The noise of (1 − blend) v + blend · g from v's and g's: (1 − blend)² s² + blend² σ̂².
+
+    Not known (inf) where σ̂² is not and counts. Where σ̂² is known and s² is not, it is σ̂² alone: a mean of gradients that are as noisy as this one has
+    no more noise, and one unknown noise must not stay for ever.
+    """
+    total = weighed((1 - blend) ** 2, held) + weighed(blend**2, fresh)
+    return jnp.where(jnp.isinf(total) & jnp.isfinite(fresh), fresh, total)
 
 
 def _residual(carry: Callable[[Residual, Estimate], Residual]) -> Memory:
@@ -82,7 +92,7 @@ def _tracked(weight: Scalar, innovation_noise: Callable[[Float[Array, ""], Int[A
         return Tracked(
             (1 - blend) * state.value + blend * estimate.gradient,
             state.uploaded,
-            (1 - blend) ** 2 * state.noise + blend**2 * estimate.noise,
+            blended_noise(state.noise, blend, estimate.noise),
             state.count + 1,
         )
 
@@ -119,7 +129,7 @@ def running_average(weight: Scalar) -> Memory:
     """
     if isinstance(weight, float | int) and not 0 < weight <= 1:
         raise ValueError(f"running_average(weight=...) must lie in (0, 1], got {weight}; 0.1 is a good start.")
-    return _tracked(weight, lambda noise, age: 2 * noise * (1 - (1 - weight) ** age))
+    return _tracked(weight, lambda noise, age: weighed(2 * (1 - (1 - weight) ** age), noise))
 
 
 class Shifted(eqx.Module):

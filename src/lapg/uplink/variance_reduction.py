@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from lapg.types import Broadcast, Estimate, GradientAt, Memory, Scalar, known
-from lapg.uplink.memories import fresh
+from lapg.uplink.memories import blended_noise, fresh
 
 
 class Anchored(eqx.Module):
@@ -75,7 +75,7 @@ def storm(weight: Scalar = 0.2, memory: Memory | None = None) -> Memory:
         blend = jnp.where(first, 1.0, weight).astype(params.dtype)
         here, there = gradient_at(params), gradient_at(jnp.where(first, params, last.params))
         value = here.gradient + (1 - blend) * (last.gradient - there.gradient)
-        noise = (1 - blend) ** 2 * last.noise + blend**2 * here.noise
+        noise = blended_noise(last.noise, blend, here.noise)
         return Anchored(params, value, noise, last.count + 1), Estimate(value, noise, here.effective_samples)
 
     return _reduced(memory, step)
@@ -107,7 +107,7 @@ def snapshot(period: int = 10, num_batches: int = 5, memory: Memory | None = Non
         here, there = gradient_at(params), gradient_at(anchor)
         share = jnp.where(last.count < num_batches, 1 / (last.count + 1).astype(params.dtype), 0)
         mean = (1 - share) * last.gradient + share * there.gradient
-        noise = (1 - share) ** 2 * last.noise + share**2 * there.noise
+        noise = blended_noise(last.noise, share, there.noise)
         value = here.gradient - there.gradient + mean
         count = (last.count + 1) % period
         return Anchored(anchor, mean, noise, count), Estimate(value, noise, here.effective_samples)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, cast
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key
 
 from lapg import theory
@@ -13,7 +14,7 @@ from lapg.problems import garnet, quadratic
 from lapg.problems.quadratic import minimiser, total_smoothness
 from lapg.types import Problem, Scalar, Task
 
-TABLE = theory.linear_softmax_bounds(jnp.eye(2).reshape(1, 2, 2))
+TABLE = theory.linear_softmax_bounds(np.eye(2).reshape(1, 2, 2))
 """G and F of tabular softmax policies."""
 
 

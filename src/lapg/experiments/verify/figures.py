@@ -1,13 +1,12 @@
 """Pictures of a verification."""
 
 from pathlib import Path
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
 
 from lapg import theory
-from lapg.experiments.plots import STYLE
+from lapg.experiments.plots import STYLE, matplotlib
 from lapg.experiments.verify import Verification, ratios
 from lapg.experiments.verify.scaling import SLOW
 
@@ -17,16 +16,16 @@ STATUS_COLOURS = {"holds": "#1f77b4", "violated": "#d62728", "vacuous": "#7f7f7f
 def draw(found: Verification, out: Path) -> list[Path]:
     """Writes scaling.png, tightness.png and iterations.png into ``out``."""
     out.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(STYLE):
+    with matplotlib().rc_context(STYLE):
         figures = {"scaling": _scaling(found), "tightness": _tightness(found), "iterations": _iterations(found)}
         for name, figure in figures.items():
             figure.savefig(out / f"{name}.png")
     return [out / f"{name}.png" for name in figures]
 
 
-def _scaling(found: Verification) -> Figure:
+def _scaling(found: Verification) -> Any:
     """Uploads of LAPG over PG's at the same step, against M."""
-    figure = Figure(figsize=(7, 4.6), layout="constrained")
+    figure = matplotlib().figure.Figure(figsize=(7, 4.6), layout="constrained")
     axes = figure.subplots()
     colours = ("#1f77b4", "#ff7f0e", "#2ca02c")
     for (name, fit), colour in zip(found.fits.items(), colours, strict=True):
@@ -46,10 +45,10 @@ def _scaling(found: Verification) -> Figure:
     return figure
 
 
-def _tightness(found: Verification) -> Figure:
+def _tightness(found: Verification) -> Any:
     """How much of each bound the tightest case uses up."""
     rows = [row for row in found.rows if row.kind == "statement" and row.left > 0 and np.isfinite(row.right)]
-    figure = Figure(figsize=(10, 0.27 * len(rows) + 1), layout="constrained")
+    figure = matplotlib().figure.Figure(figsize=(10, 0.27 * len(rows) + 1), layout="constrained")
     axes = figure.subplots()
     axes.barh(
         [f"{row.statement}  ({row.where})" for row in rows],
@@ -64,9 +63,9 @@ def _tightness(found: Verification) -> Figure:
     return figure
 
 
-def _iterations(found: Verification) -> Figure:
+def _iterations(found: Verification) -> Any:
     """LAPG's rounds over PG's, against the predicted factor."""
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    figure = matplotlib().figure.Figure(figsize=(10, 4.2), layout="constrained")
     for axes, reference, title in zip(
         figure.subplots(1, 2, sharey=True), (1, 2), ("PG at its own step 1/L", "PG at the same step"), strict=True
     ):

@@ -28,7 +28,7 @@ def gamma_length(numbers: Int[Array, "*n"]) -> Int[Array, "*n"]:
 
 
 def positions_length(mask: Bool[Array, " d"]) -> Int[Array, ""]:
-    """Length of `write_positions`."""
+    """Length of `write_positions`; at most 2d + 64."""
     count, index = jnp.sum(mask, dtype=jnp.int32), jnp.arange(mask.size, dtype=jnp.int32)
     parameter = 31 - jax.lax.clz(jnp.maximum(1, _golomb(mask.size, jnp.maximum(1, count))))
     last = jax.lax.associative_scan(jnp.maximum, jnp.where(mask, index, -1))

@@ -5,17 +5,24 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from lapg.types import Buffer, Compressor
+from lapg.types import Buffer, Compressor, check_length, tree_bits
 
 
 def identity() -> Compressor:
-    """The innovation itself, at its own precision: 32·d or 64·d bits."""
+    """The innovation itself, at its own precision: 32·d or 64·d bits.
+
+    As every compressor's, its messages are refused (ValueError) where d = 0, or where they may be longer than `lapg.types.MOST_BITS`.
+    """
+
+    def compress(key: Any, innovation: Any) -> Any:
+        check_length("a message of compressor 'none'", innovation.size, tree_bits(innovation))
+        return innovation
 
     def decode(raw: Buffer, like: Any) -> np.ndarray:
         return np.frombuffer(raw, like.dtype).reshape(like.shape)
 
     return Compressor(
-        compress=lambda key, innovation: innovation,
+        compress=compress,
         decompress=lambda message: message,
         num_bits=lambda message: jnp.int32(8 * message.size * message.dtype.itemsize),
         encode=lambda message: np.asarray(message).reshape(-1).view(np.uint8).data,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from lapg.types import Buffer, Compressor
+from lapg.types import Buffer, Compressor, check_length
 from lapg.uplink.compressors.codes import (
     Reader,
     gamma_length,
@@ -127,7 +127,13 @@ def _rounded(
     stride = 2 if even else 1
     width, magnitude_width = (2 * levels // stride).bit_length(), (levels - 1).bit_length()
 
+    most_width = width if even else max(16, 3 + max(width, 2 * levels.bit_length() - 1))
+    # at most 2 for a position and 1 for a sign, then the magnitude; below 16, `codes` could not count positions
+
     def compress(key: Key[Array, ""], vector: Float[Array, " d"]) -> Rounded:
+        blocks = -(-vector.size // (block or max(1, vector.size)))
+        most = most_width * vector.size + 80 + 8 * blocks * vector.dtype.itemsize
+        check_length(f"a message of compressor {owner!r}", vector.size, most)
         length = min(block or vector.size, vector.size)
         parts = jnp.pad(vector, (0, -vector.size % length)).reshape(-1, length)
         counts = np.minimum(length, vector.size - length * np.arange(parts.shape[0]))

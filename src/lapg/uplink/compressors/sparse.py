@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from lapg.types import Buffer, Compressor, Scalar, known
+from lapg.types import Buffer, Compressor, Scalar, check_length, known, tree_bits
 from lapg.uplink.compressors.codes import Reader, pack, positions_length, whole_bytes, write_positions
 from lapg.uplink.compressors.rounded import quantise
 
@@ -29,6 +29,8 @@ def top_k(fraction: Scalar, *, bits: int | None = None) -> Compressor:
         raise ValueError(f"top_k(fraction=...) must lie in (0, 1], got {float(fraction)}; 1 sends every entry.")
 
     def choose(vector: Float[Array, " d"]) -> Float[Array, " d"]:
+        most = 2 * vector.size + 64 + tree_bits(vector)  # see `positions_length`; equal entries may all travel
+        check_length("a message of compressor 'top_k'", vector.size, most if bits is None else 0)
         # the product is rounded, and 0.1 · 30 must not become 4
         count = jnp.clip(jnp.ceil(fraction * vector.size * (1 - 1e-6)), 1, vector.size).astype(jnp.int32)
         # compiled code takes subnormal numbers for 0, and the encoder must not differ

@@ -3,9 +3,10 @@
 from lapg.uplink.triggers import measures
 from lapg.uplink.triggers.age_weighted import Scale, Window, age_weighted
 from lapg.uplink.triggers.lazy import changed, lazy
-from lapg.uplink.triggers.schedules import always, never, periodic, random
+from lapg.uplink.triggers.schedules import Phase, always, never, periodic, random
 
 __all__ = [
+    "Phase",
     "Scale",
     "Window",
     "age_weighted",

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from lapg.types import Arrival, Candidate, Decision, GradientAt, Scalar, Trigger, known, squared_norm
@@ -30,6 +31,7 @@ def age_weighted(
     scale: Scale = "report",
     step_size: Scalar = 1.0,
     max_age: int | None = 200,
+    first_age: Scalar | None = None,
     decay: float = 0.95,
     age_power: Scalar = 1.0,
 ) -> Trigger:
@@ -38,7 +40,8 @@ def age_weighted(
     For an accumulated innovation, age · ‖E‖ grows like age² under steady drift and like age^{3/2} under noise, so a learner's rate follows the size of
     its own gradients. The scale is in units of one round's gradient and honest: it is made of what has arrived. Until its first upload a learner takes
     the others for equals who upload one after the other: its scale is then at least a fraction of M times its own mean ‖g‖, the fractional part of
-    (m + 1)(√5 − 1)/2, so that the first step does not wait for everybody and those with little to say hear so first.
+    (m + 1)(√5 − 1)/2, so that the first step does not wait for everybody and those with little to say hear so first. Where κ is so large that nobody
+    would speak for long, ``first_age`` makes somebody: in the order of these fractions, one learner a round from that age on, until one is heard.
 
     Args:
       threshold: κ; larger is lazier. Dimensionless.
@@ -47,6 +50,7 @@ def age_weighted(
         running mean of the controller's own ‖Δθ‖/α; nothing is reported.
       step_size: α, for ``step``.
       max_age: rounds after which a learner uploads in any case.
+      first_age: rounds after which the first of all learners uploads in any case, as long as nobody has been heard; None: never for that.
       decay: weight of the past in the running mean of ``step``.
       age_power: p of age^p · ‖innovation‖; 0 looks at the size alone.
     Raises:
@@ -64,6 +68,7 @@ def age_weighted(
         raise ValueError(f"age_weighted(decay=...) must lie in [0, 1), got {decay}.")
     check_max_age("age_weighted", max_age)
     reports = scale == "report"
+    turns = np.argsort(np.argsort((np.arange(num_learners) + 1) * GOLDEN % 1))  # of the learners, by their fractions
 
     def update(
         key: Key[Array, ""], state: Window, candidate: Candidate, gradient_at: GradientAt
@@ -76,8 +81,11 @@ def age_weighted(
         size = jnp.sqrt(squared_norm(candidate.innovation))
         left = (candidate.age.astype(size.dtype) ** age_power * size).astype(size.dtype)
         right = (threshold * scale).astype(left.dtype)
-        report = mean if reports else ()
-        return window, Decision((left > right) | overdue(candidate.age, max_age), left, right, report)
+        fires = (left > right) | overdue(candidate.age, max_age)
+        if first_age is not None:
+            turn = jnp.take(jnp.asarray(turns), candidate.index)
+            fires |= ~window.sent & (candidate.signal == 0) & (candidate.age >= first_age + turn)
+        return window, Decision(fires, left, right, mean if reports else ())
 
     def empty(dtype: Any, sent: bool) -> Window:
         return Window(jnp.zeros((), dtype), jnp.int32(0), jnp.bool_(sent))

@@ -1,7 +1,15 @@
 """What triggers share."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
+
+GOLDEN = (5**0.5 - 1) / 2
+"""Its multiples, modulo 1, spread evenly however many there are."""
+
+
+def golden_fraction(index: Int[Array, ""]) -> Float[Array, ""]:
+    """Learner m's place in an order that spreads any number of learners evenly over [0, 1): the fractional part of (m + 1)(√5 − 1)/2."""
+    return (index + 1) * GOLDEN % 1
 
 
 def check_max_age(owner: str, max_age: int | None) -> None:

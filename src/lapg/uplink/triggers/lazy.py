@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from lapg.types import Candidate, Decision, GradientAt, Scalar, Trigger, known, squared_norm
+from lapg.types import Candidate, Decision, GradientAt, Scalar, Trigger, known, squared_norm, weighed
 from lapg.uplink.triggers.common import check_max_age, overdue
 from lapg.uplink.triggers.measures import Measure, innovation
 
@@ -25,7 +25,8 @@ def lazy(
     """Uploads when the innovation outgrows recent policy movement and its own noise.
 
     Fires iff ‖δ_m‖² > drift + noise_weight · σ²_m, drift = (1/α²M²) Σ_d ξ_d ‖θ^{k+1−d} − θ^{k−d}‖². The controller computes the drift from
-    the displacements that really happened and broadcasts that one scalar.
+    the displacements that really happened and broadcasts that one scalar. Where the noise is not known (inf), no innovation exceeds it, and only
+    ``max_age`` makes a learner upload; noise_weight 0 and noise_bound do without it.
 
     Args:
       xi: weights ξ_1..ξ_D, newest first, non-negative; Σξ < 1/3 for Theorem 1. Dimensionless.
@@ -60,8 +61,7 @@ def lazy(
         noise = candidate.noise if noise_bound is None else jnp.take(noise_bound, candidate.index)
         state, sides = measured.update(state, candidate, gradient_at)
         left = sides.left
-        # the noise of a single trajectory is infinite, and no weight must make it count
-        noise = jnp.where((noise_weight > 0) & sides.noisy, noise_weight * noise, 0)
+        noise = jnp.where(sides.noisy, weighed(noise_weight, noise), 0)
         right = (candidate.signal + sides.error + noise).astype(left.dtype)
         fires = (left > right if strict else left >= right) | overdue(candidate.age, max_age)
         return state, Decision(fires, left, right)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from lapg.types import Candidate, GradientAt, Scalar, known, squared_norm
+from lapg.types import Candidate, GradientAt, Scalar, known, squared_norm, weighed
 
 
 class Sides(NamedTuple):
@@ -92,7 +92,7 @@ def same_samples(min_effective: float = 0.25) -> Measure:
 
     def update(last: Float[Array, " d"], candidate: Candidate, gradient_at: GradientAt) -> tuple[Any, Sides]:
         here, there = gradient_at(candidate.params), gradient_at(last)
-        trusted = there.effective_samples >= min_effective * here.effective_samples
+        trusted = there.effective_samples >= weighed(min_effective, here.effective_samples)
         change = squared_norm(here.gradient - there.gradient)
         return last, Sides(jnp.where(trusted, change, squared_norm(candidate.innovation)), 0.0, ~trusted)
 

@@ -1,13 +1,16 @@
 """Uploads that know nothing of what they carry."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from lapg.types import Candidate, Decision, GradientAt, Scalar, Trigger, known, squared_norm
+from lapg.uplink.triggers.common import golden_fraction
+
+Phase = Literal["together", "staggered"]
 
 
 def _rule(rule: Callable[[Key[Array, ""], Candidate], tuple[Bool[Array, ""], Any, Any]]) -> Trigger:
@@ -31,15 +34,37 @@ def never() -> Trigger:
     return _rule(lambda key, candidate: (jnp.bool_(False), squared_norm(candidate.innovation), jnp.inf))
 
 
-def periodic(period: Scalar) -> Trigger:
+def periodic(period: Scalar, *, phase: Phase = "together") -> Trigger:
     """Upload when ``period`` rounds have passed since the last upload.
 
+    Args:
+      period: P, rounds; a fraction is rounded up.
+      phase: ``together``: all learners in the same rounds. ``staggered``: one after the other, learner m's first upload being due after the fractional
+        part of (m + 1)(√5 − 1)/2 of a period, which spreads any number of learners evenly.
     Raises:
-      ValueError: period < 1.
+      ValueError: period < 1, or an unknown phase.
     """
     if known(period) and float(period) < 1:
         raise ValueError(f"periodic(period=...) must be >= 1, got {float(period)}; 1 uploads every round.")
-    return _rule(lambda key, candidate: (candidate.age >= period, candidate.age, period))
+    if phase not in ("together", "staggered"):
+        raise ValueError(f"periodic(phase=...) must be 'together' or 'staggered', got {phase!r}.")
+    if phase == "together":
+        return _rule(lambda key, candidate: (candidate.age >= period, candidate.age, period))
+
+    def due(shifted: Bool[Array, ""], index: Int[Array, ""]) -> Float[Array, ""]:
+        return jnp.where(shifted, period, jnp.maximum(1, period * golden_fraction(index)))
+
+    def update(
+        key: Key[Array, ""], shifted: Bool[Array, ""], candidate: Candidate, gradient_at: GradientAt
+    ) -> tuple[Bool[Array, ""], Decision]:
+        dtype, wait = candidate.noise.dtype, due(shifted, candidate.index)
+        return shifted, Decision(candidate.age >= wait, candidate.age.astype(dtype), wait.astype(dtype))
+
+    def settle(shifted: Bool[Array, ""], candidate: Candidate) -> Bool[Array, ""]:
+        # a first share that the aggregate needs in round 0 comes before the shifted upload is due, and leaves it due
+        return shifted | (candidate.age >= due(shifted, candidate.index))
+
+    return Trigger(update=update, init=lambda params: jnp.bool_(False), settle=settle)
 
 
 def random(rate: Scalar) -> Trigger:

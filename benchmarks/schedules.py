@@ -1,0 +1,204 @@
+"""SCOUT against schedules that look at nothing, on its own memory: every point of their grids, on tuning seeds.
+
+    python benchmarks/schedules.py scales-apart                 # plays the grids (half a minute; cart pole takes ten), prints all points
+    python benchmarks/schedules.py --table                      # the table of README.md, from docs/results/*.json
+
+Settings and grids are below. SCOUT stands at the setting that `lapg.experiments.tuned` has for it, which earlier searches chose on tuning seeds.
+A schedule is chosen by the fewest uploads to 90 % of PG's improvement, of the points that end no lower than 5 % below PG, lose no seed, and take no more
+rounds than SCOUT or PG, whichever takes more, and a tenth. It is chosen on the seeds that it is shown on, as SCOUT was.
+"""
+
+import argparse
+import itertools
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from lapg.runtimes import use_all_cores
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+LOCAL, OWN = (
+    "periodic local",
+    {"name": "periodic", "threshold": None},
+)  # the period's settings, and SCOUT's own with a period
+STAGGERED = {"phase": "staggered"}
+SEARCHES: dict[
+    str, dict[str, Any]
+] = {  # name → seeds from 1000; label → whose settings, changes, grid; steps are multiples
+    "fig4": {
+        "words": "Figure 4: 2 agents",
+        "seeds": 8,
+        "sweeps": {
+            "together": (LOCAL, {}, {"period": (70.0, 140.0)}),
+            "staggered": (LOCAL, STAGGERED, {"period": (60.0, 120.0, 240.0), "step": (1.0, 1.4)}),
+        },
+    },
+    "fig6": {
+        "words": "Figure 6: 5 agents, scales 1 to 0.06",
+        "seeds": 3,
+        "sweeps": {
+            "together": (LOCAL, {}, {"period": (100.0, 200.0)}),
+            "staggered": (LOCAL, STAGGERED, {"period": (150.0, 300.0, 600.0)}),
+        },
+    },
+    "parallel-cartpole-heterogeneous": {
+        "words": "Cart pole, 16 different learners",
+        "seeds": 6,
+        "sweeps": {
+            "together": (LOCAL, {}, {"period": (15.0, 25.0, 40.0), "step": (1.0, 2.0, 4.0)}),
+            "staggered": (LOCAL, STAGGERED, {"period": (20.0, 40.0, 80.0), "step": (1.0, 2.0)}),
+            "staggered, b = 2": ("SCOUT", OWN | STAGGERED, {"period": (60.0, 80.0, 120.0)}),
+        },
+    },
+    "parallel-lqr-heterogeneous": {
+        "words": "Linear-quadratic control, 16 different systems",
+        "seeds": 10,
+        "sweeps": {
+            "together": (LOCAL, {}, {"period": (15.0, 30.0, 60.0), "step": (1.0, 2.0)}),
+            "staggered": (LOCAL, STAGGERED, {"period": (20.0, 40.0, 80.0), "step": (1.0, 2.0)}),
+        },
+    },
+    "parallel-pendulum-heterogeneous": {
+        "words": "Pendulum, 16 different learners",
+        "seeds": 4,
+        "sweeps": {
+            "together": ("SCOUT", OWN, {"period": (6.0, 12.0, 25.0)}),
+            "staggered": ("SCOUT", OWN | STAGGERED, {"period": (25.0, 50.0, 100.0)}),
+        },
+    },
+    "scales-apart": {
+        "words": "Quadratics, 32 learners, scales over three decades",
+        "seeds": 10,
+        "sweeps": {
+            "together": (LOCAL, {}, {"period": (50.0, 60.0, 70.0), "step": (0.35, 0.5, 0.7)}),
+            "staggered": (LOCAL, STAGGERED, {"period": (90.0, 110.0, 130.0), "step": (0.7, 1.0, 1.4)}),
+        },
+    },
+}
+HEADER = [
+    "setting",
+    "rule",
+    "rounds / PG",
+    "uploads",
+    "fewer than the best schedule",
+    "fewer than PG",
+    "fewer bits both ways than PG",
+    "final − PG's",
+]
+
+
+def play(
+    name: str, out: Path, console: Console, *, seeds: int | None = None, rounds: int | None = None
+) -> dict[str, Any]:
+    """Every point's costs to 90 %: {label: {rounds_ratio, uploads, ...}}, None where the target was missed or a run diverged."""
+    from lapg.experiments import figures, tune
+
+    search, figure = SEARCHES[name], figures.FIGURES[name]
+    config = replace(
+        figures.setting(figure), seeds=seeds or search["seeds"], first_seed=1000, rounds=rounds or figure.rounds
+    )
+    _, methods = figures.methods(figure, "recommended")
+    sweeps = {"PG": ("PG", {}, {}), "SCOUT": ("SCOUT", {}, {})} | search["sweeps"]
+    curves = {}
+    for label, (source, changes, grid) in sweeps.items():
+        base = replace(methods[source], **changes)
+        points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+        asked = [
+            replace(base, step_size=base.step_size * point.get("step", 1.0), period=point.get("period", base.period))
+            for point in points
+        ]
+        found = tune.sweep_curves(config, asked, out / f"{label}.nc", console=console, label=label)
+        for point, curve in zip(points, found, strict=True):
+            curves[" ".join([label, *(f"{key} {value:g}" for key, value in point.items())])] = curve
+    return points_of(curves)
+
+
+def points_of(curves: dict[str, Any]) -> dict[str, Any]:
+    """What a comparison of the curves says of each."""
+    from lapg.experiments.compare import compare
+
+    def plain(value: Any) -> list[float | None]:
+        return [bound if math.isfinite(bound) else None for bound in (value.value, value.low, value.high)]
+
+    rows, points = compare(curves).rows, {}
+    for label, row in rows.items():
+        cost = row.costs[0.90]
+        savings = {key: plain(cost.savings[key]) for key in ("uploads", "bits")}
+        points[label] = {"rounds_ratio": plain(cost.rounds_ratio), "uploads": cost.uploads.value, "savings": savings}
+        points[label] |= {"difference": plain(row.difference)}
+        if not math.isfinite(cost.uploads.value):
+            points[label]["uploads"] = None
+    return points
+
+
+def chosen(points: dict[str, Any]) -> str | None:
+    """The best schedule by the rule above."""
+    limit = 1.1 * max(1.0, points["SCOUT"]["rounds_ratio"][0] or 1.0)
+    admitted = {}
+    for label, point in points.items():
+        rounds, end = point["rounds_ratio"][0], point["difference"][0]
+        known = None not in (point["uploads"], rounds, end) and label not in ("PG", "SCOUT")
+        if known and rounds <= limit and end > -0.05:
+            admitted[label] = point["uploads"]
+    return min(admitted, key=admitted.__getitem__, default=None)
+
+
+def _cells(label: str, point: dict[str, Any], best: float | None) -> list[str]:
+    def text(value: float | None, form: str = ".3g") -> str:
+        return "missed" if value is None else f"{value:,.0f}" if abs(value) >= 1000 else format(value, form)
+
+    factor = "" if best is None or point["uploads"] is None or label == "PG" else f"{best / point['uploads']:.2f}"
+    bits = text(point["savings"]["bits"][0])
+    cells = [text(point["rounds_ratio"][0], ".2f"), text(point["uploads"], ".1f"), factor]
+    return [label, *cells, text(point["savings"]["uploads"][0]), bits, text(point["difference"][0], "+.3f")]
+
+
+def rows(name: str, points: dict[str, Any], labels: list[str] | None = None) -> list[list[str]]:
+    """Rows of the table: PG, SCOUT and the best schedule, or those named."""
+    best = chosen(points)
+    labels = labels or ["PG", "SCOUT", *([best] if best else [])]
+    uploads = None if best is None else points[best]["uploads"]
+    found = [[SEARCHES[name]["words"], *_cells(label, points[label], uploads)] for label in labels]
+    return [[cells[0] if not index else "", *cells[1:]] for index, cells in enumerate(found)]
+
+
+def table() -> str:
+    """The table of README.md from docs/results."""
+    body = []
+    for name in SEARCHES:
+        if (file := RESULTS / f"{name}.json").is_file():
+            body += rows(name, json.loads(file.read_text(encoding="utf-8")))
+    return _markdown(body)
+
+
+def _markdown(body: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [HEADER, ["---"] * len(HEADER), *body])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", nargs="?", choices=sorted(SEARCHES))
+    parser.add_argument("--table", action="store_true", help="print the table of README.md")
+    parser.add_argument("--seeds", type=int, help="fewer than the setting's own, for a look; nothing is kept")
+    parser.add_argument("--rounds", type=int, help="fewer than the setting's own, for a look; nothing is kept")
+    parser.add_argument("--out", type=Path, default=Path("runs/schedules"), help="where sweeps are kept (%(default)s)")
+    given = parser.parse_args()
+    if given.table or given.name is None:
+        print(table())
+        return
+    use_all_cores()
+    brief = given.seeds or given.rounds
+    place = given.out / given.name
+    points = play(given.name, place, Console(stderr=True), seeds=given.seeds, rounds=given.rounds)
+    if not brief:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{given.name}.json").write_text(json.dumps(points, indent=1), encoding="utf-8")
+    print(_markdown(rows(given.name, points, list(points))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Saying, while a run goes on, that nobody uploads."""
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from rich import get_console
+
+from lapg.experiments.advance import Watcher
+from lapg.experiments.build import resolve
+from lapg.experiments.config import Config
+from lapg.methods import METHODS
+from lapg.methods.adaptive import default_threshold
+
+FRACTION, LEAST = 0.1, 20
+"""Rounds of silence before the first word, of K and at least."""
+
+
+def silence(config: Config, tell: Callable[[str], None] | None = None) -> Watcher:
+    """A watcher that tells when nobody, in any seed, has uploaded for a tenth of the rounds, and again each time that this has doubled.
+
+    It says how near the trigger came to firing, max left/right since, and which threshold would have fired by then. Only for methods whose trigger compares
+    (they have an argument ``threshold`` or ``xi``); a period or a rate is silent as it was asked.
+
+    Args:
+      tell: what to do with the words; None prints them where the progress bar is.
+    """
+    parameters = inspect.signature(resolve("method", config.method.name, METHODS)).parameters
+    compares = "threshold" in parameters or "xi" in parameters
+    say = tell or (lambda words: get_console().print(words, style="yellow", markup=False, soft_wrap=True))
+    since, ratio = 0, 0.0
+    patience = max(LEAST, FRACTION * config.rounds)
+
+    def watch(segment: xr.Dataset, until: int, /) -> None:
+        nonlocal since, ratio, patience
+        heard = np.flatnonzero(segment["sent"].any(("seed", "learner")).values)
+        if heard.size:
+            since, ratio, patience = int(segment["round"][heard[-1]]) + 1, 0.0, max(LEAST, FRACTION * config.rounds)
+            segment = segment.isel(round=slice(int(heard[-1]) + 1, None))
+        ratio = max(ratio, _largest(segment))
+        if compares and until - since >= patience:
+            patience = 2 * (until - since)
+            say(f"Nobody has uploaded in {until - since} rounds; {_remedy(config, parameters, ratio)}")
+
+    return watch
+
+
+def _largest(segment: xr.Dataset) -> float:
+    """The largest left/right of the trigger's condition; 0 where the right side is infinite, or nothing was compared."""
+    left, right = segment["trigger_left"].values, segment["trigger_right"].values
+    ratios = np.divide(left, right, out=np.zeros_like(left), where=(right > 0) & np.isfinite(left))
+    return float(np.max(ratios, initial=0.0))
+
+
+def _remedy(config: Config, parameters: Any, ratio: float) -> str:
+    method = config.method
+    if ratio == 0:
+        return "their triggers could not fire: the noise is not known (inf), or there is nothing to upload."
+    near = f"the largest trigger ratio (left over right; above 1 it fires) since then is {ratio:.2g}"
+    if "threshold" not in parameters:
+        return f"{near}; a smaller --method.xi or --method.noise-weight, or --method.max-age, makes learners upload."
+    default = parameters["threshold"].default
+    if default is None:
+        default = default_threshold(config.rounds)
+    threshold = method.options.get("threshold", default) if method.threshold is None else method.threshold
+    if not isinstance(threshold, int | float):
+        return f"{near}; lower the method's threshold."
+    number = threshold * ratio
+    digits = 10.0 ** (math.floor(math.log10(number)) - 1)
+    return f"{near}, so --method.threshold {math.floor(number / digits) * digits:.6g} in place of {threshold:g} would have fired."

@@ -1,0 +1,311 @@
+"""Configurations: optimisers by name, whose code a run's files may name, and what values fit."""
+
+import io
+import json
+import pickle
+import sys
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lapg import RunError, cli, evaluate, load, methods, problems, render, resume, train
+from lapg.controller import inverse_time
+from lapg.experiments.build import build
+from lapg.experiments.config import (
+    ClusterConfig,
+    Config,
+    EstimatorConfig,
+    MethodConfig,
+    ProblemConfig,
+    from_dict,
+    to_dict,
+)
+from lapg.experiments.names import OPTIMISERS
+from lapg.experiments.predict import predict
+from lapg.experiments.reproduce import read_contents
+from lapg.experiments.study import read_cases
+from lapg.files import sealed, unsealed
+from support import edit_config
+
+QUADRATIC = Config(ProblemConfig("quadratic"), EstimatorConfig("noisy"), MethodConfig("pg", step_size=0.05))
+
+
+# ---------------------------------------------------------------- optimisers
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_every_optimiser_descends(name):
+    """Oracle: a quadratic: exact gradients lower it, under a decaying schedule with a traced step size, as in a run."""
+    target = jnp.array([1.0, -2.0, 3.0, 0.5])
+
+    def losses(step_size):
+        steps = (step_size, 0.0, 0.01) if name == "heavy_ball" else (inverse_time(step_size, 0.01),)
+        optimiser = OPTIMISERS[name](*steps)
+
+        def step(carry, _):
+            theta, state = carry
+            updates, state = optimiser.update(theta - target, state, theta)
+            return (optax.apply_updates(theta, updates), state), 0.5 * jnp.sum((theta - target) ** 2)
+
+        return jax.lax.scan(step, (jnp.zeros(4), optimiser.init(jnp.zeros(4))), length=30)[1]
+
+    found = np.asarray(jax.jit(losses)(0.05))
+    assert found[-1] < 0.999 * found[0]
+    if name in ("heavy_ball", "sgd"):
+        factors = 1 - 0.05 / (1 + 0.01 * np.arange(29))
+        assert found[-1] == pytest.approx(found[0] * np.prod(factors) ** 2)
+
+
+@pytest.mark.parametrize("name", ["clip", "scale", "global_norm", "set_to_zero", "lbfgs", "lino"])
+def test_other_names_of_optax_are_no_optimisers(name):
+    """Oracle: the message; a name that is nearly right is put right."""
+    with pytest.raises(ValueError, match="optimiser must be one of adabelief, adadelta, ") as error:
+        build(with_optimiser(name))
+    assert ("did you mean 'lion'" in str(error.value)) == (name == "lino")
+
+
+def with_optimiser(name):
+    return Config(QUADRATIC.problem, QUADRATIC.estimator, MethodConfig("pg", step_size=0.05, optimiser=name))
+
+
+def test_own_optimisers_must_descend():
+    """Oracle: the sign: optax's scale and clip make steps of +0.05 along ±1; one whose schedule begins at 0 is taken; what is no optimiser is named."""
+    size = build(QUADRATIC).problem.init(jax.random.key(0)).size
+    rise = rf"\+{10 * 0.05 * size:.3g}; end its chain"
+    for name in ("scale", "clip"):  # 0.05 in every direction, ten times
+        with pytest.raises(
+            ValueError, match=f"method.optimiser=optax:{name} must step against the gradient, .* {rise}"
+        ):
+            build(with_optimiser(f"optax:{name}"))
+    with pytest.raises(ValueError, match="must return an optax optimiser, got float"):
+        build(with_optimiser(f"{__name__}:no_optimiser"))
+    for name in ("optax:sgd", "optax:sm3", f"{__name__}:warming"):
+        build(with_optimiser(name))
+
+
+def warming(step_size):
+    return optax.sgd(optax.linear_schedule(0.0, step_size, 100))
+
+
+def no_optimiser(step_size):
+    return step_size
+
+
+# ---------------------------------------------------------------- a run that somebody else made
+
+MARKER = """
+import pathlib
+pathlib.Path({marker!r}).touch()
+from lapg import estimators, methods, problems
+quadratic, noisy, pg = problems.quadratic, estimators.noisy, methods.pg
+environment = None
+"""
+FOREIGN = {
+    "problem.name": {"problem": {"name": "foreign:quadratic"}},
+    "estimator.name": {"estimator": {"name": "foreign:noisy"}},
+    "method.name": {"method": {"name": "foreign:pg"}},
+    "method.optimiser": {"method": {"optimiser": "foreign:pg"}},
+    "problem.env": {"problem": {"name": "gymnasium", "env": "foreign:Env-v0"}},
+    "problem.options.env": {"problem": {"name": "gymnasium", "options": {"env": "foreign:environment"}}},
+    "problem.options.env_options.inner": {
+        "problem": {
+            "name": "gymnasium",
+            "env": "CartPole-v1",
+            "options": {"env_options": {"inner": ["foreign:Env-v0"]}},
+        }
+    },
+    "problem.env, a module": {"problem": {"name": "pettingzoo", "env": "foreign"}},
+    "the shell": {"problem": {"name": "os:system", "options": {"command": "touch {marker}"}}},
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of built-in parts, and the same unfinished."""
+    place = tmp_path_factory.mktemp("trust")
+    train(replace(QUADRATIC, rounds=2, seeds=1), place / "run", show_progress=False)
+    return place / "run"
+
+
+@pytest.fixture
+def theirs(finished, tmp_path, monkeypatch):
+    """Somebody's run with other words in its config.json; importing the module foreign leaves a mark, and so does what it does with a shell."""
+    marker = tmp_path / "marker"
+    (tmp_path / "foreign.py").write_text(MARKER.format(marker=str(marker)))
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def make(change, done=True):
+        path = tmp_path / "theirs"
+        path.mkdir()
+        for name in ("config.json", "record.nc") if done else ("config.json",):
+            (path / name).write_bytes((finished / name).read_bytes())
+        changed = json.loads(json.dumps(change).replace("{marker}", str(marker)))
+        edit_config(path, lambda config: config.update({kind: config[kind] | new for kind, new in changed.items()}))
+        return path
+
+    yield make, marker
+    sys.modules.pop("foreign", None)
+
+
+@pytest.mark.parametrize("where", FOREIGN)
+def test_a_run_of_others_runs_no_code(theirs, where, capsys):
+    """Oracle: importing leaves a mark; none is there after every way to use a run, each of which is refused by a line that names the setting."""
+    make, marker = theirs
+    path = make(FOREIGN[where])
+    run = load(path)
+    uses = {
+        "evaluate": lambda: evaluate(run, 1),
+        "render": lambda: render(run, path / "episode.gif"),
+        "predict": lambda: predict(run.config, run),
+        "policy": lambda: run.policy(0.0),
+    }
+    word = where.split(",")[0].replace("the shell", "problem.name")
+    for use in uses.values():
+        with pytest.raises(
+            RunError, match=f"names code that is not lapg's.*{word} = .*repeat the command with --trust"
+        ):
+            use()
+    (path / "record.nc").unlink()
+    with pytest.raises(RunError, match=r"repeat the command with --trust \(in Python trust=True\)"):
+        resume(path, show_progress=False)
+    assert not marker.exists()
+    assert capsys.readouterr().out == ""
+
+
+def test_reading_and_reporting_runs_no_code(theirs, finished, tmp_path):
+    """Oracle: the mark; the record of foreign parts is drawn, and their θ starts another run."""
+    make, marker = theirs
+    path = make(FOREIGN["problem.name"])
+    cli.main(["report", str(path), "--out", str(tmp_path / "report")])
+    assert (tmp_path / "report" / "figure.png").is_file()
+    begun = train(replace(QUADRATIC, rounds=1, seeds=1), tmp_path / "next", init_from=load(path), show_progress=False)
+    assert begun.finished
+    assert not marker.exists()
+
+
+def test_one_s_own_run_needs_a_word(theirs, capsys):
+    """Oracle: the mark is there once it is trusted, by flag, by True, by name; a name that is not among those trusted is refused."""
+    make, marker = theirs
+    path = make(FOREIGN["problem.name"])
+    assert load(path, trust=["foreign:quadratic"]).built.problem.num_learners == 4
+    assert marker.exists()
+    with pytest.raises(SystemExit):
+        cli.main(["predict", str(path)])
+    assert "repeat the command with --trust" in capsys.readouterr().err
+    cli.main(["predict", str(path), "--trust"])
+    assert "noise" in capsys.readouterr().out
+    with pytest.raises(RunError, match=r"problem\.name = foreign:quadratic"):
+        _ = load(path, trust=problems.quadratic).built
+    (path / "record.nc").unlink()
+    assert resume(path, trust=True, show_progress=False).built.problem.num_learners == 4
+
+
+def test_a_cluster_of_others_is_not_joined(theirs):
+    """Oracle: the message: whoever resumes would connect to an address that the run names."""
+    make, _ = theirs
+    path = make({"cluster": {"address": "203.0.113.1:6379"}}, done=False)
+    edit_config(path, lambda settings: settings.update(runtime="ray"))
+    with pytest.raises(RunError, match=r"cluster.address = 203.0.113.1:6379"):
+        resume(path, show_progress=False)
+
+
+class Payload:
+    def __reduce__(self):
+        return (open, ("/nonexistent/unpickled", "w"))
+
+
+def test_pickles_are_refused(finished, tmp_path):
+    """Oracle: NumPy's own refusal, as the error of a damaged file, where unpickling would be the system's error for a missing folder."""
+    path = tmp_path / "pickled"
+    path.mkdir()
+    (path / "config.json").write_bytes((finished / "config.json").read_bytes())
+    pickled = io.BytesIO()
+    np.save(pickled, np.array([Payload()], object), allow_pickle=True)
+
+    def put(name, content):
+        """A file with the seal of this run, so that it is what it holds that is refused."""
+        (path / name).write_bytes(sealed(content, name, json.loads((path / "config.json").read_text())["checksum"]))
+
+    record = finished / "record.nc"
+    owner = json.loads((path / "config.json").read_text())["checksum"]
+    put("rounds-000000-000002.nc", unsealed(record.read_bytes(), record.name, owner))
+    put("state-000002.eqx", pickled.getvalue())
+    with pytest.raises(RunError, match=r"state-000002.eqx must be the state of this run"):
+        resume(path, show_progress=False)
+    put("record.nc", pickle.dumps([1]))
+    with pytest.raises(RunError, match=r"record.nc must be a record"):
+        load(path)
+    (path / "record.nc").unlink()
+    edit_config(path, initial=np.array([Payload()], object))
+    with pytest.raises(RunError, match=r"initial.npy must hold the parameters"):
+        resume(path, show_progress=False)
+
+
+@pytest.mark.parametrize("name", ["../run", "/etc", "..", "", 3])
+def test_contents_stay_in_their_directory(tmp_path, name):
+    """Oracle: the message; a study's and a comparison's files name only what is in their own directory."""
+    (tmp_path / "study.json").write_text(json.dumps({"cases": [name]}))
+    with pytest.raises(RunError, match="is not the name of a directory in it"):
+        read_cases(tmp_path)
+    (tmp_path / "comparison.json").write_text(json.dumps({"runs": {"PG": name}}))
+    with pytest.raises(RunError, match="is not the name of a directory in it"):
+        read_contents(tmp_path)
+
+
+# ---------------------------------------------------------------- values
+
+
+def test_values_from_python(unchecked):
+    """Oracle: the same configuration in plain numbers; every one of them goes through JSON and comes back equal."""
+    plain = Config(
+        ProblemConfig("quadratic", hidden=(64,), scales=(1.0, 0.5), options={"a": [1.0, 2.0], "b": {"c": 3}}),
+        EstimatorConfig("noisy"),
+        MethodConfig("pg", step_size=0.5, xi=(0.25,), optimiser="adam", strict=True),
+        rounds=7,
+    )
+    options = {"a": np.array([1.0, 2.0]), "b": {"c": np.int64(3)}}
+    given = Config(
+        ProblemConfig(problems.quadratic, hidden=64, scales=jnp.array([1.0, 0.5]), options=options),
+        "noisy",
+        MethodConfig(methods.pg, step_size=np.float32(0.5), xi=0.25, optimiser=optax.adam, strict=np.True_),
+        rounds=np.int32(7),
+    )
+    assert given == plain
+    assert from_dict(json.loads(json.dumps(to_dict(given)))) == plain
+    assert Config(method={"name": "pg", "step_size": 1}).method == MethodConfig("pg", step_size=1.0)
+    assert Config(problem=warming).problem.name == f"{__name__}:warming"
+    assert type(given.rounds) is int
+    assert type(given.method.step_size) is float
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Config(rounds=10.5), "rounds must be a whole number, got 10.5"),
+        (lambda: Config(rounds=10**12), "rounds must fit into 32 bits, got 1000000000000"),
+        (lambda: Config(rounds=2**31), r"rounds must be below 2\^31"),
+        (lambda: Config(seeds=10**9), "seeds must be <= 1,048,576 in one run, got 1000000000"),
+        (lambda: Config(seeds=True), "seeds must be a whole number, got True"),
+        (lambda: MethodConfig(step_size="0.1"), "method.step_size must be a number, got '0.1'"),
+        (lambda: MethodConfig(step_size=10**400), "method.step_size must fit into 32 bits"),
+        (lambda: MethodConfig(optimiser=optax.adam(0.1)), "method.optimiser must be .*give the factory, or its name"),
+        (lambda: Config(problem=problems.quadratic()), "problem must be a ProblemConfig.*give the factory, or its name"),
+        (lambda: ProblemConfig(lambda: 3), "problem must be a name, or a function at the top of a module"),
+        (lambda: ProblemConfig(options={"a": [object()]}), "problem.options.a must be plain data"),
+        (lambda: ProblemConfig(hidden="wide"), "problem.hidden must be a list of whole numbers, got 'wide'"),
+        (lambda: ClusterConfig(timeout="soon"), "cluster.timeout must be a number, got 'soon'"),
+        (lambda: MethodConfig(memory="fersh"), "method.memory must be one of 'fresh', .* got 'fersh'"),
+        (lambda: from_dict({"method": {"step_sise": 1}}), "did you mean 'step_size'"),
+        (lambda: build(replace(QUADRATIC, method=MethodConfig("sct"))), "did you mean 'scout'"),
+        (lambda: build(replace(QUADRATIC, method=MethodConfig("pg", options={"optimizer": 1}))), "'optimiser'"),
+    ],
+)  # fmt: skip
+def test_values_that_do_not_fit(make, message, unchecked):
+    """Oracle: the type hints, the same for Python, flags and files; one line that names the setting."""
+    with pytest.raises(ValueError, match=message) as error:
+        make()
+    assert "\n" not in str(error.value)
