@@ -134,7 +134,7 @@ def make_folder(path: Path, exist_ok: bool = True) -> None:
     """
     if exist_ok and path.is_dir():
         return
-    if not path.parent.is_dir():
+    if not path.parent.exists():
         make_folder(path.parent)
     path.mkdir(exist_ok=exist_ok)
     _sync(path.parent)
