@@ -56,7 +56,7 @@ def build(config: Config) -> Built:
     Raises:
       ValueError: anything in the configuration does not fit; the message says what and how to mend it.
     """
-    if jax.config.jax_numpy_dtype_promotion != "standard":
+    if jax.config.jax_numpy_dtype_promotion != "standard":  # pyright: ignore[reportAttributeAccessIssue]
         raise ValueError(
             "JAX_NUMPY_DTYPE_PROMOTION must be standard for lapg, which computes with whole numbers and fractions together, got strict; leave it out."
         )

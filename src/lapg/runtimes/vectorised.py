@@ -42,9 +42,10 @@ def use_all_cores(num_cores: int | None = None) -> int:
     try:
         return jax.local_device_count()
     except (RuntimeError, AssertionError) as error:
+        asked = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
         reason = str(error).partition("\n")[0] or "there are none"
         raise ValueError(
-            f"JAX_PLATFORMS must name devices that JAX can use here, got {jax.config.jax_platforms!r}: {reason}; leave it out, or set it to cpu."
+            f"JAX_PLATFORMS must name devices that JAX can use here, got {asked!r}: {reason}; leave it out, or set it to cpu."
         ) from error
 
 
