@@ -239,8 +239,8 @@ def test_runs_that_cannot_be_compared(place, lapg, fails, tmp_path):
     status, errors = fails("report", place / "pg", place / "lapg", other, "--out", tmp_path / "report")
     assert (status, len(errors.splitlines())) == (2, 1)
     assert errors.split("got other differences: ")[1].split("; compare")[0].split("; ") == [
-        "problem.num_steps (3 in pg, 4 in other)",
-        "estimator.baseline (None in pg, 'none' in other)",
+        "--problem.num-steps (3 in pg, 4 in other)",
+        "--estimator.baseline (None in pg, 'none' in other)",
         "batch_size (3 in pg, 5 in other)",
         "first_seed (0 in pg, 7 in other)",
     ]

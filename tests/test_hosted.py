@@ -169,7 +169,7 @@ def test_stopped_and_continued(tmp_path, whole):
     with pytest.raises(Interrupted):
         train(VALLEY, tmp_path / "run", watchers=(stop,), **QUIET)
     assert load(tmp_path / "run").record.sizes["round"] == 2
-    done = resume(tmp_path / "run", **QUIET)
+    done = resume(tmp_path / "run", trust=True, **QUIET)
     assert done.record["sent"][:, 0].all()
     assert not done.record["sent"].all()
     assert np.unique(done.record["score_raw"]).size > 5
