@@ -74,7 +74,10 @@ def recipes():
 @pytest.mark.parametrize("target", recipes())
 def test_makefile_s_commands_exist(target):
     """Oracle: what make would run: every program, module and script of it is there. (Programs of .venv/bin are looked for beside this Python.)"""
-    shown = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    alone = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    shown = subprocess.run(
+        ["make", "-n", target], cwd=ROOT, env=alone, capture_output=True, text=True, check=True
+    ).stdout
     assert shown
     lines = [shlex.split(line) for line in shown.splitlines() if not line.startswith("make: ")]  # nothing to be done
     here = Path(sys.executable).parent

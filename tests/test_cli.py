@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -253,11 +252,6 @@ def test_runs_that_cannot_be_compared(place, lapg, fails, tmp_path):
     assert "init_from (the initial" in fails("report", place / "pg", tmp_path / "warm", "--out", tmp_path / "next")[1]
     # where and how a run was played makes no difference
     lapg("report", place / "pg", copy("loop", runtime="sequential", chunk_rounds=3), "--out", tmp_path / "same")
-
-
-def test_version(lapg):
-    """Oracle: the package's own metadata."""
-    assert lapg("--version").split() == ["lapg", metadata.version("lapg")]
 
 
 def test_errors_of_environments_are_named(capsys, tmp_path, monkeypatch):
