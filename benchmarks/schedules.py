@@ -175,6 +175,22 @@ def table() -> str:
     return _markdown(body)
 
 
+def reproduced() -> str:
+    """The sentence of README.md about what `make reproduce` prints, from its report."""
+    found = json.loads((RESULTS / "reproduce-fig4.json").read_text(encoding="utf-8"))
+
+    def said(label: str, what: str, form: str = ".3g") -> str:
+        value, low, high = (format(found[label][what][key], form) for key in ("value", "low", "high"))
+        return f"{value} [{low}, {high}]"
+
+    def row(label: str) -> str:
+        uploads, bits = said(label, "fewer uploads than PG"), said(label, "fewer bits both ways than PG")
+        end = said(label, "final minus PG's", "+.3f")
+        return f"{uploads} times fewer uploads and {bits} times fewer bits both ways at {said(label, 'rounds / PG')} times PG's rounds, final {end}"
+
+    return f"SCOUT {row('SCOUT')}; the staggered period {row('staggered local')}."
+
+
 def _markdown(body: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [HEADER, ["---"] * len(HEADER), *body])
 

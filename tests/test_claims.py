@@ -23,6 +23,12 @@ def test_the_table_is_that_of_the_results():
     assert table == schedules().table()
 
 
+def test_the_reproduction_is_that_of_the_report():
+    """Oracle: the sentence made of the report's numbers."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.split("<!-- reproduced -->")[1].split("<!-- end -->")[0] == schedules().reproduced()
+
+
 def test_the_best_schedule_is_chosen_by_its_rule():
     """Oracle: by hand: the laziest is too slow, the next ends too low, the third lost a run; of the others 30 uploads are the fewest."""
 
