@@ -167,9 +167,9 @@ def chosen(points: dict[str, Any]) -> str | None:
     return min(admitted, key=admitted.__getitem__, default=None)
 
 
-def _interval(bounds: list[float | None], form: str = ".3g") -> str:
+def _interval(bounds: list[float | None], form: str = ".3g", unknown: str = "missed") -> str:
     def text(value: float | None) -> str:
-        return "missed" if value is None else f"{value:,.0f}" if abs(value) >= 1000 else format(value, form)
+        return unknown if value is None else f"{value:,.0f}" if abs(value) >= 1000 else format(value, form)
 
     value, low, high = bounds
     return text(value) if low is None and high is None else f"{text(value)} [{text(low)}, {text(high)}]"
@@ -181,7 +181,14 @@ def _row(label: str, point: dict[str, Any], best: dict[str, Any] | None) -> list
     if label == "PG":
         return [label, *over, "1", uploads, "1", "1", "0"]
     savings = [_interval(point["savings"][kind]) for kind in ("uploads", "bits")]
-    return [label, *over, _interval(point["rounds_ratio"]), uploads, *savings, _interval(point["difference"], "+.3f")]
+    return [
+        label,
+        *over,
+        _interval(point["rounds_ratio"]),
+        uploads,
+        *savings,
+        _interval(point["difference"], "+.3f", "diverged"),
+    ]
 
 
 def rows(name: str, points: dict[str, Any], best: str | None, labels: list[str] | None = None) -> list[list[str]]:

@@ -69,17 +69,17 @@ def names(path):
     return sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
 
 
-def same(path, whole, *, but=None):
-    """Whether a finished run directory has the same record, clock apart, and the same last state, byte for byte, if it is not the file ``but``."""
+def same(path, whole):
+    """Whether a finished run directory has the same record, clock apart, and the same last state, byte for byte."""
     mine, other = (load(each).record.drop_vars("wall_seconds") for each in (path, whole))
     state = FINISHED[-1]
-    return mine.identical(other) and (but == state or (path / state).read_bytes() == (whole / state).read_bytes())
+    return mine.identical(other) and (path / state).read_bytes() == (whole / state).read_bytes()
 
 
 # ---------------------------------------------------------------- damage
 
 
-def outcome(path, whole, capfd, damaged):
+def outcome(path, whole, capfd):
     """What comes of a damaged directory: refused, healed (with a line that says so), harmless, or taken."""
     capfd.readouterr()
     try:
@@ -89,7 +89,7 @@ def outcome(path, whole, capfd, damaged):
     except RunError as error:
         return "refused" if len(str(error).splitlines()) == 1 else "many lines"
     said = capfd.readouterr().err
-    if run.config != TINY or not same(path, whole, but=damaged):
+    if run.config != TINY or not same(path, whole):
         return "TAKEN"
     assert names(path) in (FINISHED, FINISHED[:-1]) or not (path / "initial.npy").exists()
     assert len(said.splitlines()) <= 1
@@ -107,7 +107,7 @@ def table(runs, tmp_path, capfd, files, ways):
             (path / name).unlink()
             if content is not None:
                 (path / name).write_bytes(content)
-            found[folder, name, way] = outcome(path, runs / "own", capfd, name)
+            found[folder, name, way] = outcome(path, runs / "own", capfd)
             shutil.rmtree(path)
     return found
 
@@ -134,6 +134,7 @@ def test_damage_is_noticed(runs, tmp_path, capfd):
     assert set(found.values()) == {"healed"}
     rest = [("own-part", name) for name in ("config.json", "initial.npy", "rounds-000000-000002.nc")]
     found = table(runs, tmp_path, capfd, rest, ["bit in middle", "another run's", "zeroed tail"])
+    found |= table(runs, tmp_path, capfd, [("own", FINISHED[-1])], ["bit in middle", "deleted"])
     assert set(found.values()) == {"refused"}
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "FORMAT",
     "PACKAGES",
     "RunError",
+    "check_finished",
     "check_free",
     "check_precision",
     "contents",
@@ -137,11 +138,12 @@ def recover(path: Path) -> None:
     It says so in one line; the rounds after that state are played again. Only for the directory's owner.
 
     Raises:
-      RunError: no state is whole.
+      RunError: no state is whole, or a finished run's last one is not.
     """
     with usable("run", path):
         sweep(path)
         if (path / "record.nc").is_file():
+            check_finished(path)
             return
         damage = {}
         for until, file in _states(path).items():
@@ -160,6 +162,22 @@ def recover(path: Path) -> None:
             print(f"lapg: {first}; resuming from the checkpoint before it, round {until}.", file=sys.stderr)
         for file in damage:
             file.unlink()
+
+
+def check_finished(path: Path) -> None:
+    """Refuses a finished run whose trained parameters are damaged or gone.
+
+    Raises:
+      RunError: they are.
+    """
+    remedy = "its record is whole (lapg report reads it); restore the file, or start a new run for trained parameters"
+    (last, *_) = [*_states(path).values(), None]
+    if last is None:
+        raise RunError(f"run={path} has finished, but its state-*.eqx is missing; {remedy}.")
+    try:
+        _read(last)
+    except ValueError as error:
+        raise RunError(f"{last} is damaged ({error}); {remedy}.") from error
 
 
 def _check(file: Path) -> None:

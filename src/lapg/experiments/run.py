@@ -237,6 +237,7 @@ def resume(
     with usable("run", path):
         config = read_config(path)
         if (path / "record.nc").is_file() and not record.superseded(path):
+            record.check_finished(path)
             return load(path, trust=trust)
     require_trust(config, path, trust, resumed=True)
     record.check_precision(path)
