@@ -60,6 +60,7 @@ from lapg.types.tools import (
     select,
     squared_norm,
     sum_rows,
+    take_rows,
     tree_bits,
     weighed,
 )
@@ -116,6 +117,7 @@ __all__ = [
     "select",
     "squared_norm",
     "sum_rows",
+    "take_rows",
     "tree_bits",
     "weighed",
 ]
