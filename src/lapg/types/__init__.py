@@ -22,15 +22,15 @@ from lapg.types.data import (
     Upload,
 )
 from lapg.types.parts import (
-    Buffer,
+    Aggregate,
     Compressor,
     Controller,
     Downlink,
     Environment,
     Estimator,
-    GradientAt,
     Interface,
     Learner,
+    Local,
     Memory,
     Method,
     Policy,
@@ -40,7 +40,9 @@ from lapg.types.parts import (
     Step,
     StepLimit,
     Trigger,
+    VarianceReduction,
 )
+from lapg.types.signatures import Buffer, GradientAt
 from lapg.types.tools import (
     INIT,
     MOST_BITS,
@@ -72,6 +74,7 @@ __all__ = [
     "SAMPLE",
     "SCORE",
     "SIGNAL",
+    "Aggregate",
     "Arrival",
     "Broadcast",
     "Buffer",
@@ -89,6 +92,7 @@ __all__ = [
     "Learner",
     "LearnerLog",
     "LearnerState",
+    "Local",
     "Memory",
     "Method",
     "Policy",
@@ -105,6 +109,7 @@ __all__ = [
     "Trajectories",
     "Trigger",
     "Upload",
+    "VarianceReduction",
     "address",
     "check_length",
     "known",
