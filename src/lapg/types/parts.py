@@ -8,6 +8,7 @@ from jaxtyping import Array, Key, PyTree
 
 from lapg.types import signatures as calls
 from lapg.types.data import Broadcast, ControllerState, Task
+from lapg.types.spaces import JointSpaces, Spaces
 from lapg.types.tools import Scalar, check_length, take_rows, tree_bits
 
 
@@ -24,7 +25,8 @@ class Policy(NamedTuple):
     ``init: key → θ`` · ``noise: key → noise`` of one action, drawn for a whole episode at once · ``sample: noise, θ, observation →
     action, log-probability`` · ``log_prob: θ, observation, action → scalar`` · ``mode: θ, observation → action`` (greedy) · ``num_params``: d ·
     ``actuate: action → what the environment is given``, where that differs from what is recorded (bounds) ·
-    ``score_bounds``: G and F where they are known, infinite ones included.
+    ``score_bounds``: G and F where they are known, infinite ones included · ``linear``: whether actions are normal around a mean Θs that is linear in
+    the observation, with the same deviation everywhere, and executed as they are.
     """
 
     init: calls.InitParams
@@ -35,6 +37,7 @@ class Policy(NamedTuple):
     num_params: int
     actuate: calls.ActionMap = lambda action: action
     score_bounds: ScoreBounds | None = None
+    linear: bool = False
 
 
 class Step(NamedTuple):
@@ -75,39 +78,86 @@ class Interface(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-class Problem(NamedTuple):
-    """What the learners solve together.
+class Model(NamedTuple):
+    """What is known of the objective at a policy's θ: ``value: task, θ → L_m(θ)`` · ``gradient: task, θ → ∇L_m(θ)``."""
 
-    ``sample: key, task, θ, N → batch`` (opaque to learners) · ``score: task, batch → dict of scalars`` for the record ·
-    ``init: key → θ`` · ``tasks``: a Task with leading axis M · ``num_learners``: M · ``shared``: whether all learners see the same samples.
-    Optional: ``gradient: task, θ → ∇L_m(θ)`` and ``value: task, θ → L_m(θ)`` where the model is known; ``loss_bound: task → ℓ̄_m``,
-    a bound on |c_m ℓ_m|, and ``smoothness: task → L_m``, the least Lipschitz constant of ∇L_m, where known; ``environment`` and ``policy``
-    where there are any; ``joint``: whether the policy is one of several agents, θ a part for each (multi-agent), or all learners train one policy (parallel RL); ``observation``: what one looks like, where there is no environment to ask; ``num_steps``: T; ``discount``: γ.
-    An environment outside JAX has ``collect: act, seeds, N, learners → Recorded`` instead of ``sample``: it plays N episodes for each of some learners, all M
-    by default, asking ``act: observations (leading axes M, N), t → actions to record, actions to execute`` at every step; ``seeds`` are a whole number
-    for each of them, and equal seeds and actions mean equal episodes. ``close`` closes the environments that it has made; a later ``collect`` makes new ones.
-    ``interface`` translates where what the environment returns and takes is not what the policy sees and does.
+    value: calls.OfTaskAndParams
+    gradient: calls.OfTaskAndParams
+
+
+class Problem(NamedTuple):
+    """What the learners solve together, and beside it the ``policy`` that solves it.
+
+    ``score: task, batch → dict of scalars`` for the record · ``tasks``: a Task with leading axis M · ``num_learners``: M · ``shared``: whether all
+    learners see the same samples · ``num_steps``: T · ``discount``: γ · ``joint``: whether the policy is one of several agents, θ a part for each
+    (multi-agent), or all learners train one policy (parallel RL).
+
+    Nothing here knows the policy; what depends on it, ``sample``, ``init``, ``value`` and ``gradient``, is derived when it is asked for, so that the
+    problem with another ``policy`` is that policy's (`lapg.policies.with_policy` makes one that fits). ``spaces`` is what a policy has to know,
+    None where the problem comes with a policy of its own or needs none · ``default_policy: spaces → Policy``.
+
+    Episodes come from an ``environment``, by ``sampler: problem → sample`` (`lapg.sampling.episodes`). An environment outside JAX has
+    ``collect: act, seeds, N, learners → Recorded`` instead: it plays N episodes for each of some learners, all M by default, asking
+    ``act: observations (leading axes M, N), t → actions to record, actions to execute`` at every step; ``seeds`` are a whole number for each of
+    them, and equal seeds and actions mean equal episodes. ``close`` closes the environments that it has made; a later ``collect`` makes new ones.
+    ``observation``: what one looks like, where there is no environment to ask · ``interface`` translates where what the environment returns and
+    takes is not what the policy sees and does. A problem without a policy has a sampler of its own, and ``start: key → θ⁰``.
+
+    Where known: ``model: policy → Model``, or None for a policy that it does not know · ``loss_bound: task → ℓ̄_m``, a bound on |c_m ℓ_m| ·
+    ``smoothness: task → L_m``, the least Lipschitz constant of ∇L_m.
     """
 
-    sample: calls.SampleBatch | None
     score: calls.Score
-    init: calls.InitParams
     tasks: PyTree
     num_learners: int
     shared: bool = False
+    environment: Environment | None = None
+    sampler: Callable[[Any], calls.SampleBatch | None] | None = None
     collect: calls.Collect | None = None
     close: Callable[[], None] = lambda: None
-    gradient: calls.OfTaskAndParams | None = None
-    value: calls.OfTaskAndParams | None = None
+    policy: Policy | None = None
+    spaces: Spaces | JointSpaces | None = None
+    default_policy: Callable[[Any], Policy] | None = None
+    start: calls.InitParams | None = None
+    model: Callable[[Policy | None], Model | None] = lambda policy: None
     loss_bound: calls.OfTask | None = None
     smoothness: calls.OfTask | None = None
-    environment: Environment | None = None
-    policy: Policy | None = None
     joint: bool = False
     observation: PyTree = None
     interface: Interface | None = None
     num_steps: int = 1
     discount: float = 1.0
+
+    @property
+    def sample(self) -> calls.SampleBatch | None:
+        """``key, task, θ, N → batch`` (opaque to learners); None for an environment outside JAX."""
+        return None if self.sampler is None else self.sampler(self)
+
+    @property
+    def init(self) -> calls.InitParams:
+        """``key → θ⁰``.
+
+        Raises:
+          ValueError: there is neither a policy nor a start.
+        """
+        found = self.start if self.policy is None else self.policy.init
+        if found is None:
+            raise ValueError(
+                "Problem(...) must have a policy or a start, and has neither; see lapg.policies.with_policy."
+            )
+        return found
+
+    @property
+    def value(self) -> calls.OfTaskAndParams | None:
+        """``task, θ → L_m(θ)`` where it is known of this policy."""
+        model = self.model(self.policy)
+        return model and model.value
+
+    @property
+    def gradient(self) -> calls.OfTaskAndParams | None:
+        """``task, θ → ∇L_m(θ)`` where it is known of this policy."""
+        model = self.model(self.policy)
+        return model and model.gradient
 
 
 def _nothing(*_: Any) -> tuple[()]:
