@@ -78,7 +78,7 @@ def sample_batch(
     num: int,
     purpose: int = SAMPLE,
 ) -> PyTree:
-    """The batch of one learner and inner step. With shared samples the address names nobody, so everybody sees the same.
+    """The batch of one learner. With shared samples the address names nobody, so everybody sees the same.
 
     Raises:
       ValueError: the problem's environment is outside JAX.
@@ -100,33 +100,13 @@ class Reply(eqx.Module):
 def play_learner(
     method: Method, problem: Problem, root: Key[Array, ""], task: Task, state: LearnerState, broadcast: Broadcast
 ) -> tuple[LearnerState, Reply]:
-    """One learner's round: samples and takes in, as often as the method says. Scores are those of the last batch, or θ^k's own."""
-    *inner, last = method.batches
+    """One learner's round: samples and takes in. Scores are those of its batch, or θ^k's own."""
     scored = None
-    if method.local:
-        scored = sample_batch(problem, root, task, broadcast.params, broadcast.round, 0, last, SCORE)
-
-    def draw(step: int, num: int) -> PyTree:
-        params = method.learner.behaviour(state, broadcast)
-        return sample_batch(problem, root, task, params, broadcast.round, step, num)
-
-    for step, num in enumerate(inner):
-        state = absorb(method, root, task, state, broadcast, step, draw(step, num))
-    return reply(method, problem, root, task, state, broadcast, draw(len(inner), last), scored)
-
-
-def absorb(
-    method: Method,
-    root: Key[Array, ""],
-    task: Task,
-    state: LearnerState,
-    broadcast: Broadcast,
-    step: int,
-    batch: PyTree,
-) -> LearnerState:
-    """Takes in the batch of an inner step before the last."""
-    key = address(root, REPLY, state.index, broadcast.round, step)
-    return method.learner.absorb(key, task, state, broadcast, batch)
+    if method.local.moves:
+        scored = sample_batch(problem, root, task, broadcast.params, broadcast.round, 0, method.batch_size, SCORE)
+    params = method.learner.behaviour(state, broadcast)
+    batch = sample_batch(problem, root, task, params, broadcast.round, 0, method.batch_size)
+    return reply(method, problem, root, task, state, broadcast, batch, scored)
 
 
 def reply(
@@ -139,8 +119,8 @@ def reply(
     batch: PyTree,
     scored: PyTree = None,
 ) -> tuple[LearnerState, Reply]:
-    """Takes in the last batch and answers the controller; ``scored`` is θ^k's own batch where learners are `lapg.types.Method.local`."""
-    key = address(root, REPLY, state.index, broadcast.round, len(method.batches) - 1)
+    """Takes in the batch and answers the controller; ``scored`` is θ^k's own batch where learners sample elsewhere."""
+    key = address(root, REPLY, state.index, broadcast.round)
     state, upload, log = method.learner.reply(key, task, state, broadcast, batch)
     return state, Reply(upload, log, problem.score(task, batch if scored is None else scored))
 

@@ -22,15 +22,15 @@ from lapg.types.data import (
     Upload,
 )
 from lapg.types.parts import (
-    Buffer,
+    Aggregate,
     Compressor,
     Controller,
     Downlink,
     Environment,
     Estimator,
-    GradientAt,
     Interface,
     Learner,
+    Local,
     Memory,
     Method,
     Model,
@@ -41,7 +41,9 @@ from lapg.types.parts import (
     Step,
     StepLimit,
     Trigger,
+    VarianceReduction,
 )
+from lapg.types.signatures import Buffer, GradientAt
 from lapg.types.spaces import Box, Discrete, JointSpaces, Spaces
 from lapg.types.tools import (
     INIT,
@@ -74,6 +76,7 @@ __all__ = [
     "SAMPLE",
     "SCORE",
     "SIGNAL",
+    "Aggregate",
     "Arrival",
     "Box",
     "Broadcast",
@@ -94,6 +97,7 @@ __all__ = [
     "Learner",
     "LearnerLog",
     "LearnerState",
+    "Local",
     "Memory",
     "Method",
     "Model",
@@ -112,6 +116,7 @@ __all__ = [
     "Trajectories",
     "Trigger",
     "Upload",
+    "VarianceReduction",
     "address",
     "check_length",
     "known",
