@@ -118,7 +118,7 @@ def advance(
             logs.append(log)
             if round == config.rounds or time.monotonic() - last_save >= checkpoint_seconds:
                 save()
-            shown(log.sent, log.scores["score_scaled"], round)
+            shown(log.sent, log.scores["score_scaled"][log.evaluated] if log.scores else np.zeros(0), round)
         save()
         if round < config.rounds:
             raise Interrupted(path, round)

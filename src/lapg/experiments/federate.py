@@ -15,6 +15,7 @@ from lapg.experiments.advance import Interrupted, Watcher, stop_signals
 from lapg.experiments.config import Config, to_dict
 from lapg.experiments.flower_apps import prepare
 from lapg.experiments.progress import display
+from lapg.experiments.soundness import scores
 from lapg.runtimes.loopback import SuperLink, loopback, program
 
 APP = '"""The app: everything is in lapg, which is installed on every node."""\n\nfrom lapg.experiments import flower_apps\n\nclient = flower_apps.client_app()\nserver = flower_apps.server_app()\n'
@@ -115,7 +116,8 @@ def following(
             except record.RunError:
                 return  # its files are being merged just now
             seen += segment.sizes["round"]
-            report(segment["sent"].values, segment["score_scaled"].values, seen)
+            values, known = scores(segment)
+            report(segment["sent"].values, values.values[known.values], seen)
             for watcher in watchers:
                 watcher(segment, seen)
 

@@ -13,6 +13,7 @@ from lapg.experiments.advance import advance
 from lapg.experiments.build import build
 from lapg.experiments.config import Config, from_dict, to_dict
 from lapg.runtimes.compiled import Compiled
+from lapg.runtimes.evaluation import Evaluation
 from lapg.runtimes.federated import Terms
 from lapg.runtimes.posted import Limits, Posted, make_limits
 
@@ -82,7 +83,8 @@ def _play(path: Path, config: Config, gather: Any) -> None:
     terms, limits = prepare(config)
     post = gather(terms, config.cluster.timeout)
     start = record.read_initial(path)
-    lanes = Posted(terms, post, limits, chunk_rounds=config.chunk_rounds, initial_params=start)
+    common = {"chunk_rounds": config.chunk_rounds, "evaluation": Evaluation(**vars(config.evaluation))}
+    lanes = Posted(terms, post, limits, initial_params=start, **common)
 
     def tell(segment: Any, until: int, /) -> None:
         record.write_text(path / "flower" / "traffic.json", json.dumps(post.traffic, indent=1))

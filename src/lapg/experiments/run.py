@@ -28,6 +28,7 @@ from lapg.files import expand, make_folder, usable
 from lapg.methods.adaptive import default_threshold
 from lapg.problems.adapters import interface_of
 from lapg.runtimes import DISTRIBUTED, RuntimeName, Sequential, distributed, runtime_of, use_all_cores
+from lapg.runtimes.evaluation import Evaluation
 from lapg.types import Problem
 
 
@@ -259,7 +260,8 @@ def make_lanes(config: Config, built: Built, initial: np.ndarray | None = None) 
     hypers = {
         name: np.full(config.seeds, value, np.asarray(jnp.zeros(())).dtype) for name, value in built.hyper.items()
     }
-    common = {"chunk_rounds": config.chunk_rounds, "initial_params": initial}
+    common: dict[str, Any] = {"chunk_rounds": config.chunk_rounds, "initial_params": initial}
+    common["evaluation"] = Evaluation(**vars(config.evaluation))
     if config.runtime in DISTRIBUTED:
         shared = {name: to_dict(config)[name] for name in ("problem", "estimator", "method", "batch_size", "rounds")}
         runtime = distributed(config.runtime)

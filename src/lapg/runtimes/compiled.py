@@ -48,8 +48,8 @@ class Compiled:
     """
 
     def __init__(self, recipe: Recipe, problem: Problem, hyper: dict[str, Any]) -> None:
-        method = recipe(hyper)
-        self.compressor, self.downlink = method.compressor, method.downlink
+        self.method = method = recipe(hyper)
+        self.problem, self.compressor, self.downlink = problem, method.compressor, method.downlink
         self.reuses, self.num_learners = method.reuses, problem.num_learners
 
         @jax.jit
@@ -69,7 +69,7 @@ class Compiled:
         def seal(state: LearnerState, reply: Reply) -> tuple[LearnerState, PyTree, UInt8[Array, " n"]]:
             """All small numbers as one array: they take longer to fetch one by one than to compute."""
             upload = reply.upload
-            return state, upload.message, wire.pack((upload.sent, upload.report, upload.bits, reply.log, reply.scores))
+            return state, upload.message, wire.pack((upload.sent, upload.report, upload.bits, *notes(reply)))
 
         @jax.jit
         def renew(hyper: dict[str, Any], seed: Any, index: Any, params: Any, old: LearnerState | None) -> LearnerState:
@@ -164,7 +164,7 @@ class Compiled:
         self.learner = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.state.learners)
         broadcast = jax.eval_shape(hear, hyper, np.uint32(0), self.state.controller)
         reply = jax.eval_shape(sketch, hyper, np.uint32(0), np.int32(0), self.learner, broadcast)[1]
-        self.broadcast, self.upload, self.record = zeros(broadcast), zeros(reply.upload), (reply.log, reply.scores)
+        self.broadcast, self.upload, self.record = zeros(broadcast), zeros(reply.upload), notes(reply)
         """What messages look like: zeros of their shapes."""
         self._beside = self.upload.sent, self.upload.report, self.upload.bits
         everybody = jax.ShapeDtypeStruct((self.num_learners,), bool)
@@ -196,6 +196,11 @@ class Compiled:
         """Nobody's share; without entries where the method keeps no sum of uploads."""
         params = self.state.controller.params
         return jnp.zeros((self.num_learners, params.shape[0] if self.reuses else 0), params.dtype)
+
+
+def notes(reply: Reply) -> tuple[Any, ...]:
+    """What a learner leaves for the record."""
+    return reply.log, reply.scores, reply.steps
 
 
 def zeros(shape: Any) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 from lapg.runtimes import wire
 from lapg.runtimes.controller_host import ControllerHost
 from lapg.runtimes.deployed import Deployed, begin
+from lapg.runtimes.evaluation import Evaluation, finish_log, make_evaluator
 from lapg.runtimes.federated import LOAD, SAVE, Letter, Post, Terms, ask_all, play_round
 from lapg.runtimes.in_turn import Lanes, Pause, never, stack
 from lapg.runtimes.protocol import Log
@@ -44,7 +45,7 @@ def make_limits(
 class Posted(Lanes):
     """Used like `lapg.runtimes.Vectorised`, by the process that holds the controller.
 
-    What `advance` returns has been fetched from all learners, with their diagnostics and scores of those rounds: one letter to each of them. A state
+    What `advance` returns has been fetched from all learners, with their diagnostics and the scores of their batches: one letter to each of them. A state
     that it did not return last is carried to them, which costs another one. Who cannot be asked uploads a full gradient when the run goes on from there.
     After the last round nobody is asked for a state, for nothing goes on from there.
 
@@ -63,9 +64,11 @@ class Posted(Lanes):
         *,
         chunk_rounds: int = 25,
         initial_params: np.ndarray | None = None,
+        evaluation: Evaluation = Evaluation(),  # noqa: B008  (immutable)
     ) -> None:
         hypers = {name: np.full(len(terms.seeds), value) for name, value in terms.hyper.items()}
-        super().__init__(hypers, terms.seeds, chunk_rounds, initial_params)
+        super().__init__(hypers, terms.seeds, chunk_rounds, initial_params, evaluation)
+        self._evaluator = make_evaluator(terms.compiled.problem, evaluation, terms.compiled.method)
         self._terms, self._post, self._limits = terms, post, limits
         self._hosts: list[ControllerHost] = []
 
@@ -91,7 +94,7 @@ class Posted(Lanes):
                 break
         log = stack([host.logs() for host in self._hosts])
         self._state = self._save(log, first, last=round == until)
-        return self._state, log
+        return self._state, finish_log(log, first, self._evaluation)
 
     def _deploy(self, state: Deployed) -> None:
         """Makes controllers and learners what the state says."""
@@ -99,9 +102,8 @@ class Posted(Lanes):
         self._hosts = []
         for lane in range(self.num_lanes):
             start = self.lane(state, lane)
-            host = ControllerHost(
-                compiled, self._hypers[lane], int(self._seeds[lane]), start, patience=self._limits.patience
-            )
+            own = self._hypers[lane], int(self._seeds[lane]), start
+            host = ControllerHost(compiled, *own, patience=self._limits.patience, evaluator=self._evaluator)
             self._hosts.append(host)
             for m, (raw, *number) in start.saved(range(compiled.num_learners)).items():
                 letters.setdefault(m, {})[lane] = {"state": raw, "number": number}
@@ -127,7 +129,7 @@ class Posted(Lanes):
 
     def _take_notes(self, log: Log, lane: int, learner: int, first: int, raw: Any) -> None:
         """What a learner has noted of rounds whose answer was taken. A stranger's nonsense is left out: the record alone is poorer for it."""
-        like, whole = self._terms.compiled.record, (log.learner, log.scores)
+        like, whole = self._terms.compiled.record, (log.learner, log.training_scores, log.training_steps)
         taken = log.participated[lane, :, learner] & ~log.faults["missing"][lane, :, learner].astype(bool)
         try:
             notes = [(k - first, wire.decode_tree(note, like)) for k, note in wire.unframe_all(raw)]

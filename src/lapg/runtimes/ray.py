@@ -20,8 +20,10 @@ from lapg.runtimes.actor import LETTER, Learners, Parts, as_engine_takes, unpack
 from lapg.runtimes.compiled import Compiled
 from lapg.runtimes.controller_host import ControllerHost
 from lapg.runtimes.deployed import Deployed, begin
+from lapg.runtimes.evaluation import Evaluation, finish_log, make_evaluator
 from lapg.runtimes.in_turn import Lanes, Pause, never, stack
 from lapg.runtimes.join import check, introduction
+from lapg.runtimes.outside import close
 from lapg.runtimes.protocol import Log
 from lapg.runtimes.security import check_security
 
@@ -86,6 +88,7 @@ class Ray(Lanes):
         *,
         chunk_rounds: int = 25,
         initial_params: np.ndarray | None = None,
+        evaluation: Evaluation = Evaluation(),  # noqa: B008  (immutable)
         settings: Mapping[str, Any] | None = None,
         address: str | None = None,
         processes: int | None = None,
@@ -96,7 +99,7 @@ class Ray(Lanes):
         channels: bool | None = None,
         insecure: bool = False,
     ) -> None:
-        super().__init__(hypers, seeds, chunk_rounds, initial_params)
+        super().__init__(hypers, seeds, chunk_rounds, initial_params, evaluation)
         recipe, problem = parts()
         num_learners = problem.num_learners
         if not 0 <= quorum <= num_learners:
@@ -111,6 +114,7 @@ class Ray(Lanes):
             raise ValueError("channels must be off where there is a deadline; leave one of them out.")
         check_security(address, insecure)
         self._compiled = Compiled(recipe, problem, self._hypers[0])
+        self._evaluator = make_evaluator(problem, evaluation, self._compiled.method)
         self._deadline, self._quorum, self._patience, self._timeout = deadline, quorum, patience, timeout
         self._settings = dict(settings or {})
         self._parts = parts
@@ -171,7 +175,7 @@ class Ray(Lanes):
                 self.play_round(lane)
             if pause(round + 1):
                 break
-        logs = stack([host.logs() for host in self._hosts])
+        logs = finish_log(stack([host.logs() for host in self._hosts]), first, self._evaluation)
         self._state = stack([host.snapshot(self._save(lane)) for lane, host in enumerate(self._hosts)])
         return self._state, logs
 
@@ -181,7 +185,7 @@ class Ray(Lanes):
             self._settle(process)
         lanes = [self.lane(state, index) for index in range(self.num_lanes)]
         self._hosts = [
-            ControllerHost(self._compiled, hyper, seed, lane, patience=None)
+            ControllerHost(self._compiled, hyper, seed, lane, patience=None, evaluator=self._evaluator)
             for hyper, seed, lane in zip(self._hypers, self._seeds.tolist(), lanes, strict=True)
         ]
         for index, lane in enumerate(lanes):
@@ -320,7 +324,8 @@ class Ray(Lanes):
         return [states.get(m) for m in range(len(roster.generation))]
 
     def close(self) -> None:
-        """Ends the actors, and Ray if this runtime has started it."""
+        """Ends the actors, and Ray if this runtime has started it; closes the environments that θ^k was scored in."""
+        close(self._compiled.problem)
         for process in self._processes:
             self._end(process)
         if self._owner:
