@@ -9,8 +9,8 @@ import pytest
 from lapg.estimators import gpomdp
 from lapg.estimators.actor_critic import actor_critic
 from lapg.methods import Setting, pg
-from lapg.networks import Network
 from lapg.policies import softmax_table
+from lapg.policies.networks import Network
 from lapg.problems import linear_quadratic, tabular
 from lapg.types import Trajectories
 from oracles import markov
@@ -246,7 +246,7 @@ def test_critic_stays_at_home(problem, task):
         return method.learner.reply(key, task, state, broadcast, problem.sample(key, task, theta, NUM))
 
     state, upload, _ = jax.eval_shape(reply)
-    assert [leaf.shape for leaf in jax.tree.leaves((upload.message, upload.report))] == [(6,)]
+    assert [leaf.shape for leaf in jax.tree.leaves((upload.message, upload.report, upload.length))] == [(6,)]
     assert state.estimator.weights.shape == state.estimator.fitted.shape == (15,)
 
 

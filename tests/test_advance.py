@@ -18,6 +18,7 @@ import xarray as xr
 from lapg import Config, EstimatorConfig, Interrupted, MethodConfig, ProblemConfig, Vectorised, cli, load, record
 from lapg.experiments import progress, run, size
 from lapg.experiments.build import build
+from lapg.experiments.config import PolicyConfig
 from lapg.experiments.run import make_lanes, resume, train
 from lapg.experiments.soundness import mean_score, unsound
 from lapg.record import upgrade
@@ -136,7 +137,8 @@ class Slow(gym.Env):
 
 
 SLOW = Config(
-    problem=ProblemConfig("gymnasium", env="test_advance:Slow", num_learners=1, hidden=(2,), num_steps=2),
+    problem=ProblemConfig("gymnasium", env="test_advance:Slow", num_learners=1, num_steps=2),
+    policy=PolicyConfig(hidden=(2,)),
     method=MethodConfig("pg", 0.02),
     batch_size=2,
     rounds=6,

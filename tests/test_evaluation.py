@@ -18,7 +18,7 @@ from lapg.experiments.compare import compare
 from lapg.experiments.config import EvaluationConfig
 from lapg.experiments.curves import Curve, to_curve
 from lapg.experiments.soundness import last_score
-from lapg.policies import softmax_mlp
+from lapg.policies import softmax_mlp, with_policy
 from lapg.problems import cart_pole, quadratic
 from lapg.problems.hosting import Host, from_hosts
 from lapg.problems.protocol import from_environment, make_tasks
@@ -45,7 +45,7 @@ def recipe(problem, method=local, **options):
 
 @pytest.fixture(scope="module")
 def pole():
-    return cart_pole(num_learners=LEARNERS, hidden=(4,), num_steps=STEPS, heterogeneity=1.0)
+    return with_policy(cart_pole(num_learners=LEARNERS, num_steps=STEPS, heterogeneity=1.0), hidden=(4,))
 
 
 def play(runtime, problem, made, evaluation, **options):

@@ -20,7 +20,7 @@ TOLERANCE = 1e-12
 
 @pytest.fixture(scope="module")
 def figure4():
-    return cooperative_navigation(num_agents=2, hidden=(30, 10), num_steps=20, scales=(1.0, 0.5))
+    return cooperative_navigation(num_agents=2, num_steps=20, scales=(1.0, 0.5))
 
 
 def lanes(hyper, num=1):
@@ -151,9 +151,7 @@ def test_every_part_of_an_address_counts():
 @pytest.mark.parametrize("shared", [True, False])
 def test_who_sees_what(shared):
     """Oracle: shared trajectories are identical for all learners and differ by round; own ones differ. Losses are each learner's own."""
-    problem = cooperative_navigation(
-        num_agents=2, hidden=(3,), num_steps=4, scales=(1.0, 0.5), shared_trajectories=shared
-    )
+    problem = cooperative_navigation(num_agents=2, num_steps=4, scales=(1.0, 0.5), shared_trajectories=shared)
 
     @jax.jit
     def draw(params):
@@ -199,11 +197,11 @@ def test_broadcasts_and_uploads_come_back():
     broadcast = Broadcast(jnp.int32(3), jnp.arange(3.0), (jnp.float32(0.5), jnp.asarray([True, False])))
     back = wire.decode_broadcast(wire.encode_broadcast(broadcast), 3, broadcast)
     jax.tree.map(np.testing.assert_array_equal, back, broadcast)
-    upload = Upload(jnp.bool_(True), jnp.arange(3.0), jnp.float32(2.5), jnp.int32(3 * 64 + 32))
+    upload = Upload(jnp.bool_(True), jnp.arange(3.0), jnp.float32(2.5), (), jnp.int32(3 * 64 + 32))
     raw = b"".join(wire.encode_upload(identity(), upload))
     assert 8 * len(raw) == int(upload.bits)
     jax.tree.map(np.testing.assert_array_equal, wire.decode_upload(identity(), raw, upload), upload)
-    silent = Upload(jnp.bool_(False), upload.message, upload.report, upload.bits)
+    silent = Upload(jnp.bool_(False), upload.message, upload.report, (), upload.bits)
     assert wire.encode_upload(identity(), silent) == ()
     missing = wire.decode_upload(identity(), b"", upload)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(missing))

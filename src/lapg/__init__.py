@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from lapg import estimators, ledger, methods, policies, problems, theory, types
 from lapg.experiments.advance import Interrupted
-from lapg.experiments.config import ClusterConfig, Config, EstimatorConfig, MethodConfig, ProblemConfig
+from lapg.experiments.config import ClusterConfig, Config, EstimatorConfig, MethodConfig, PolicyConfig, ProblemConfig
 from lapg.experiments.evaluate import evaluate, render
 from lapg.experiments.run import Run, load, resume, train
 from lapg.record import RunError
@@ -21,6 +21,7 @@ __all__ = [
     "EstimatorConfig",
     "Interrupted",
     "MethodConfig",
+    "PolicyConfig",
     "ProblemConfig",
     "Run",
     "RunError",

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from lapg.types import Environment, Policy, Step, Task, Trajectories, select
+from lapg.types import Environment, Policy, Problem, Step, Task, Trajectories, select
 
 
 def rollout(environment: Environment, policy: Policy, num_steps: int) -> Callable[..., tuple[Trajectories, Any]]:
@@ -50,3 +50,10 @@ def rollouts(environment: Environment, policy: Policy, num_steps: int) -> Callab
         return jax.vmap(lambda key: one(key, task, params)[0])(jax.random.split(key, num))
 
     return sample
+
+
+def episodes(problem: Problem) -> Callable[..., Trajectories] | None:
+    """A problem's sampler: whole episodes of its policy in its environment (`rollouts`); None as long as it has no policy."""
+    if problem.environment is None or problem.policy is None:
+        return None
+    return rollouts(problem.environment, problem.policy, problem.num_steps)

@@ -13,14 +13,15 @@ import numpy as np
 
 from lapg import estimators, theory
 from lapg.downlink import dense, forwarded, replicated
-from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, ProblemConfig
-from lapg.experiments.names import ESTIMATORS, PROBLEMS, Part, meant, resolve
+from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, PolicyConfig, ProblemConfig
+from lapg.experiments.names import ESTIMATORS, POLICIES, PROBLEMS, Part, meant, named, resolve
 from lapg.experiments.optimisers import make_optimiser
-from lapg.methods import METHODS, Setting, make_compressor
+from lapg.methods import METHODS, REDUCTIONS, Setting, make_compressor
+from lapg.policies import with_policy
 from lapg.problems.contract import guarded
 from lapg.problems.smoothed import smoothed
 from lapg.runtimes.evaluation import Evaluation, as_evaluated
-from lapg.types import Arrival, Compressor, Downlink, Method, Problem, Recipe, StepLimit
+from lapg.types import Arrival, Compressor, Downlink, Method, Policy, Problem, Recipe, StepLimit
 
 SHARED = (
     "kl_limit",
@@ -61,7 +62,7 @@ def build(config: Config) -> Built:
         raise ValueError(
             "JAX_NUMPY_DTYPE_PROMOTION must be standard for lapg, which computes with whole numbers and fractions together, got strict; leave it out."
         )
-    problem = build_problem(config.problem)
+    problem = build_problem(config.problem, config.policy)
     as_evaluated(problem, Evaluation(**vars(config.evaluation)))
     if config.evaluation.greedy and config.problem.smoothing is not None:
         raise ValueError(
@@ -77,7 +78,7 @@ def build(config: Config) -> Built:
         config.batch_size,
         problem.num_learners,
         _step_limit(method, problem),
-        method.variance_reduction,
+        None if method.variance_reduction is None else REDUCTIONS[method.variance_reduction](),
         downlink=_downlink(method),
         participation=config.participation,
         num_rounds=config.rounds,
@@ -140,11 +141,11 @@ def printed_noise_bound(problem: Problem, config: Config, failure_probability: f
     return tuple(bound.tolist())
 
 
-def build_problem(config: ProblemConfig) -> Problem:
-    """The problem of a configuration.
+def build_problem(config: ProblemConfig, policy: PolicyConfig | None = None) -> Problem:
+    """The problem of a configuration, with its policy beside it.
 
     Raises:
-      ValueError: there is no such problem, or an option does not fit it.
+      ValueError: there is no such problem or policy, or an option does not fit it.
       EnvironmentFailed: its factory, or code that this calls, raises.
     """
     plain = dataclasses.replace(config, smoothing=None)
@@ -153,9 +154,45 @@ def build_problem(config: ProblemConfig) -> Problem:
     if not isinstance(problem, Problem):
         raise ValueError(
             f"problem {config.name!r} must return a lapg.types.Problem, got {type(problem).__name__}; "
-            "lapg.problems.protocol.from_environment makes one of an Environment and a policy."
+            "lapg.problems.protocol.from_environment makes one of an Environment."
         )
+    problem = choose_policy(policy or PolicyConfig(), problem, config.name)
     return problem if config.smoothing is None else smoothed(problem, config.smoothing)
+
+
+def choose_policy(config: PolicyConfig, problem: Problem, owner: str) -> Problem:
+    """The problem with the policy of a configuration beside it; its own where nothing is asked for.
+
+    Args:
+      owner: the problem's name, for messages.
+    Raises:
+      ValueError: there is no such policy, it does not fit the problem, or the problem leaves no choice.
+    """
+    if config == PolicyConfig():
+        return problem
+    if problem.spaces is None:
+        reason = (
+            "needs no policy"
+            if problem.policy is None
+            else "brings a policy of its own, and does not say for which spaces"
+        )
+        raise ValueError(f"policy cannot be chosen for problem {owner!r}, which {reason}; leave its options out.")
+    default = problem.default_policy
+    factory = default if config.name is None else resolve("policy", config.name, POLICIES)
+    if factory is None:
+        raise ValueError(
+            f"policy.name must be given for problem {owner!r}, whose own policy has no options; mlp for example."
+        )
+    if default is not None and factory is getattr(default, "func", default):
+        factory = default  # with what it prefers for this problem
+    name = config.name or named("policy", getattr(factory, "func", factory))
+    given = arguments("policy", factory, dataclasses.replace(config, name=name))
+    guard = guarded(factory, f"policy {name!r} could not be made")
+    with as_typed("policy", config):
+        found = with_policy(problem, guard, **given)
+    if not isinstance(found.policy, Policy):
+        raise ValueError(f"policy {name!r} must return a lapg.types.Policy, got {type(found.policy).__name__}.")
+    return found
 
 
 def _compressor(config: MethodConfig, fraction: Any) -> Compressor | None:

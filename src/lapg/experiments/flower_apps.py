@@ -17,7 +17,7 @@ from lapg.runtimes.evaluation import Evaluation
 from lapg.runtimes.federated import Terms
 from lapg.runtimes.posted import Limits, Posted, make_limits
 
-AGREED = ("problem", "estimator", "method", "batch_size", "participation", "rounds", "seeds", "first_seed")
+AGREED = ("problem", "policy", "estimator", "method", "batch_size", "participation", "rounds", "seeds", "first_seed")
 
 
 def read_settings(run_config: Any) -> Config:

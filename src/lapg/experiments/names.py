@@ -6,13 +6,16 @@ from typing import Any, TypeVar
 
 import optax
 
-from lapg import estimators, problems
+from lapg import estimators, policies, problems
 from lapg.controller import heavy_ball
 from lapg.methods import METHODS
 from lapg.problems.adapters import imported
-from lapg.types import Problem
+from lapg.types import Policy, Problem
 
 PROBLEMS: dict[str, Callable[..., Problem]] = {name: getattr(problems, name) for name in problems.__all__}
+POLICIES: dict[str, Callable[..., Policy]] = {
+    name: getattr(policies, name) for name in ("mlp", "conv", "linear", "table")
+}
 ESTIMATORS: dict[str, Callable[..., Any]] = {
     name: getattr(estimators, name)
     for name in ("gpomdp", "reinforce", "actor_critic", "deterministic", "reuse", "exact", "noisy")
@@ -29,6 +32,7 @@ OPTIMISERS: dict[str, Callable[..., optax.GradientTransformation]] = {"heavy_bal
 """Those of optax that need no more than a step size or a schedule of it, and gradients; beside our own."""
 KNOWN: dict[str, Mapping[str, Callable[..., Any]]] = {
     "problem": PROBLEMS,
+    "policy": POLICIES,
     "estimator": ESTIMATORS,
     "method": METHODS,
     "optimiser": OPTIMISERS,

@@ -114,7 +114,17 @@ def curves_of(
     }
 
 
-COMPARABLE = ("problem", "estimator", "batch_size", "participation", "rounds", "seeds", "first_seed", "evaluation")
+COMPARABLE = (
+    "problem",
+    "policy",
+    "estimator",
+    "batch_size",
+    "participation",
+    "rounds",
+    "seeds",
+    "first_seed",
+    "evaluation",
+)
 """Settings in which runs must agree to be compared."""
 
 

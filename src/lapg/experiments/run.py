@@ -18,7 +18,7 @@ import xarray as xr
 from lapg import record
 from lapg.experiments.advance import Interrupted, Watcher, advance
 from lapg.experiments.build import Built, build, build_problem, parts
-from lapg.experiments.config import Config, from_dict, to_dict
+from lapg.experiments.config import Config, from_dict, policy_apart, to_dict
 from lapg.experiments.federate import check_flower, federate
 from lapg.experiments.silence import silence
 from lapg.experiments.size import check_size
@@ -62,7 +62,7 @@ class Run:
     def plain(self) -> Problem:
         """The problem without the perturbations of smoothing, which serve training: the one to act in with θ itself."""
         asked, built = self.config.problem, self.built.problem
-        return built if asked.smoothing is None else build_problem(replace(asked, smoothing=None))
+        return built if asked.smoothing is None else build_problem(replace(asked, smoothing=None), self.config.policy)
 
     def params(self, seed: int | None = None) -> np.ndarray:
         """θ after the last saved round, of one seed (the first if None)."""
@@ -130,7 +130,7 @@ def read_config(path: Path) -> Config:
     """
     data = record.read_config(path)
     try:
-        return from_dict(_explicit(data))
+        return from_dict(policy_apart(_explicit(data)))
     except ValueError as error:
         raise record.RunError(f"run={path} cannot be used: {error}") from error
 
@@ -263,7 +263,9 @@ def make_lanes(config: Config, built: Built, initial: np.ndarray | None = None) 
     common: dict[str, Any] = {"chunk_rounds": config.chunk_rounds, "initial_params": initial}
     common["evaluation"] = Evaluation(**vars(config.evaluation))
     if config.runtime in DISTRIBUTED:
-        shared = {name: to_dict(config)[name] for name in ("problem", "estimator", "method", "batch_size", "rounds")}
+        shared = {
+            name: to_dict(config)[name] for name in ("problem", "policy", "estimator", "method", "batch_size", "rounds")
+        }
         runtime = distributed(config.runtime)
         return runtime(
             partial(parts, config), hypers, config.seed_list, settings=shared, **common, **vars(config.cluster)

@@ -11,7 +11,6 @@ from jaxtyping import Array, Float, Int, Key
 
 from lapg.runtimes.outside import sampler, to_batch
 from lapg.runtimes.protocol import Log, environment_steps, sample_batch
-from lapg.sampling import rollouts
 from lapg.types import NOBODY, SCORE, Method, Policy, Problem, Recorded, Task, address
 
 Scores = tuple[Mapping[str, Any], Any]
@@ -43,7 +42,7 @@ class Evaluation(NamedTuple):
         They are not where learners sample at θ^k themselves and neither ``greedy`` nor another number of episodes is asked for: the training batch is
         then the score, an unbiased one, for it was drawn before anything was learned from it.
         """
-        return self.every > 0 and (method.local or self.greedy or self.episodes not in (None, method.batches[-1]))
+        return self.every > 0 and (method.local.moves or self.greedy or self.episodes not in (None, method.batch_size))
 
 
 def greedy(policy: Policy) -> Policy:
@@ -69,15 +68,12 @@ def as_evaluated(problem: Problem, evaluation: Evaluation) -> Problem:
         raise ValueError(
             "evaluation.greedy needs a problem with a policy and episodes, which this one has not; leave it out."
         )
-    policy = greedy(policy)
-    if problem.environment is None:
-        return problem._replace(policy=policy)
-    return problem._replace(policy=policy, sample=rollouts(problem.environment, policy, problem.num_steps))
+    return problem._replace(policy=greedy(policy))
 
 
 def score_inside(problem: Problem, evaluation: Evaluation, method: Method) -> Score:
     """Scores θ^k on episodes inside JAX; a pure function."""
-    problem, num = as_evaluated(problem, evaluation), evaluation.episodes or method.batches[-1]
+    problem, num = as_evaluated(problem, evaluation), evaluation.episodes or method.batch_size
 
     def score(root: Key[Array, ""], params: Float[Array, " d"], round: Any) -> Scores:
         def one(task: Task) -> tuple[dict[str, Float[Array, ""]], Int[Array, ""]]:
@@ -91,7 +87,7 @@ def score_inside(problem: Problem, evaluation: Evaluation, method: Method) -> Sc
 
 def score_outside(problem: Problem, evaluation: Evaluation, method: Method) -> Score:
     """As `score_inside`, on episodes of environments outside JAX; no more side by side than a training batch has."""
-    problem, at_once = as_evaluated(problem, evaluation), method.batches[-1]
+    problem, at_once = as_evaluated(problem, evaluation), method.batch_size
     policy, num = problem.policy, evaluation.episodes or at_once
     assert policy is not None
     play = sampler(problem, policy)

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from lapg.problems.contract import EnvironmentFailed
-from lapg.runtimes.protocol import Reply, absorb, reply
+from lapg.runtimes.protocol import Reply, reply
 from lapg.types import (
     NOBODY,
     SAMPLE,
@@ -113,50 +113,31 @@ class Outside:
     Raises:
       ValueError: the problem has no policy.
 
-    ``answer: hyper, seed, Tasks, LearnerStates, Broadcast, θ, Recorded, steps before → LearnerStates, Replies`` is its compiled end.
+    ``answer: hyper, seed, Tasks, LearnerStates, Broadcast, θ, Recorded → LearnerStates, Replies`` is its compiled end.
     """
 
     def __init__(self, recipe: Recipe, problem: Problem, hyper: dict[str, Any]) -> None:
         if problem.policy is None:
             raise ValueError("Outside(problem=...) needs a problem with a policy.")
         method, self._policy, self._problem = recipe(hyper), problem.policy, problem
-        self._batches = method.batches
-        self._sample = sampler(problem, problem.policy)
+        self._num, self._sample = method.batch_size, sampler(problem, problem.policy)
 
-        @partial(jax.jit, static_argnames="step")
+        @jax.jit
         def behave(
             hyper: dict[str, Any],
             seed: Any,
             tasks: Task,
             learners: LearnerState,
             broadcast: Broadcast,
-            step: int,
         ) -> tuple[Any, Any]:
             """Keys and θ of a batch."""
 
             def one(task: Task, state: LearnerState) -> tuple[Any, Any]:
                 who = NOBODY if problem.shared else task.index
-                key = address(jax.random.key(seed), SAMPLE, who, broadcast.round, step)
+                key = address(jax.random.key(seed), SAMPLE, who, broadcast.round)
                 return key, recipe(hyper).learner.behaviour(state, broadcast)
 
             return jax.vmap(one)(tasks, learners)
-
-        @partial(jax.jit, static_argnames="step")
-        def take_in(
-            hyper: dict[str, Any],
-            seed: Any,
-            tasks: Task,
-            learners: LearnerState,
-            broadcast: Broadcast,
-            params: Any,
-            recorded: Recorded,
-            step: int,
-        ) -> LearnerState:
-            def one(task: Task, state: LearnerState, params: Any, recorded: Recorded) -> LearnerState:
-                batch = to_batch(self._policy, task, params, recorded)
-                return absorb(recipe(hyper), jax.random.key(seed), task, state, broadcast, step, batch)
-
-            return jax.vmap(one)(tasks, learners, params, recorded)
 
         @jax.jit
         def answer(
@@ -167,31 +148,23 @@ class Outside:
             broadcast: Broadcast,
             params: Any,
             recorded: Recorded,
-            played: Any,
         ) -> tuple[LearnerState, Reply]:
-            def one(task: Task, state: LearnerState, params: Any, recorded: Recorded, played: Any) -> Any:
+            def one(task: Task, state: LearnerState, params: Any, recorded: Recorded) -> Any:
                 batch = to_batch(self._policy, task, params, recorded)
-                return reply(recipe(hyper), problem, jax.random.key(seed), task, state, broadcast, batch, played)
+                return reply(recipe(hyper), problem, jax.random.key(seed), task, state, broadcast, batch)
 
-            return jax.vmap(one)(tasks, learners, params, recorded, played)
+            return jax.vmap(one)(tasks, learners, params, recorded)
 
-        self._behave, self._take_in, self.answer = behave, take_in, answer
+        self._behave, self.answer = behave, answer
 
     def play(
         self, hyper: dict[str, Any], seed: Any, tasks: Task, learners: LearnerState, broadcast: Broadcast
     ) -> tuple[LearnerState, Reply]:
         """A round of those learners; tasks, states and replies have a leading axis."""
-        *inner, last = self._batches
         given, who = (hyper, seed, tasks), {"learners": np.asarray(tasks.index).tolist()}
-        played = np.zeros(len(who["learners"]), np.int32)
-        for step, num in enumerate(inner):
-            keys, params = self._behave(*given, learners, broadcast, step=step)
-            recorded = self._sample(keys, params, num, **who)
-            played = played + np.sum(recorded.mask, (1, 2), dtype=np.int32)
-            learners = self._take_in(*given, learners, broadcast, params, recorded, step=step)
-        keys, params = self._behave(*given, learners, broadcast, step=len(inner))
-        recorded = self._sample(keys, params, last, **who)
-        return self.answer(*given, learners, broadcast, params, recorded, played)
+        keys, params = self._behave(*given, learners, broadcast)
+        recorded = self._sample(keys, params, self._num, **who)
+        return self.answer(*given, learners, broadcast, params, recorded)
 
     def play_one(
         self, hyper: dict[str, Any], seed: Any, index: Any, state: LearnerState, broadcast: Broadcast
@@ -207,14 +180,12 @@ class Outside:
         """As `play_one`, in which nothing is played: for shapes alone."""
         recorded = self._blank()
         tasks, learners = _at(self._problem.tasks, index), jax.tree.map(lambda leaf: leaf[None], state)
-        found = self.answer(
-            hyper, seed, tasks, learners, broadcast, broadcast.params[None], recorded, jnp.zeros(1, jnp.int32)
-        )
+        found = self.answer(hyper, seed, tasks, learners, broadcast, broadcast.params[None], recorded)
         return jax.tree.map(lambda leaf: leaf[0], found)
 
     def _blank(self) -> Recorded:
-        """One learner's last batch, zeros everywhere."""
-        problem, policy, num = self._problem, self._policy, self._batches[-1]
+        """One learner's batch, zeros everywhere."""
+        problem, policy, num = self._problem, self._policy, self._num
         key, seen = jax.random.key(0), jax.tree.map(jnp.asarray, problem.observation)
         action, loss = policy.sample(policy.noise(key), policy.init(key), seen)[0], jnp.zeros(())
 

@@ -86,7 +86,7 @@ def sample_batch(
     num: int,
     purpose: int = SAMPLE,
 ) -> PyTree:
-    """The batch of one learner and inner step. With shared samples the address names nobody, so everybody sees the same.
+    """The batch of one learner. With shared samples the address names nobody, so everybody sees the same.
 
     Raises:
       ValueError: the problem's environment is outside JAX.
@@ -103,7 +103,7 @@ def environment_steps(batch: PyTree) -> Int[Array, ""]:
 
 
 class Reply(eqx.Module):
-    """What comes of a learner's round besides its state: the upload, and for the record its log, the scores of its last batch, and the steps it played."""
+    """What comes of a learner's round besides its state: the upload, and for the record its log, the scores of its batch, and the steps it played."""
 
     upload: Upload
     log: LearnerLog
@@ -114,33 +114,10 @@ class Reply(eqx.Module):
 def play_learner(
     method: Method, problem: Problem, root: Key[Array, ""], task: Task, state: LearnerState, broadcast: Broadcast
 ) -> tuple[LearnerState, Reply]:
-    """One learner's round: samples and takes in, as often as the method says."""
-    *inner, last = method.batches
-    played = jnp.int32(0)
-
-    def draw(step: int, num: int) -> PyTree:
-        params = method.learner.behaviour(state, broadcast)
-        return sample_batch(problem, root, task, params, broadcast.round, step, num)
-
-    for step, num in enumerate(inner):
-        batch = draw(step, num)
-        played = played + environment_steps(batch)
-        state = absorb(method, root, task, state, broadcast, step, batch)
-    return reply(method, problem, root, task, state, broadcast, draw(len(inner), last), played)
-
-
-def absorb(
-    method: Method,
-    root: Key[Array, ""],
-    task: Task,
-    state: LearnerState,
-    broadcast: Broadcast,
-    step: int,
-    batch: PyTree,
-) -> LearnerState:
-    """Takes in the batch of an inner step before the last."""
-    key = address(root, REPLY, state.index, broadcast.round, step)
-    return method.learner.absorb(key, task, state, broadcast, batch)
+    """One learner's round: samples and takes in."""
+    params = method.learner.behaviour(state, broadcast)
+    batch = sample_batch(problem, root, task, params, broadcast.round, 0, method.batch_size)
+    return reply(method, problem, root, task, state, broadcast, batch)
 
 
 def reply(
@@ -151,12 +128,11 @@ def reply(
     state: LearnerState,
     broadcast: Broadcast,
     batch: PyTree,
-    played: Any = 0,
 ) -> tuple[LearnerState, Reply]:
-    """Takes in the last batch and answers the controller; ``played`` are the steps of the batches before."""
-    key = address(root, REPLY, state.index, broadcast.round, len(method.batches) - 1)
+    """Takes in the batch and answers the controller."""
+    key = address(root, REPLY, state.index, broadcast.round)
     state, upload, log = method.learner.reply(key, task, state, broadcast, batch)
-    return state, Reply(upload, log, problem.score(task, batch), played + environment_steps(batch))
+    return state, Reply(upload, log, problem.score(task, batch), environment_steps(batch))
 
 
 def announce(method: Method, root: Key[Array, ""], state: ControllerState) -> Broadcast:
