@@ -15,6 +15,7 @@ from lapg import record
 from lapg.experiments.config import Config
 from lapg.experiments.progress import display
 from lapg.experiments.soundness import unsound
+from lapg.runtimes import Runtime
 
 SHOW_SECONDS = 1.0
 """Between two looks at scores and uploads, where that costs nothing."""
@@ -42,7 +43,7 @@ class Watcher(Protocol):
 def advance(
     path: Path,
     config: Config,
-    lanes: Any,
+    lanes: Runtime,
     *,
     show_progress: bool = False,
     checkpoint_seconds: float = 0.0,

@@ -10,12 +10,13 @@ import numpy as np
 
 from lapg import record
 from lapg.experiments.advance import advance
-from lapg.experiments.build import build
+from lapg.experiments.build import Built, build
 from lapg.experiments.config import Config, from_dict, to_dict
 from lapg.runtimes.compiled import Compiled
 from lapg.runtimes.evaluation import Evaluation
 from lapg.runtimes.federated import Terms
-from lapg.runtimes.posted import Limits, Posted, make_limits
+from lapg.runtimes.limits import Limits
+from lapg.runtimes.posted import Posted
 
 AGREED = ("problem", "policy", "estimator", "method", "batch_size", "participation", "rounds", "seeds", "first_seed")
 
@@ -39,17 +40,17 @@ def read_terms(run_config: Any) -> Terms:
     return prepare(read_settings(run_config))[0]
 
 
-def prepare(config: Config) -> tuple[Terms, Limits]:
+def prepare(config: Config, built: Built | None = None) -> tuple[Terms, Limits]:
     """What is played, one lane for each seed, and how long the controller waits.
 
     Raises:
       ValueError: a setting does not fit.
     """
-    built = build(config)
+    built = built or build(config)
     hyper = {name: np.asarray(value, np.asarray(jax.numpy.zeros(())).dtype)[()] for name, value in built.hyper.items()}
     terms = Terms(Compiled(built.recipe, built.problem, hyper), hyper, config.seed_list, _agreed(config))
     waits = {name: getattr(config.cluster, name) for name in ("deadline", "quorum", "patience", "timeout")}
-    return terms, make_limits(built.problem.num_learners, **waits)
+    return terms, Limits(**waits).checked(built.problem.num_learners)
 
 
 def _agreed(config: Config) -> dict[str, Any]:

@@ -189,19 +189,21 @@ class ControllerHost:
     def close(self) -> None:
         """Steps with what was taken, and goes on to the next round."""
         self.settle()
-        self._silent = np.where(self._heard(), 0, self._silent + self._present)
+        self._silent = np.where(self._replied(), 0, self._silent + self._present)
         if self._patience is not None:
             for m in np.flatnonzero(self._silent >= self._patience):
                 self.lose(int(m))
         self._began = before = self.state
-        lane, heard = (self._hyper, self._seed), self._heard()
-        downlink, relayed, unsound = self._compiled.relay(*lane, before, self.downlink, self._uploads, heard)
+        lane, replied = (self._hyper, self._seed), self._replied()
+        downlink, relayed, unsound = self._compiled.relay(*lane, before, self.downlink, self._uploads, replied)
         for m in np.flatnonzero(unsound):
             self._faults["unsound"][m] += 1
             self.lose(int(m))
         if np.any(self._gone):
-            before, downlink = self._compiled.mend(*lane, before, self._shares, self.downlink, heard, self._gone)
-            nobody = np.zeros_like(heard)
+            before, downlink = self._compiled.remove_lost(
+                *lane, before, self._shares, self.downlink, replied, self._gone
+            )
+            nobody = np.zeros_like(replied)
             downlink, relayed, unsound = self._compiled.relay(*lane, before, downlink, self._uploads, nobody)
             assert not np.any(unsound)
         self.downlink = downlink
@@ -211,7 +213,7 @@ class ControllerHost:
                 self._outbox.restart(self._round + 1)  # shares have left the aggregate, which no frame says
             else:
                 self._outbox.add(before, relayed)
-        taken = self._heard()
+        taken = self._replied()
         self._faults["missing"] += self._present & ~taken
         self._accepted[taken] = sequence_of(self._round)
         self._counts = self._generation, self._accepted, np.where(self._gone, 0, self._silent).astype(np.int32)
@@ -221,10 +223,10 @@ class ControllerHost:
         self._settled = False
         self._prepare(self._round + 1)
 
-    def _heard(self) -> np.ndarray:
-        heard = np.zeros(self._compiled.num_learners, bool)
-        heard[list(self._taken)] = True
-        return heard
+    def _replied(self) -> np.ndarray:
+        replied = np.zeros(self._compiled.num_learners, bool)
+        replied[list(self._taken)] = True
+        return replied
 
     def settle(self) -> None:
         """What is left to do of the last round, if it has not been done: to write down what the aggregate holds of each, and to score its θ."""

@@ -1,22 +1,15 @@
 """What runtimes share that play their lanes one after the other, a round at a time."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from lapg.runtimes.base import Pause, never
 from lapg.runtimes.evaluation import Evaluation, Evaluator, finish_log, with_scores
 from lapg.runtimes.protocol import Log
-
-Pause = Callable[[int], bool]
-"""Asked after rounds of all lanes, how many of the run are done: whether `advance` is to return now, before its chunk is full."""
-
-
-def never(round: int) -> bool:
-    """The pause of whoever wants whole chunks."""
-    return False
 
 
 class Lanes(ABC):

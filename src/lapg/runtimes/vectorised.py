@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from lapg.runtimes.base import Pause, never
 from lapg.runtimes.evaluation import Evaluation, finish_log, score_inside, with_scores
-from lapg.runtimes.in_turn import Pause, never
 from lapg.runtimes.protocol import Log, RunState, initialise, play_round
 from lapg.types import Method, Problem, Recipe
 
