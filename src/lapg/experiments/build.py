@@ -14,12 +14,13 @@ import numpy as np
 from lapg import estimators, theory
 from lapg.downlink import dense, forwarded, replicated
 from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, PolicyConfig, ProblemConfig
-from lapg.experiments.names import ESTIMATORS, POLICIES, PROBLEMS, Part, meant, named, resolve
+from lapg.experiments.names import ESTIMATORS, POLICIES, PROBLEMS, Part, meant, resolve
 from lapg.experiments.optimisers import make_optimiser
 from lapg.methods import METHODS, REDUCTIONS, Setting, make_compressor
 from lapg.policies import with_policy
 from lapg.problems.contract import guarded
 from lapg.problems.smoothed import smoothed
+from lapg.runtimes.evaluation import Evaluation, as_evaluated
 from lapg.types import Arrival, Compressor, Downlink, Method, Policy, Problem, Recipe, StepLimit
 
 SHARED = (
@@ -62,6 +63,12 @@ def build(config: Config) -> Built:
             "JAX_NUMPY_DTYPE_PROMOTION must be standard for lapg, which computes with whole numbers and fractions together, got strict; leave it out."
         )
     problem = build_problem(config.problem, config.policy)
+    as_evaluated(problem, Evaluation(**vars(config.evaluation)))
+    if config.evaluation.greedy and config.problem.smoothing is not None:
+        raise ValueError(
+            "evaluation.greedy must be false with problem.smoothing, under which every episode has parameters of its own, got true; "
+            "lapg evaluate measures the greedy policy of the parameters themselves."
+        )
     estimator = build_estimator(config.estimator, problem, config.batch_size)
     method = config.method
     local = method.kl_limit is None if method.limit_look_ahead is None else method.limit_look_ahead
@@ -178,7 +185,9 @@ def choose_policy(config: PolicyConfig, problem: Problem, owner: str) -> Problem
         )
     if default is not None and factory is getattr(default, "func", default):
         factory = default  # with what it prefers for this problem
-    name = config.name or named("policy", getattr(factory, "func", factory))
+    plain = getattr(factory, "func", factory)
+    names = {part: name for name, part in POLICIES.items()}
+    name = config.name or names.get(plain, getattr(plain, "__name__", "of the problem"))
     given = arguments("policy", factory, dataclasses.replace(config, name=name))
     guard = guarded(factory, f"policy {name!r} could not be made")
     with as_typed("policy", config):
