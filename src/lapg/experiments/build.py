@@ -20,6 +20,7 @@ from lapg.methods import METHODS, REDUCTIONS, Setting, make_compressor
 from lapg.policies import with_policy
 from lapg.problems.contract import guarded
 from lapg.problems.smoothed import smoothed
+from lapg.runtimes.evaluation import Evaluation, as_evaluated
 from lapg.types import Arrival, Compressor, Downlink, Method, Policy, Problem, Recipe, StepLimit
 
 SHARED = (
@@ -62,6 +63,12 @@ def build(config: Config) -> Built:
             "JAX_NUMPY_DTYPE_PROMOTION must be standard for lapg, which computes with whole numbers and fractions together, got strict; leave it out."
         )
     problem = build_problem(config.problem, config.policy)
+    as_evaluated(problem, Evaluation(**vars(config.evaluation)))
+    if config.evaluation.greedy and config.problem.smoothing is not None:
+        raise ValueError(
+            "evaluation.greedy must be false with problem.smoothing, under which every episode has parameters of its own, got true; "
+            "lapg evaluate measures the greedy policy of the parameters themselves."
+        )
     estimator = build_estimator(config.estimator, problem, config.batch_size)
     method = config.method
     local = method.kl_limit is None if method.limit_look_ahead is None else method.limit_look_ahead

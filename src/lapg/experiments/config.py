@@ -205,6 +205,31 @@ class MethodConfig:
 
 
 @dataclass(frozen=True)
+class EvaluationConfig:
+    """When and how θ^k is scored, for the record: by no learner, and counted apart from what they learn from."""
+
+    every: int = 1
+    """Rounds between two evaluations; 0: none, and the record has the scores of training batches alone, named as such."""
+    episodes: int | None = None
+    """Of every learner's task; left out: as many as a training batch has, which is then the score where it was sampled at θ^k."""
+    greedy: bool = False
+    """Take the most probable actions."""
+
+    def __post_init__(self) -> None:
+        fit(self, "evaluation.")
+        if not 0 <= self.every < 2**31:
+            raise ValueError(f"evaluation.every must be >= 0, got {self.every}; 0 is never.")
+        if self.episodes is not None and self.episodes < 1:
+            raise ValueError(
+                f"evaluation.episodes must be >= 1, got {self.episodes}; for none at all set evaluation.every to 0."
+            )
+        if not self.every and (self.episodes or self.greedy):
+            raise ValueError(
+                "evaluation.every must be >= 1 for evaluation.episodes and evaluation.greedy, got 0; leave them out."
+            )
+
+
+@dataclass(frozen=True)
 class ClusterConfig:
     """Where learners live and how long the controller waits for them; for runtimes ray and flower."""
 
@@ -253,6 +278,7 @@ class Config:
     """vectorised (compiled, default), sequential (plain loop over messages), ray or flower (learners in other processes, here or elsewhere)."""
     heartbeat: bool = True
     """Every learner that takes part in a round hears a header at least and answers with one at least, as under ray and flower; no: who has nothing to say is silent, up and down, as a common clock allows."""
+    evaluation: EvaluationConfig = EvaluationConfig()
     cluster: ClusterConfig = ClusterConfig()
 
     def __post_init__(self) -> None:

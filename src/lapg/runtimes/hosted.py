@@ -6,9 +6,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from lapg.runtimes.evaluation import Evaluation, make_evaluator
 from lapg.runtimes.in_turn import InTurn
 from lapg.runtimes.outside import Outside, close
-from lapg.runtimes.protocol import Log, Reply, RunState, announce, conclude, initialise
+from lapg.runtimes.protocol import Log, Reply, RunState, announce, finish_round, initialise
 from lapg.types import Broadcast, LearnerState, Problem, Recipe
 
 
@@ -24,9 +25,11 @@ class Hosted(InTurn):
         *,
         chunk_rounds: int = 25,
         initial_params: np.ndarray | None = None,
+        evaluation: Evaluation = Evaluation(),  # noqa: B008  (immutable)
     ) -> None:
-        super().__init__(hypers, seeds, chunk_rounds, initial_params)
+        super().__init__(hypers, seeds, chunk_rounds, initial_params, evaluation)
         self._outside, self._problem = Outside(recipe, problem, self._hypers[0]), problem
+        self._evaluator = make_evaluator(problem, evaluation, recipe(self._hypers[0]))
 
         @jax.jit
         def start(hyper: dict[str, Any], seed: Any, params: Any) -> RunState:
@@ -45,7 +48,7 @@ class Hosted(InTurn):
             broadcast: Broadcast,
             replies: Reply,
         ) -> tuple[RunState, Log]:
-            return conclude(recipe(hyper), jax.random.key(seed), broadcast, state, learners, replies)
+            return finish_round(recipe(hyper), jax.random.key(seed), broadcast, state, learners, replies)
 
         self._start, self._hear, self._finish = start, hear, finish
 

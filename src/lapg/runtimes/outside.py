@@ -19,7 +19,6 @@ from lapg.runtimes.protocol import Reply, reply
 from lapg.types import (
     NOBODY,
     SAMPLE,
-    SCORE,
     Broadcast,
     LearnerState,
     Policy,
@@ -35,6 +34,7 @@ from lapg.types import (
 def sampler(problem: Problem, policy: Policy) -> Callable[..., Recorded]:
     """Episodes of a host problem: ``keys [M], θ [M, d], N → Recorded``, where ``learners`` are those whom keys and θ are for, all by default.
 
+    With ``at_once``, no more than so many episodes of each are played side by side.
     The noise of actions is drawn from the keys as in `lapg.sampling.rollouts`: equal keys, equal noise.
     """
     collect = problem.collect
@@ -50,7 +50,7 @@ def sampler(problem: Problem, policy: Policy) -> Callable[..., Recorded]:
             )
 
         seeds, noise = jax.vmap(lambda key: jax.vmap(episode)(jax.random.split(key, num)))(keys)
-        return seeds[:, 0], jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 2, 0), noise)
+        return seeds, jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 2, 0), noise)
 
     @jax.jit
     def act(noise: Any, params: Float[Array, "M d"], observations: Any, t: Any) -> Any:
@@ -62,14 +62,23 @@ def sampler(problem: Problem, policy: Policy) -> Callable[..., Recorded]:
         now = jax.tree.map(lambda leaf: leaf[t], noise)
         return jax.vmap(jax.vmap(one, (0, None, 0)))(now, params, observations)
 
-    def play(keys: Key[Array, " M"], params: Float[Array, "M d"], num: int, **learners: Any) -> Recorded:
+    def play(
+        keys: Key[Array, " M"], params: Float[Array, "M d"], num: int, at_once: int | None = None, **learners: Any
+    ) -> Recorded:
         seeds, noise = draw(keys, num=num)
 
-        def ask(observations: Any, t: int) -> tuple[Any, Any]:
-            recorded, executed = jax.tree.map(np.asarray, act(noise, params, observations, t))
-            return recorded, recorded if executed is None else executed
+        def block(begin: int, end: int) -> Recorded:
+            own = jax.tree.map(lambda leaf: leaf[:, :, begin:end], noise) if end - begin < num else noise
 
-        return collect(ask, np.asarray(seeds), num, **learners)
+            def ask(observations: Any, t: int) -> tuple[Any, Any]:
+                recorded, executed = jax.tree.map(np.asarray, act(own, params, observations, t))
+                return recorded, recorded if executed is None else executed
+
+            return collect(ask, np.asarray(seeds[:, begin]), end - begin, **learners)
+
+        size = at_once or num
+        blocks = [block(begin, min(begin + size, num)) for begin in range(0, num, size)]
+        return blocks[0] if len(blocks) == 1 else jax.tree.map(lambda *leaves: np.concatenate(leaves, 1), *blocks)
 
     return play
 
@@ -104,32 +113,29 @@ class Outside:
     Raises:
       ValueError: the problem has no policy.
 
-    ``answer: hyper, seed, Tasks, LearnerStates, Broadcast, θ, Recorded, Recorded or None → LearnerStates, Replies`` is its compiled end.
+    ``answer: hyper, seed, Tasks, LearnerStates, Broadcast, θ, Recorded → LearnerStates, Replies`` is its compiled end.
     """
 
     def __init__(self, recipe: Recipe, problem: Problem, hyper: dict[str, Any]) -> None:
         if problem.policy is None:
             raise ValueError("Outside(problem=...) needs a problem with a policy.")
         method, self._policy, self._problem = recipe(hyper), problem.policy, problem
-        self._num, self._moves = method.batch_size, method.local.moves
-        self._sample = sampler(problem, problem.policy)
+        self._num, self._sample = method.batch_size, sampler(problem, problem.policy)
 
-        @partial(jax.jit, static_argnames="purpose")
+        @jax.jit
         def behave(
             hyper: dict[str, Any],
             seed: Any,
             tasks: Task,
             learners: LearnerState,
             broadcast: Broadcast,
-            purpose: int = SAMPLE,
         ) -> tuple[Any, Any]:
-            """Keys and θ of a batch; θ^k's own where it is only scored."""
+            """Keys and θ of a batch."""
 
             def one(task: Task, state: LearnerState) -> tuple[Any, Any]:
                 who = NOBODY if problem.shared else task.index
-                key = address(jax.random.key(seed), purpose, who, broadcast.round)
-                scored = purpose == SCORE
-                return key, broadcast.params if scored else recipe(hyper).learner.behaviour(state, broadcast)
+                key = address(jax.random.key(seed), SAMPLE, who, broadcast.round)
+                return key, recipe(hyper).learner.behaviour(state, broadcast)
 
             return jax.vmap(one)(tasks, learners)
 
@@ -142,14 +148,12 @@ class Outside:
             broadcast: Broadcast,
             params: Any,
             recorded: Recorded,
-            scored: Recorded | None,
         ) -> tuple[LearnerState, Reply]:
-            def one(task: Task, state: LearnerState, params: Any, recorded: Recorded, scored: Recorded | None) -> Any:
+            def one(task: Task, state: LearnerState, params: Any, recorded: Recorded) -> Any:
                 batch = to_batch(self._policy, task, params, recorded)
-                own = None if scored is None else to_batch(self._policy, task, broadcast.params, scored)
-                return reply(recipe(hyper), problem, jax.random.key(seed), task, state, broadcast, batch, own)
+                return reply(recipe(hyper), problem, jax.random.key(seed), task, state, broadcast, batch)
 
-            return jax.vmap(one)(tasks, learners, params, recorded, scored)
+            return jax.vmap(one)(tasks, learners, params, recorded)
 
         self._behave, self.answer = behave, answer
 
@@ -158,12 +162,9 @@ class Outside:
     ) -> tuple[LearnerState, Reply]:
         """A round of those learners; tasks, states and replies have a leading axis."""
         given, who = (hyper, seed, tasks), {"learners": np.asarray(tasks.index).tolist()}
-        scored = None
-        if self._moves:
-            scored = self._sample(*self._behave(*given, learners, broadcast, purpose=SCORE), self._num, **who)
         keys, params = self._behave(*given, learners, broadcast)
         recorded = self._sample(keys, params, self._num, **who)
-        return self.answer(*given, learners, broadcast, params, recorded, scored)
+        return self.answer(*given, learners, broadcast, params, recorded)
 
     def play_one(
         self, hyper: dict[str, Any], seed: Any, index: Any, state: LearnerState, broadcast: Broadcast
@@ -178,9 +179,8 @@ class Outside:
     ) -> tuple[LearnerState, Reply]:
         """As `play_one`, in which nothing is played: for shapes alone."""
         recorded = self._blank()
-        scored = recorded if self._moves else None
         tasks, learners = _at(self._problem.tasks, index), jax.tree.map(lambda leaf: leaf[None], state)
-        found = self.answer(hyper, seed, tasks, learners, broadcast, broadcast.params[None], recorded, scored)
+        found = self.answer(hyper, seed, tasks, learners, broadcast, broadcast.params[None], recorded)
         return jax.tree.map(lambda leaf: leaf[0], found)
 
     def _blank(self) -> Recorded:
