@@ -345,8 +345,8 @@ def from_dict(data: Mapping[str, Any], default: Any = None, where: str = "config
       ValueError: an unknown name or a value of the wrong type.
     """
     problem = data.get("problem")
-    for name in POLICY_SETTINGS if isinstance(problem, Mapping) else ():
-        if name in problem:
+    for name in POLICY_SETTINGS:
+        if isinstance(problem, Mapping) and name in problem:
             raise ValueError(
                 f"{where}.problem.{name} must be given as policy.{name} (--policy.{name.replace('_', '-')}, table [policy]); "
                 "as an argument of your own factory it goes in [problem.options]."
