@@ -23,6 +23,7 @@ BELOW = {  # what each room may import directly, itself and everything further b
     "controller": ("problems", "estimators", "uplink"),
     "theory": ("problems", "estimators", "uplink"),
     "methods": ("learner", "controller", "downlink", "local"),
+    "checks": ("problems", "uplink"),
     "runtimes": ("methods",),
     "network": (),
     "files": (),
@@ -30,7 +31,7 @@ BELOW = {  # what each room may import directly, itself and everything further b
     "about": ("files",),
     "datasets": ("runtimes", "theory"),
     "record": ("owner", "about", "datasets"),
-    "experiments": ("record", "network"),
+    "experiments": ("record", "network", "checks"),
     "cli": ("experiments",),
 }
 GUESTS = {  # engines and environments from outside → the rooms in which one file may know them

@@ -5,7 +5,7 @@ A controller and M learners train a policy together; each learner uploads its in
 
 from importlib.metadata import version
 
-from lapg import estimators, ledger, methods, policies, problems, theory, types
+from lapg import checks, estimators, ledger, local, methods, policies, problems, theory, types
 from lapg.experiments.advance import Interrupted
 from lapg.experiments.config import ClusterConfig, Config, EstimatorConfig, MethodConfig, PolicyConfig, ProblemConfig
 from lapg.experiments.evaluate import evaluate, render
@@ -26,11 +26,13 @@ __all__ = [
     "Run",
     "RunError",
     "Vectorised",
+    "checks",
     "compressors",
     "estimators",
     "evaluate",
     "ledger",
     "load",
+    "local",
     "memories",
     "methods",
     "policies",

@@ -14,7 +14,7 @@ import numpy as np
 from lapg import estimators, theory
 from lapg.downlink import dense, forwarded, replicated
 from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, PolicyConfig, ProblemConfig
-from lapg.experiments.names import ESTIMATORS, POLICIES, PROBLEMS, Part, meant, named, resolve
+from lapg.experiments.names import ESTIMATORS, POLICIES, PROBLEMS, Part, meant, resolve
 from lapg.experiments.optimisers import make_optimiser
 from lapg.methods import METHODS, REDUCTIONS, Setting, make_compressor
 from lapg.policies import with_policy
@@ -185,7 +185,9 @@ def choose_policy(config: PolicyConfig, problem: Problem, owner: str) -> Problem
         )
     if default is not None and factory is getattr(default, "func", default):
         factory = default  # with what it prefers for this problem
-    name = config.name or named("policy", getattr(factory, "func", factory))
+    plain = getattr(factory, "func", factory)
+    names = {part: name for name, part in POLICIES.items()}
+    name = config.name or names.get(plain, getattr(plain, "__name__", "of the problem"))
     given = arguments("policy", factory, dataclasses.replace(config, name=name))
     guard = guarded(factory, f"policy {name!r} could not be made")
     with as_typed("policy", config):

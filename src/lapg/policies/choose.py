@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from lapg.policies import networks, softmax
@@ -136,9 +137,7 @@ def linear(spaces: Spaces, *, std: float | None = None, learned_std: bool = Fals
     box = spaces.action
     if isinstance(box, Box) and isinstance(spaces.observation, Box) and len(spaces.observation.shape) == 1:
         deviation = 0.5 if std is None else std
-        return gaussian_linear(
-            num_inputs, num_outputs, std=deviation, learned_std=learned_std, low=box.low, high=box.high
-        )
+        return gaussian_linear(num_inputs, num_outputs, std=deviation, learned_std=learned_std, **_bounds(box))
     size = num_inputs * num_outputs
 
     def apply(params: Float[Array, " d"], seen: Float[Array, "..."]) -> Float[Array, " A"]:
@@ -182,9 +181,13 @@ def around(spaces: Spaces, network: Network, *, std: float | None = None, learne
         num_outputs,
         std=0.5 if std is None else std,
         learned_std=learned_std,
-        low=action.low,
-        high=action.high,
+        **_bounds(action),
     )
+
+
+def _bounds(box: Box) -> dict[str, np.ndarray]:
+    """Those of `gaussian`, where there are any."""
+    return {name: np.asarray(bound) for name, bound in (("low", box.low), ("high", box.high)) if bound is not None}
 
 
 def _seen(spaces: Spaces) -> Callable[[PyTree], Float[Array, "..."]]:

@@ -24,7 +24,9 @@ def from_flax(module: Any, *, std: float | None = None, learned_std: bool = Fals
     Raises:
       ValueError: it is no linen module; and when the policy is made: its output does not fit the actions.
     """
-    if not (callable(getattr(module, "init", None)) and callable(getattr(module, "apply", None))):
+    if isinstance(module, type) or not (
+        callable(getattr(module, "init", None)) and callable(getattr(module, "apply", None))
+    ):
         raise ValueError(
             f"from_flax(module=...) must be a module of flax.linen, made but not initialised, got {type(module).__name__}."
         )

@@ -62,6 +62,7 @@ from lapg.types.tools import (
     select,
     squared_norm,
     sum_rows,
+    take_rows,
     tree_bits,
     weighed,
 )
@@ -123,6 +124,7 @@ __all__ = [
     "select",
     "squared_norm",
     "sum_rows",
+    "take_rows",
     "tree_bits",
     "weighed",
 ]

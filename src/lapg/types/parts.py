@@ -9,7 +9,7 @@ from jaxtyping import Array, Key, PyTree
 from lapg.types import signatures as calls
 from lapg.types.data import Broadcast, ControllerState, Task
 from lapg.types.spaces import JointSpaces, Spaces
-from lapg.types.tools import Scalar, check_length, tree_bits
+from lapg.types.tools import Scalar, check_length, take_rows, tree_bits
 
 
 class ScoreBounds(NamedTuple):
@@ -168,7 +168,8 @@ class Estimator(NamedTuple):
     """A learner's gradient of its batch; the state is private to the learner.
 
     ``init: key, θ → state`` · ``update: state, task, batch → state`` · ``estimate: state, task, θ, batch → Estimate`` · ``minimum_batch``: the
-    smallest N that it can work with · ``knows_noise``: False where it returns ``noise=None``, so that rules that need the noise are refused.
+    smallest N that it can work with · ``knows_noise``: False where it returns ``noise=None``, so that rules that need the noise are refused ·
+    ``part: batch, rows → batch`` of some of its N entries, for minibatches.
     """
 
     init: calls.EstimatorInit
@@ -176,6 +177,7 @@ class Estimator(NamedTuple):
     estimate: calls.EstimateGradient
     minimum_batch: int = 1
     knows_noise: bool = True
+    part: calls.PartOfBatch = take_rows
 
 
 class VarianceReduction(NamedTuple):
