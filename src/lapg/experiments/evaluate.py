@@ -68,19 +68,14 @@ def _on_host(problem: Problem, policy: Policy, root: Any, params: np.ndarray, nu
     )
 
     @jax.jit
-    def keys(lane: Any, block: Any) -> Any:
-        here = jax.random.fold_in(root, block)
-        return jax.vmap(lambda task: address(here, SAMPLE, NOBODY if problem.shared else task.index, lane))(
+    def keys(lane: Any) -> Any:
+        return jax.vmap(lambda task: address(root, SAMPLE, NOBODY if problem.shared else task.index, lane))(
             problem.tasks
         )
 
     def one(lane: int, theta: np.ndarray) -> Any:
         repeated = jnp.broadcast_to(theta, (problem.num_learners, theta.size))
-        blocks = [
-            play(keys(lane, block), repeated, min(at_once, num - begin))
-            for block, begin in enumerate(range(0, num, at_once))
-        ]
-        return judge(problem.tasks, theta, jax.tree.map(lambda *leaves: np.concatenate(leaves, 1), *blocks))
+        return judge(problem.tasks, theta, play(keys(lane), repeated, num, at_once=at_once))
 
     return jax.tree.map(lambda *leaves: np.stack(leaves), *(one(*lane) for lane in enumerate(params)))
 
