@@ -3,7 +3,12 @@
 import importlib.util
 import json
 import math
+import re
 from pathlib import Path
+
+import pytest
+
+from lapg.experiments import figures
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,6 +68,16 @@ def test_what_readme_says_of_the_table():
     assert all(0.3 < factors[name] < 0.5 for name in uploads["more"])
     assert f"{-ends['fig4']:.1%} lower at Figure 4 and {-ends['fig6']:.1%} at Figure 6".replace("%", " %") in readme
     assert "schedules had {fig4}, {parallel-cartpole-heterogeneous} and {fig6};".format(**points) in readme
+
+
+def test_scouts_example_is_the_tuned_one():
+    """Oracle: Figure 4's line-up, every setting that the command names."""
+    page = (ROOT / "docs" / "scout.md").read_text(encoding="utf-8")
+    words = re.search(r"`lapg train (--method.name scout .*)`", page)[1].split()
+    tuned = figures.methods(figures.FIGURES["fig4"], "recommended")[1]["SCOUT"]
+    for flag, value in zip(words[::2], words[1::2], strict=True):
+        found = getattr(tuned, flag.removeprefix("--method.").replace("-", "_"))
+        assert type(found)(value) == (pytest.approx(found) if isinstance(found, float) else found), flag
 
 
 def test_the_best_schedule_is_chosen_by_its_rule():
