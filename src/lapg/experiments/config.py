@@ -354,6 +354,19 @@ def from_dict(data: Mapping[str, Any], default: Any = None, where: str = "config
     return changed(Config() if default is None else default, data, where)
 
 
+def as_config(config: Config | Mapping[str, Any]) -> Config:
+    """A configuration, or one from a table of its settings.
+
+    Raises:
+      ValueError: it is neither, or does not fit.
+    """
+    if isinstance(config, Config):
+        return config
+    if isinstance(config, Mapping):
+        return from_dict(config)
+    raise ValueError(f"config must be a Config or a table of its settings, got {config!r}.")
+
+
 def read_toml(path: Path, default: Any = None) -> Any:
     """A configuration, or whatever dataclass ``default`` is, from a TOML file; tables [problem], [policy], [estimator], [method], the rest on top.
 
