@@ -20,9 +20,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from lapg import Config, MethodConfig, ProblemConfig
+from lapg import Config
 from lapg.experiments.build import build
 from lapg.experiments.run import make_lanes
+from lapg.methods import Part
 from lapg.runtimes import use_all_cores
 
 NUM_STEPS, NUM_LEARNERS = 200, 4
@@ -80,14 +81,15 @@ class Run:
         spent: dict[str, list[float]] | None = None,
     ) -> None:
         config = Config(
-            problem=ProblemConfig(
+            problem=Part(
                 "gymnasium",
                 env=f"{__name__}:cart_pole",
                 num_learners=NUM_LEARNERS,
                 num_steps=NUM_STEPS,
-                options={"env_options": {"endless": endless, "record": record}},
+                env_options={"endless": endless, "record": record},
             ),
-            method=MethodConfig("lapg", 0.01),
+            method="lapg",
+            optimiser=Part("sgd", step_size=0.01),
             batch_size=num_environments // NUM_LEARNERS,
             rounds=rounds + 1,
             seeds=1,

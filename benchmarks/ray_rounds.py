@@ -63,7 +63,9 @@ def parts(uploads: bool, num_learners: int, dimension: int):
     problem = constant(num_learners, dimension)
     setting = methods.Setting(estimators.exact(problem.gradient), 1, num_learners)
     trigger = triggers.always() if uploads else triggers.never()
-    return lambda hyper: methods.assemble(setting, memories.fresh(), trigger, heavy_ball(hyper["step_size"])), problem
+    return lambda hyper: methods.assemble(
+        setting, memory=memories.fresh(), trigger=trigger, optimiser=heavy_ball(hyper["step_size"])
+    ), problem
 
 
 def bare(num_actors: int, size: int, answer: int) -> Callable[[], None]:

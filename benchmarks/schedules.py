@@ -19,23 +19,21 @@ from typing import Any
 
 from rich.console import Console
 
+from lapg.methods import Part
 from lapg.runtimes import use_all_cores
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-LOCAL, OWN = (
-    "periodic local",
-    {"name": "periodic", "threshold": None},
-)  # the period's settings, and SCOUT's own with a period
-STAGGERED = {"phase": "staggered"}
+LOCAL, SCOUT = "periodic local", "SCOUT"  # whose settings a sweep takes: the tuned period's, or SCOUT's own
+TOGETHER, STAGGERED = Part("periodic"), Part("periodic", phase="staggered")
 SEARCHES: dict[
     str, dict[str, Any]
-] = {  # name → seeds from 1000; label → whose settings, changes, grid; steps are multiples
+] = {  # name → seeds from 1000; label → whose settings, trigger, grid; steps are multiples
     "fig4": {
         "words": "Figure 4: 2 agents",
         "seeds": 8,
         "fresh": 60,
         "sweeps": {
-            "together": (LOCAL, {}, {"period": (70.0, 140.0)}),
+            "together": (LOCAL, TOGETHER, {"period": (70.0, 140.0)}),
             "staggered": (LOCAL, STAGGERED, {"period": (60.0, 120.0, 240.0), "step": (1.0, 1.4)}),
         },
     },
@@ -44,7 +42,7 @@ SEARCHES: dict[
         "seeds": 3,
         "fresh": 10,
         "sweeps": {
-            "together": (LOCAL, {}, {"period": (100.0, 200.0)}),
+            "together": (LOCAL, TOGETHER, {"period": (100.0, 200.0)}),
             "staggered": (LOCAL, STAGGERED, {"period": (150.0, 300.0, 600.0)}),
         },
     },
@@ -53,9 +51,9 @@ SEARCHES: dict[
         "seeds": 6,
         "fresh": 20,
         "sweeps": {
-            "together": (LOCAL, {}, {"period": (15.0, 25.0, 40.0), "step": (1.0, 2.0, 4.0)}),
+            "together": (LOCAL, TOGETHER, {"period": (15.0, 25.0, 40.0), "step": (1.0, 2.0, 4.0)}),
             "staggered": (LOCAL, STAGGERED, {"period": (20.0, 40.0, 80.0), "step": (1.0, 2.0)}),
-            "staggered, b = 2": ("SCOUT", OWN | STAGGERED, {"period": (60.0, 80.0, 120.0)}),
+            "staggered, b = 2": (SCOUT, STAGGERED, {"period": (60.0, 80.0, 120.0)}),
         },
     },
     "parallel-lqr-heterogeneous": {
@@ -63,7 +61,7 @@ SEARCHES: dict[
         "seeds": 10,
         "fresh": 20,
         "sweeps": {
-            "together": (LOCAL, {}, {"period": (15.0, 30.0, 60.0), "step": (1.0, 2.0)}),
+            "together": (LOCAL, TOGETHER, {"period": (15.0, 30.0, 60.0), "step": (1.0, 2.0)}),
             "staggered": (LOCAL, STAGGERED, {"period": (20.0, 40.0, 80.0), "step": (1.0, 2.0)}),
         },
     },
@@ -72,8 +70,8 @@ SEARCHES: dict[
         "seeds": 4,
         "fresh": 20,
         "sweeps": {
-            "together": ("SCOUT", OWN, {"period": (6.0, 12.0, 25.0)}),
-            "staggered": ("SCOUT", OWN | STAGGERED, {"period": (25.0, 50.0, 100.0)}),
+            "together": (SCOUT, TOGETHER, {"period": (6.0, 12.0, 25.0)}),
+            "staggered": (SCOUT, STAGGERED, {"period": (25.0, 50.0, 100.0)}),
         },
     },
     "scales-apart": {
@@ -81,7 +79,7 @@ SEARCHES: dict[
         "seeds": 10,
         "fresh": 20,
         "sweeps": {
-            "together": (LOCAL, {}, {"period": (50.0, 60.0, 70.0), "step": (0.35, 0.5, 0.7)}),
+            "together": (LOCAL, TOGETHER, {"period": (50.0, 60.0, 70.0), "step": (0.35, 0.5, 0.7)}),
             "staggered": (LOCAL, STAGGERED, {"period": (90.0, 110.0, 130.0), "step": (0.7, 1.0, 1.4)}),
         },
     },
@@ -115,17 +113,18 @@ def play(
     figure = figures.FIGURES[name]
     config = replace(figures.setting(figure), seeds=seeds, first_seed=first_seed, rounds=rounds or figure.rounds)
     _, methods = figures.methods(figure, "recommended")
-    sweeps = {"PG": ("PG", {}, {}), "SCOUT": ("SCOUT", {}, {})} | SEARCHES[name]["sweeps"]
+    sweeps = {"PG": ("PG", Part(), {}), "SCOUT": (SCOUT, Part(), {})} | SEARCHES[name]["sweeps"]
     curves = {}
-    for label, (source, changes, grid) in sweeps.items():
-        base = replace(methods[source], **changes)
+    for label, (source, trigger, grid) in sweeps.items():
+        base = methods[source].but(trigger=trigger)
         points = {}
         for values in itertools.product(*grid.values()):
             point = dict(zip(grid, values, strict=True))
             full = " ".join([label, *(f"{key} {value:g}" for key, value in point.items())])
             if only in (None, full) or not grid:
-                step = base.step_size * point.get("step", 1.0)
-                points[full] = replace(base, step_size=step, period=point.get("period", base.period))
+                step = base.optimiser.options["step_size"] * point.get("step", 1.0)
+                period = Part(period=point["period"]) if "period" in point else Part()
+                points[full] = base.but(optimiser=Part(step_size=step), trigger=period)
         if points:
             found = tune.sweep_curves(config, list(points.values()), out / f"{label}.nc", console=console, label=label)
             curves |= dict(zip(points, found, strict=True))

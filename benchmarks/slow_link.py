@@ -21,7 +21,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +29,18 @@ import numpy as np
 
 from lapg import ledger, network
 from lapg.experiments.build import build, parts
-from lapg.experiments.config import Config, PolicyConfig
+from lapg.experiments.config import Config
 from lapg.experiments.figures import FIGURES, RECOMMENDED
+from lapg.methods import Part
+from lapg.methods.parts import merged
 
 FIGURE = FIGURES["parallel-cartpole-homogeneous"]
 METHODS = {
     "PG": FIGURE.tuned["PG"],
     "SCOUT": FIGURE.tuned[RECOMMENDED],
-    "SCOUT, 4 bits down": replace(FIGURE.tuned[RECOMMENDED], downlink_compressor="quantise", downlink_bits=4),
+    "SCOUT, 4 bits down": FIGURE.tuned[RECOMMENDED].but(
+        downlink=Part("replicated", compressor=Part("quantise", bits=4))
+    ),
 }
 HERE, THERE = (f"lapg-{end}-{os.getpid()}" for end in ("controller", "learners"))
 PLACES = {HERE: "10.213.0.1", THERE: "10.213.0.2"}
@@ -105,16 +108,15 @@ def drive(given: argparse.Namespace) -> dict[str, Any]:
     began, before = time.monotonic(), carried()
     time.sleep(given.idle)
     idle = (carried() - before) / (time.monotonic() - began)
-    problem = replace(FIGURE.problem, num_learners=given.learners)
+    problem = merged(FIGURE.problem, Part(num_learners=given.learners))
     config = Config(
-        problem,
-        FIGURE.estimator,
-        METHODS[given.drive],
-        PolicyConfig(hidden=tuple(given.hidden)),
-        FIGURE.batch_size,
+        problem=problem,
+        estimator=FIGURE.estimator,
+        policy=Part(hidden=tuple(given.hidden)),
+        batch_size=FIGURE.batch_size,
         rounds=given.rounds,
         seeds=1,
-    )
+    ).playing(METHODS[given.drive])
     hypers = {name: np.asarray(value, np.float32)[None] for name, value in build(config).hyper.items()}
     options = {"chunk_rounds": 1, "processes": given.learners, "address": f"{PLACES[HERE]}:{PORT}"}
     lanes = Ray(functools.partial(parts, config), hypers, [given.seed], **options)

@@ -188,7 +188,7 @@ def scaling_point(problem: Problem, hidden_batch: int, seeds: int = 2) -> tuple[
     lanes = Vectorised(
         partial(recipe, setting),
         problem,
-        {"step_size": np.full(seeds, 0.001, np.float32)},
+        {"optimiser.step_size": np.full(seeds, 0.001, np.float32)},
         range(seeds),
         chunk_rounds=20,
     )
@@ -200,7 +200,7 @@ def scaling_point(problem: Problem, hidden_batch: int, seeds: int = 2) -> tuple[
 
 
 def recipe(setting, hyper):
-    return methods.awapg(setting, **hyper)
+    return methods.compose("awapg", setting, hyper=hyper)
 
 
 def scaling(title: str, make: Callable[[int], Problem], sizes: list[int], batch: int, repeats: int) -> None:

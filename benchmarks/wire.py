@@ -8,7 +8,6 @@ is a header of 20 bytes and what the record counts, and a learner that skips ans
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -16,8 +15,9 @@ import numpy as np
 
 from lapg import ledger
 from lapg.experiments.build import build
-from lapg.experiments.config import Config, MethodConfig
+from lapg.experiments.config import Choice, Config
 from lapg.experiments.figures import FIGURES, RECOMMENDED
+from lapg.methods import Part
 from lapg.runtimes import wire
 from lapg.runtimes.compiled import Compiled
 from lapg.runtimes.controller_host import ControllerHost
@@ -25,14 +25,14 @@ from lapg.runtimes.deployed import begin
 from lapg.runtimes.learner_host import LearnerHost
 
 
-def contenders(figure: str) -> Iterator[tuple[str, MethodConfig]]:
+def contenders(figure: str) -> Iterator[tuple[str, Choice]]:
     """PG, and the recommended method with each downlink."""
     tuned = FIGURES[figure].tuned
     scout = tuned[RECOMMENDED]
     yield "PG", tuned["PG"]
-    yield "SCOUT, θ every round", replace(scout, downlink="dense")
+    yield "SCOUT, θ every round", scout.but(downlink=Part("dense"))
     yield "SCOUT", scout
-    yield "SCOUT, 4 bits down as well", replace(scout, downlink_compressor="quantise", downlink_bits=4)
+    yield "SCOUT, 4 bits down as well", scout.but(downlink=Part("replicated", compressor=Part("quantise", bits=4)))
 
 
 class Traffic(NamedTuple):
@@ -94,7 +94,9 @@ def main() -> None:
     )
     print("|---" * 10 + "|")
     for label, method in contenders(given.figure):
-        found = play(Config(figure.problem, figure.estimator, method, figure.policy, **shared))
+        found = play(
+            Config(problem=figure.problem, policy=figure.policy, estimator=figure.estimator, **shared).playing(method)
+        )
         turn = (
             f"{x / found.turns:,.1f}" for x in (found.counted[0], found.carried[0], found.counted[1], found.carried[1])
         )

@@ -1,7 +1,7 @@
 """An environment of Gymnasium: four learners balance poles, and upload only when it matters.
 
 python examples/gymnasium_cart_pole.py
-lapg train --problem.name gymnasium --problem.env CartPole-v1 --method.name lapg --method.step-size 0.02 --rounds 100
+lapg train --problem.name gymnasium --problem.env CartPole-v1 --method lapg --optimiser.step-size 0.02 --rounds 100
 
 Any other environment goes by its id, and your own by MODULE:FACTORY; see lapg.problems.gymnasium.
 """
@@ -9,13 +9,15 @@ Any other environment goes by its id, and your own by MODULE:FACTORY; see lapg.p
 import argparse
 from pathlib import Path
 
-from lapg import Config, MethodConfig, ProblemConfig, evaluate, train
+from lapg import Config, Part, evaluate, train
 
 
 def main(rounds: int, num_steps: int, out: Path) -> None:
     config = Config(
-        problem=ProblemConfig("gymnasium", env="CartPole-v1", num_learners=4, num_steps=num_steps),
-        method=MethodConfig("lapg", step_size=0.02, xi=(0.05,), noise_weight=1.0),
+        problem=Part("gymnasium", env="CartPole-v1", num_learners=4, num_steps=num_steps),
+        method="lapg",
+        optimiser=Part("sgd", step_size=0.02),
+        trigger=Part(xi=0.05, noise_weight=1.0),
         rounds=rounds,
         seeds=1,
         chunk_rounds=5,

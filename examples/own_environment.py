@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lapg import Config, MethodConfig, ProblemConfig, evaluate, train
+from lapg import Config, Part, evaluate, train
 from lapg.problems.protocol import from_environment, make_tasks
 from lapg.types import Discrete, Environment, Problem, Step, Task
 
@@ -53,8 +53,10 @@ def slopes(
 
 def main(rounds: int, out: Path) -> None:
     config = Config(
-        problem=ProblemConfig("own_environment:slopes", num_learners=3),
-        method=MethodConfig("awapg", step_size=0.01, threshold=20.0),
+        problem=Part("own_environment:slopes", num_learners=3),
+        method="awapg",
+        optimiser=Part("sgd", step_size=0.01),
+        trigger=Part(threshold=20.0),
         rounds=rounds,
         seeds=4,
     )

@@ -12,7 +12,8 @@ from pathlib import Path
 import flax.linen as nn
 import jax
 
-from lapg import Config, MethodConfig, PolicyConfig, ProblemConfig, evaluate, train
+from lapg import Config, evaluate, train
+from lapg.methods import Part
 from lapg.policies import from_flax
 
 
@@ -32,9 +33,11 @@ net = from_flax(Residual())
 
 def main(rounds: int, num_steps: int, out: Path) -> None:
     config = Config(
-        problem=ProblemConfig("cart_pole", num_learners=4, num_steps=num_steps),
-        policy=PolicyConfig("own_network:net"),
-        method=MethodConfig("scout", step_size=1e-3, threshold=30.0),
+        problem=Part("cart_pole", num_learners=4, num_steps=num_steps),
+        policy=Part("own_network:net"),
+        method="scout",
+        optimiser=Part("sgd", step_size=0.001),
+        trigger=Part(threshold=30.0),
         rounds=rounds,
         seeds=1,
     )

@@ -1,7 +1,8 @@
 """Your own trigger: the controller steers a threshold so that learners upload at a given rate, and they do so when they have most to say.
 
 python examples/own_trigger.py
-PYTHONPATH=examples lapg train --method.name own_trigger:budgeted --method.rate 0.05 --rounds 50
+PYTHONPATH=examples lapg train --memory.name accumulator --trigger.name own_trigger:at_rate --trigger.rate 0.05 --rounds 50
+PYTHONPATH=examples lapg train --method own_trigger:budgeted --trigger.rate 0.05 --help
 
 Every learner has its own noisy quadratic loss; the built-in control `random` uploads at the same rate without looking.
 """
@@ -13,14 +14,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lapg import Config, EstimatorConfig, MethodConfig, ProblemConfig, memories, train
-from lapg.controller import heavy_ball
-from lapg.methods import Optimiser, Setting, assemble
-from lapg.types import Arrival, Candidate, Decision, Estimate, GradientAt, Method, Scalar, Trigger, squared_norm
+from lapg import Config, Part, Preset, train
+from lapg.types import Arrival, Candidate, Decision, Estimate, GradientAt, Scalar, Trigger, squared_norm
 
 
-def at_rate(rate: Scalar, gain: float = 0.5) -> Trigger:
-    """Fires iff ‖innovation‖ >= threshold; the controller multiplies the threshold by exp(gain · (fraction that sent − rate)) every round."""
+def at_rate(rate: Scalar = 0.1, gain: float = 0.5) -> Trigger:
+    """Fires iff ‖innovation‖ >= threshold; the controller multiplies the threshold by exp(gain · (fraction that sent − rate)) every round.
+
+    Args:
+      rate: the fraction of the rounds in which a learner is meant to upload.
+      gain: how fast the threshold follows.
+    """
 
     def update(
         key: jax.Array, state: Any, candidate: Candidate, estimate: Estimate, gradient_at: GradientAt
@@ -43,25 +47,21 @@ def at_rate(rate: Scalar, gain: float = 0.5) -> Trigger:
     )
 
 
-def budgeted(
-    setting: Setting,
-    *,
-    step_size: Scalar,
-    momentum: Scalar = 0.0,
-    decay: Scalar = 0.0,
-    rate: Scalar = 0.1,
-    optimiser: Optimiser = heavy_ball,
-) -> Method:
-    """Accumulated gradients, uploaded at a given rate."""
-    return assemble(setting, memories.accumulator(), at_rate(rate), optimiser(step_size, momentum, decay))
+budgeted = Preset(
+    "Accumulated gradients, uploaded at a given rate.",
+    memory=Part("accumulator"),
+    trigger=Part("own_trigger:at_rate"),
+)
 
 
 def main(rounds: int, out: Path) -> None:
     for name in ("own_trigger:budgeted", "random"):
         config = Config(
-            problem=ProblemConfig("quadratic", num_learners=5, scales=(1.0, 0.5, 0.2, 0.1, 0.05)),
-            estimator=EstimatorConfig("noisy"),
-            method=MethodConfig(name, step_size=0.02, rate=0.1),
+            problem=Part("quadratic", num_learners=5, scales=(1.0, 0.5, 0.2, 0.1, 0.05)),
+            estimator=Part("noisy"),
+            method=name,
+            optimiser=Part("sgd", step_size=0.02),
+            trigger=Part(rate=0.1),
             rounds=rounds,
             seeds=4,
         )

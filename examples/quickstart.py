@@ -9,21 +9,21 @@ The two runs stay in the directory given by --out (docs/records.md says what is 
 import argparse
 from pathlib import Path
 
-from lapg import Config, EstimatorConfig, MethodConfig, ProblemConfig, train
+from lapg import Config, Part, train
 
-METHODS = {
-    "pg": MethodConfig("pg", step_size=0.002),
-    "scout": MethodConfig("scout", step_size=0.002, threshold=160.0),
-}
+METHODS = {"pg": Part(), "scout": Part(threshold=160.0)}
+"""By name what of its trigger is not the method's own."""
 
 
 def main(rounds: int, out: Path) -> None:
     print(f"{'method':8}{'first score':>12}{'last score':>12}{'uploads':>10}{'Mbit up':>10}")
-    for name, method in METHODS.items():
+    for name, trigger in METHODS.items():
         config = Config(
-            problem=ProblemConfig(num_agents=2, scales=(1.0, 0.5)),
-            estimator=EstimatorConfig(baseline="leave_one_out"),
-            method=method,
+            problem=Part("cooperative_navigation", num_agents=2, scales=(1.0, 0.5)),
+            estimator=Part("gpomdp", baseline="leave_one_out"),
+            method=name,
+            trigger=trigger,
+            optimiser=Part("sgd", step_size=0.002),
             batch_size=10,
             rounds=rounds,
             seeds=4,

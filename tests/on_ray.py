@@ -14,25 +14,16 @@ jax.config.update("jax_enable_x64", True)
 
 import numpy as np  # noqa: E402
 
-from lapg import (  # noqa: E402
-    ClusterConfig,
-    Config,
-    MethodConfig,
-    ProblemConfig,
-    compressors,
-    estimators,
-    methods,
-)
+from lapg import ClusterConfig, Config, Part, compressors, estimators, methods  # noqa: E402
 from lapg.downlink import dense, replicated  # noqa: E402
 from lapg.experiments.build import build  # noqa: E402
-from lapg.experiments.config import PolicyConfig  # noqa: E402
 from lapg.experiments.run import make_lanes  # noqa: E402
 from lapg.problems import quadratic  # noqa: E402
 from lapg.runtimes import Sequential, Vectorised  # noqa: E402
 from lapg.runtimes.ray import Ray  # noqa: E402
 
 M, ROUNDS = 4, 24
-HYPERS = {"step_size": np.array([0.1, 0.05]), "noise_weight": np.array([0.5, 0.5])}
+HYPERS = {"optimiser.step_size": np.array([0.1, 0.05]), "trigger.noise_weight": np.array([0.5, 0.5])}
 SEEDS = [3, 4]
 
 
@@ -40,8 +31,8 @@ def parts(num_learners=M, participation=0.75, downlink="dense"):
     problem = quadratic(num_learners=num_learners, dimension=5, conditioning=4.0, noise=0.2)
     codec = replicated(compressors.top_k(0.5)) if downlink == "replicated" else dense()
     noisy = estimators.noisy(problem.gradient)
-    setting = methods.Setting(noisy, 2, num_learners, participation=participation, downlink=codec)
-    return lambda hyper: methods.lapg(setting, xi=0.03, **hyper), problem
+    setting = methods.Setting(noisy, 2, num_learners, participation=participation)
+    return lambda hyper: methods.compose("lapg", setting, downlink=codec, trigger=Part(xi=0.03), hyper=hyper), problem
 
 
 def play(runtime, chunks, between=lambda number: None):
@@ -120,7 +111,10 @@ def deploy():
     found = {}
     for precision in ("float64", "float32"):
         jax.config.update("jax_enable_x64", precision == "float64")
-        hypers = {"step_size": np.array([0.05], precision), "noise_weight": np.array([4.0], precision)}
+        hypers = {
+            "optimiser.step_size": np.array([0.05], precision),
+            "trigger.noise_weight": np.array([4.0], precision),
+        }
         on_cluster = Ray(eight, hypers, SEEDS[:1], chunk_rounds=25, processes=4, address=cluster.address)
         state, log = play(on_cluster, 2)
         nodes = {process.actor: node(process.actor) for process in on_cluster._processes}
@@ -192,9 +186,11 @@ def kills(num=20, rounds=300, channels=None):
 def host():
     """Learners whose environments are outside JAX, each on its own actor, beside all of them in this process."""
     config = Config(
-        problem=ProblemConfig("gymnasium", env="CartPole-v1", num_learners=2, num_steps=40),
-        policy=PolicyConfig(hidden=(4,)),
-        method=MethodConfig("lapg", 0.02, xi=(0.1,), noise_weight=3.0),
+        problem=Part("gymnasium", env="CartPole-v1", num_learners=2, num_steps=40),
+        policy=Part(hidden=4),
+        method="lapg",
+        optimiser=Part("sgd", step_size=0.02),
+        trigger=Part(xi=0.1, noise_weight=3.0),
         batch_size=3,
         rounds=10,
         seeds=1,

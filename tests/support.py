@@ -33,6 +33,12 @@ def player(recipe: Any, problem: Any, num_rounds: int, seed: int = 0) -> Callabl
     return lambda hyper: jax.tree.map(np.asarray, run(hyper))
 
 
+def full(hyper: dict[str, Any]) -> dict[str, Any]:
+    """Hyperparameters by their full names: of the optimiser, or else of the trigger."""
+    ours = ("step_size", "momentum", "decay")
+    return {f"{'optimiser' if name in ours else 'trigger'}.{name}": value for name, value in hyper.items()}
+
+
 def quadratic_gradients(problem: Any, params: np.ndarray, num: int, seed: int = 0, step: int = 0) -> np.ndarray:
     """What every learner of a quadratic measures at θ^0, ..., θ^{K-1}: [K, d] → [K, M, d], from the addressed draws, in NumPy."""
     root = jax.random.key(seed)

@@ -8,7 +8,7 @@ import pytest
 
 from lapg.estimators import gpomdp
 from lapg.estimators.actor_critic import actor_critic
-from lapg.methods import Setting, pg
+from lapg.methods import Setting, compose
 from lapg.policies import softmax_table
 from lapg.policies.networks import Network
 from lapg.problems import linear_quadratic, tabular
@@ -237,7 +237,7 @@ def test_critic_learns_the_values(problem, task, finite_horizon):
 
 def test_critic_stays_at_home(problem, task):
     """Oracle: the shapes of a round: the upload is d = 6 numbers and no report, while the learner's state has the 15 of its table, twice."""
-    method = pg(Setting(make(problem, ARBITRARY), NUM, problem.num_learners), step_size=0.1)
+    method = compose("pg", Setting(make(problem, ARBITRARY), NUM, problem.num_learners))
     theta, key = jnp.asarray(THETA), jax.random.key(0)
 
     def reply():

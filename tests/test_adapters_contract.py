@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lapg import Config, MethodConfig, ProblemConfig, evaluate, train
+from lapg import Config, evaluate, train
 from lapg.experiments.build import build_problem
-from lapg.experiments.config import PolicyConfig
 from lapg.experiments.evaluate import greedy
 from lapg.experiments.run import Run
+from lapg.methods import Part
 from lapg.policies import with_policy
 from lapg.problems.check import check_problem
 from lapg.problems.gymnasium import gymnasium
@@ -124,15 +124,17 @@ class Team:
 
 def configured(adapter, name, options, **fields):
     """A run of that problem with parameters that nobody has learned."""
-    problem = ProblemConfig(
-        adapter,
-        env=f"test_adapters_contract:{name}",
-        num_steps=4,
-        options={"env_options": options},
-        **fields,
+    problem = Part(adapter, env=f"test_adapters_contract:{name}", num_steps=4, env_options=options, **fields)
+    policy = Part(hidden=3)
+    config = Config(
+        problem=problem,
+        policy=policy,
+        method="pg",
+        optimiser=Part("sgd", step_size=0.01),
+        batch_size=2,
+        rounds=1,
+        seeds=1,
     )
-    policy = PolicyConfig(hidden=(3,))
-    config = Config(problem, policy=policy, method=MethodConfig("pg", 0.01), batch_size=2, rounds=1, seeds=1)
     problem = build_problem(config.problem, config.policy)
     theta = np.random.default_rng(0).normal(size=(1, problem.policy.num_params))
     learners = np.arange(problem.num_learners)
@@ -205,7 +207,7 @@ def test_evaluation_itself():
 
 def test_acting_inside_jax_is_checked():
     """Oracle: cooperative navigation of two agents sees 12 numbers."""
-    config = Config(ProblemConfig(num_agents=2))
+    config = Config(problem=Part("cooperative_navigation", num_agents=2))
     problem = build_problem(config.problem)
     run = Run(
         Path(), config, xr.Dataset({"params": (("seed", "p"), np.zeros((1, problem.policy.num_params)))}, {"seed": [0]})
@@ -578,9 +580,9 @@ def test_factories_that_raise():
     with pytest.raises(
         RuntimeError, match=r"problem 'test_adapters_contract:bad_problem' could not be made: ValueError: low >= high"
     ):
-        build_problem(ProblemConfig("test_adapters_contract:bad_problem"))
+        build_problem(Part("test_adapters_contract:bad_problem"))
     with pytest.raises(ValueError, match=r"problem.num_learners must be a whole number >= 1, got 0"):
-        build_problem(ProblemConfig("test_adapters_contract:bad_problem", num_learners=3))
+        build_problem(Part("test_adapters_contract:bad_problem", num_learners=3))
 
 
 def test_modules_that_raise(tmp_path, monkeypatch):
@@ -649,14 +651,10 @@ def test_runs_close_what_they_open(tmp_path, fails):
     Lonely.open.clear()
     Lonely.made = 0
     options = {"alone": False, "fails": fails}
-    problem = ProblemConfig(
-        "gymnasium",
-        env="test_adapters_contract:Lonely",
-        num_learners=2,
-        num_steps=3,
-        options={"env_options": options},
+    problem = Part("gymnasium", env="test_adapters_contract:Lonely", num_learners=2, num_steps=3, env_options=options)
+    config = Config(
+        problem=problem, method="pg", optimiser=Part("sgd", step_size=0.01), batch_size=2, rounds=1, seeds=1
     )
-    config = Config(problem, method=MethodConfig("pg", 0.01), batch_size=2, rounds=1, seeds=1)
     try:
         run = train(config, tmp_path / "run", show_progress=False)
         assert not Lonely.open
@@ -789,7 +787,7 @@ def test_acting_in_outside_jax_libraries(name, options, key):
     with jax.numpy_rank_promotion("allow"):
         seen = {"observations": "local"} if name == "jaxmarl" else {}
         problem = with_policy(factory(**options, **seen), hidden=(3,))
-        config = Config(ProblemConfig(name, **options, **seen), policy=PolicyConfig(hidden=(3,)))
+        config = Config(problem=Part(name, **options, **seen), policy=Part(hidden=3))
         theta = np.asarray(problem.init(jax.random.key(3)))
         run = Run(Path(), config, xr.Dataset({"params": (("seed", "p"), theta[None])}, {"seed": [0]}), trust=True)
         task = jax.tree.map(lambda leaf: leaf[0], problem.tasks)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lapg import Config, MethodConfig, ProblemConfig, train
-from lapg.experiments.config import PolicyConfig
+from lapg import Config, train
+from lapg.methods import Part
 from lapg.problems.adapters import first_observation
 from lapg.problems.cooperative_navigation import State, collisions
 from lapg.problems.cooperative_navigation import environment as navigation
@@ -160,11 +160,12 @@ def test_what_agents_see():
 )
 def test_training(name, options, learners, size, tmp_path):
     """Oracle: everybody uploads in every round of pg; parameters counted by hand; CartPole's return is the length of an episode, 8 to 10 at least."""
-    problem = ProblemConfig(name, num_steps=10, options=options)
+    problem = Part(name, num_steps=10, options=options)
     config = Config(
-        problem,
-        policy=PolicyConfig(hidden=(5,)),
-        method=MethodConfig("pg", step_size=0.01),
+        problem=problem,
+        policy=Part(hidden=5),
+        method="pg",
+        optimiser=Part("sgd", step_size=0.01),
         rounds=2,
         seeds=1,
         batch_size=2,

@@ -15,19 +15,21 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lapg import Config, EstimatorConfig, Interrupted, MethodConfig, ProblemConfig, Vectorised, cli, load, record
+from lapg import Config, Interrupted, Vectorised, cli, load, record
 from lapg.experiments import progress, run, size
 from lapg.experiments.build import build
-from lapg.experiments.config import PolicyConfig
 from lapg.experiments.run import make_lanes, resume, train
 from lapg.experiments.soundness import mean_score, unsound
+from lapg.methods import Part
 from lapg.record import upgrade
 
 QUIET = {"show_progress": False, "checkpoint_seconds": 0.0}
 LAZY = Config(
-    problem=ProblemConfig("quadratic", num_learners=2, options={"dimension": 4}),
-    estimator=EstimatorConfig("noisy"),
-    method=MethodConfig("lapg", 0.05, momentum=0.5, xi=(0.03,), noise_weight=0.5),
+    problem=Part("quadratic", num_learners=2, dimension=4),
+    estimator=Part("noisy"),
+    method="lapg",
+    optimiser=Part("sgd", step_size=0.05, momentum=0.5),
+    trigger=Part(xi=0.03, noise_weight=0.5),
     batch_size=3,
     rounds=7,
     seeds=3,
@@ -137,9 +139,10 @@ class Slow(gym.Env):
 
 
 SLOW = Config(
-    problem=ProblemConfig("gymnasium", env="test_advance:Slow", num_learners=1, num_steps=2),
-    policy=PolicyConfig(hidden=(2,)),
-    method=MethodConfig("pg", 0.02),
+    problem=Part("gymnasium", env="test_advance:Slow", num_learners=1, num_steps=2),
+    policy=Part(hidden=2),
+    method="pg",
+    optimiser=Part("sgd", step_size=0.02),
     batch_size=2,
     rounds=6,
     seeds=1,
@@ -338,7 +341,7 @@ def test_a_learner_whose_losses_are_not_finite(tmp_path, monkeypatch, capsys):
     (tmp_path / "own_nan.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
     flags = ["--problem.name", "own_nan:broken", "--problem.num-learners", "2", "--estimator.name", "noisy"]
-    flags += ["--method.name", "pg", "--method.step-size", "0.01", "--seeds", "2", "--rounds", "4"]
+    flags += ["--method", "pg", "--optimiser.step-size", "0.01", "--seeds", "2", "--rounds", "4"]
     with pytest.raises(SystemExit, match="3"):
         cli.main(["train", *flags, "--out", str(tmp_path / "run")])
     out = capsys.readouterr().out

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 from lapg import estimators, methods
+from lapg.methods import Part
 from lapg.policies import with_policy
 from lapg.problems import cooperative_navigation
 from lapg.runtimes.protocol import sample_batch
 from oracles import algorithms
-from support import player
+from support import full, player
 
 ROUNDS, BATCH, HIDDEN, XI = 12, 3, (4, 3), (0.5, 0.3, 0.1)
 # A gradient is a sum of N T(T+1)/2 = 45 scores of about 100 operations each: relative error below 45 · 100 · 2.2e-16 = 1e-12, and θ adds up 12 of them.
@@ -43,12 +44,16 @@ def setting(problem):
 
 @pytest.fixture(scope="module")
 def play_pg(problem, setting):
-    return player(lambda hyper: methods.pg(setting, **hyper), problem, ROUNDS)
+    return player(lambda hyper: methods.compose("pg", setting, hyper=full(hyper)), problem, ROUNDS)
 
 
 @pytest.fixture(scope="module")
 def play_lapg(problem, setting):
-    return player(lambda hyper: methods.lapg(setting, xi=XI, window=len(XI), **hyper), problem, ROUNDS)
+    return player(
+        lambda hyper: methods.compose("lapg", setting, trigger=Part(xi=XI, window=len(XI)), hyper=full(hyper)),
+        problem,
+        ROUNDS,
+    )
 
 
 def common(momentum):

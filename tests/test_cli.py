@@ -18,11 +18,12 @@ from PIL import Image
 from rich.console import Console
 
 from lapg import RunError, cli, load
-from lapg.cli import parts
+from lapg.cli import flags
 from lapg.cli.terminal import make_console
 from lapg.experiments import figures, reproduce
-from lapg.experiments.config import Config, MethodConfig, PolicyConfig, read_toml
+from lapg.experiments.config import Choice, Config, read_toml
 from lapg.ledger import upload_fraction
+from lapg.methods import REGISTRY, Part
 from support import edit_config
 
 TINY = [
@@ -42,14 +43,14 @@ TINY = [
     "--chunk-rounds",
     "15",
 ]
-LAZY = ["--method.name", "lapg", "--method.step-size", "0.05", "--method.noise-weight", "1", "--method.xi", "0.03"]
+LAZY = ["--method", "lapg", "--optimiser.step-size", "0.05", "--trigger.noise-weight", "1", "--trigger.xi", "0.03"]
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """Two finished runs of cooperative navigation: pg and lapg."""
     place = tmp_path_factory.mktemp("cli")
-    cli.main(["train", *TINY, "--method.name", "pg", "--method.step-size", "0.05", "--out", str(place / "pg")])
+    cli.main(["train", *TINY, "--method", "pg", "--optimiser.step-size", "0.05", "--out", str(place / "pg")])
     cli.main(["train", *TINY, *LAZY, "--out", str(place / "lapg")])
     return place
 
@@ -98,8 +99,9 @@ def snapshot(path):
 def test_train(place):
     """Oracle: the flags, in the saved configuration; PG uploads always, LAPG less; the saved policy acts."""
     runs = {name: load(place / name) for name in ("pg", "lapg")}
-    assert runs["lapg"].config.method == MethodConfig("lapg", 0.05, noise_weight=1.0, xi=(0.03,))
-    assert runs["pg"].config.problem.scales == (1.0, 0.5)
+    method = Choice("lapg", optimiser=Part(step_size=0.05), trigger=Part(noise_weight=1.0))
+    assert runs["lapg"].config.choice == method  # ξ = 0.03 is the default
+    assert runs["pg"].config.problem.options["scales"] == (1.0, 0.5)
     assert all(run.finished for run in runs.values())
     assert runs["pg"].record["sent"].all()
     assert runs["lapg"].record["sent"][:, 0].all()
@@ -111,49 +113,101 @@ def test_train(place):
 
 def test_nobody_uploads(lapg, tmp_path):
     """Oracle: a threshold that no innovation passes in three rounds, and one that all do; the line says what to lower."""
-    tiny = ["train", *TINY, "--method.name", "awapg", "--method.first-upload", "none", "--out"]
-    printed = lapg(*tiny, tmp_path / "silent", "--method.threshold", "1e9")
+    tiny = ["train", *TINY, "--method", "awapg", "--trigger.first-upload", "None", "--out"]
+    printed = lapg(*tiny, tmp_path / "silent", "--trigger.threshold", "1e9")
     assert "Nobody has uploaded, so nothing was learned" in printed
-    assert "Nobody has uploaded" not in lapg(*tiny, tmp_path / "loud", "--method.threshold", "1e-9")
+    assert "Nobody has uploaded" not in lapg(*tiny, tmp_path / "loud", "--trigger.threshold", "1e-9")
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
-    [([], None), (["{}"], True), (["{}", "True"], True), (["{}", "false"], False), (["{}", "--seeds", "3"], True)],
+    [([], None), (["{}"], True), (["{}", "True"], True), (["{}", "false"], None), (["{}", "--seeds", "3"], True)],
 )
 def test_switches(words, expected):
-    """Oracle: the words; alone, a flag means True, also in front of another one."""
+    """Oracle: the words; alone, a flag means True, also in front of another one; what is the default anyway is not noted."""
     words = [word.format("--problem.shared-trajectories") for word in words]
-    settings = tyro.cli(Config, args=words)
-    assert settings.problem.shared_trajectories is expected
+    settings = typed(*words)
+    assert settings.problem.options.get("shared_trajectories") is expected
     assert settings.seeds == (3 if "--seeds" in words else 10)
 
 
-def test_switches_take_no_other_word(fails):
-    """Oracle: the message."""
-    code, errors = fails("train", "--problem.learned-std", "maybe")
-    assert code == 2
-    assert "must be True or False" in errors
+def typed(*words):
+    """The configuration of a command's flags."""
+    named = flags.named_by(words, Config())
+    made = flags.flags_of(named)
+    return flags.from_flags(tyro.cli(type(made), args=list(words), default=made), named)
+
+
+def test_flags_are_those_of_the_parts_that_are_named():
+    """Oracle: by hand: names first, whatever their order; parts in parts; numbers, lists, words and None; what is not said stays the method's own."""
+    words = "--trigger.period 40 --trigger.name periodic --optimiser.b1 0.95 --optimiser.name=adam --method awapg --policy.hidden 8 4"
+    found = typed(
+        *words.split(),
+        *[
+            "--downlink.name",
+            "replicated",
+            "--downlink.compressor.name",
+            "top_k",
+            "--downlink.compressor.fraction",
+            "0.1",
+        ],
+    )
+    expected = Choice(
+        "awapg",
+        trigger=Part("periodic", period=40.0),
+        optimiser=Part("adam", b1=0.95),
+        downlink=Part("replicated", compressor=Part("top_k", fraction=0.1)),
+    )
+    assert (found.choice, found.policy) == (expected, Part(hidden=(8, 4)))
+    lazy = typed(
+        *[
+            "--method",
+            "lapg",
+            "--trigger.xi",
+            "0.1",
+            "0.2",
+            "--trigger.max-age",
+            "7",
+            "--trigger.measure.name",
+            "staleness",
+        ]
+    )
+    assert lazy.trigger == Part(xi=(0.1, 0.2), max_age=7, measure=Part("staleness"))
+    assert typed(*["--method", "lag_ps", "--trigger.measure.smoothness", "2"]).trigger == Part(
+        measure=Part(smoothness=2.0)
+    )
+    assert typed("--method", "awapg", "--trigger.max-age", "None").trigger == Part(max_age=None)
+
+
+def test_help_of_the_parts_that_are_named(capsys):
+    """Oracle: the docstrings of the factories: options of the trigger and of the optimiser that are named, with their words and defaults, and no others'."""
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--trigger.name", "periodic", "--optimiser.name", "adam", "--help"])
+    printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--trigger.period FLOAT P, rounds; a fraction is rounded up. (default: 10.0)" in printed
+    assert "--optimiser.b1 FLOAT Exponential decay rate to track the first moment" in printed
+    assert "--trigger.threshold" not in printed
+    assert "--optimiser.momentum" not in printed
 
 
 def test_no_oldest_age(tmp_path):
     """Oracle: awapg's own cap of 200 rounds, which alone makes learners upload where nobody reaches the threshold; with none there is no cap."""
-    (tmp_path / "old.toml").write_text('[method]\nmax_age = "none"\n')
-    assert read_toml(tmp_path / "old.toml").method == MethodConfig(max_age="none")
+    (tmp_path / "old.toml").write_text('[trigger]\nmax_age = "none"\n')
+    assert read_toml(tmp_path / "old.toml").trigger == Part(max_age=None)
     sizes = ("--rounds", "205", "--seeds", "1", "--chunk-rounds", "205", "--problem.num-learners", "2")
     late = []
-    for words in ((), ("--method.max-age", "none")):
+    for words in ((), ("--trigger.max-age", "None")):
         parts = (
             "--problem.name",
             "quadratic",
             "--estimator.name",
             "noisy",
-            "--method.name",
+            "--method",
             "awapg",
-            "--method.threshold",
+            "--trigger.threshold",
             "1e9",
-            "--method.first-upload",
-            "none",
+            "--trigger.first-upload",
+            "None",
         )
         cli.main(["train", *words, *parts, *sizes, "--out", str(tmp_path / str(len(words)))])
         late.append(int(load(tmp_path / str(len(words))).record["sent"][:, 1:].sum()))
@@ -228,7 +282,7 @@ def test_runs_that_cannot_be_compared(place, lapg, fails, tmp_path):
                 *tables, last = setting.split("__")
                 table = settings
                 for one in tables:
-                    table = table[one]
+                    table = table.setdefault(one, {})
                 table[last] = value
 
         edit_config(tmp_path / name, edit)
@@ -334,7 +388,7 @@ def test_render(place, lapg, tmp_path, fails):
 def test_list(lapg):
     """Oracle: every built-in name, from the registries, and how to name one's own."""
     printed = lapg("list")
-    names = [*parts.PROBLEMS, *parts.ESTIMATORS, *parts.METHODS, *figures.FIGURES, *figures.PRESETS]
+    names = [*(name for known in REGISTRY.values() for name in known), *figures.FIGURES, *figures.PRESETS]
     assert all(f" {name} " in printed for name in names)
     assert "MODULE:NAME" in printed
 
@@ -356,8 +410,13 @@ def test_help_has_examples(capsys):
 def reproduced(tmp_path_factory):
     """Figure 4 with tiny networks and three methods, one of them at the measured rate of another."""
     four = figures.FIGURES["fig4"]
-    chosen = {"PG": MethodConfig("pg", 0.01), "SCOUT": MethodConfig("scout", 0.01, threshold=20.0, look_ahead=1.0)}
-    small = replace(four, policy=PolicyConfig(hidden=(4,)), batch_size=2, tuned=chosen)
+    chosen = {
+        "PG": Choice("pg", optimiser=Part("sgd", step_size=0.01)),
+        "SCOUT": Choice(
+            "scout", optimiser=Part("sgd", step_size=0.01), local=Part(step_scale=1.0), trigger=Part(threshold=20.0)
+        ),
+    }
+    small = replace(four, policy=Part(hidden=4), batch_size=2, tuned=chosen)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(figures.FIGURES, "fig4", small)
         out = tmp_path_factory.mktemp("reproduce")
@@ -374,10 +433,9 @@ def test_reproduce(reproduced):
     for run in runs.values():
         assert run.finished
         assert (run.record.sizes["seed"], run.record.sizes["round"]) == (2, 60)
-        assert run.config.method.momentum == 0.6
-        assert run.config.method.step_size == pytest.approx(0.01 * 0.4)
+        assert run.config.optimiser.options == pytest.approx({"step_size": 0.01 * 0.4, "momentum": 0.6})
     rate = upload_fraction(runs["SCOUT"].record["sent"].values).mean()
-    assert runs["random"].config.method.rate == pytest.approx(rate)
+    assert runs["random"].config.trigger.options["rate"] == pytest.approx(rate)
     assert 0 < rate < 1
     text = (place / "report.md").read_text()
     assert text.startswith("# Figure 4: 2 agents, relu, heterogeneous, momentum 0.6, preset recommended")
@@ -430,13 +488,13 @@ def test_reproduce_goes_on(reproduced, tmp_path, monkeypatch):
     played = []
 
     def train(config, out, **options):
-        played.append((out.name, config.method))
+        played.append((out.name, config.choice))
         shutil.copytree(reproduced / "fig4-recommended" / "random", out)
         return load(out)
 
     monkeypatch.setattr(reproduce, "train", train)
     cli.main(["reproduce", "fig4", "--seeds", "2", "--rounds", "60", "--out", str(tmp_path / "part")])
-    assert played == [("random", load(reproduced / "fig4-recommended" / "random").config.method)]
+    assert played == [("random", load(reproduced / "fig4-recommended" / "random").config.choice)]
 
 
 def test_reproduce_something_else_in_the_same_place(reproduced, fails, tmp_path):
@@ -454,7 +512,7 @@ def test_reproduce_something_else_in_the_same_place(reproduced, fails, tmp_path)
     assert (status, len(errors.splitlines())) == (2, 1)
     assert "comparison.json cannot be read" in errors
     with pytest.MonkeyPatch.context() as patch:
-        other = replace(figures.FIGURES["fig4"], tuned={"PG": MethodConfig("pg", 0.01)})
+        other = replace(figures.FIGURES["fig4"], tuned={"PG": Choice("pg", optimiser=Part("sgd", step_size=0.01))})
         patch.setitem(figures.FIGURES, "fig4", other)
         status, errors = fails("reproduce", "fig4", "--seeds", 2, "--rounds", 60, "--out", reproduced)
     assert (status, len(errors.splitlines())) == (2, 1)
@@ -499,7 +557,10 @@ def test_check_env(lapg, fails, tmp_path, monkeypatch):
 # ---------------------------------------------------------------- bad input
 
 BAD = {
-    "a step size that is no number": ("train --method.step-size nan", ["--method.step-size must be finite, got nan"]),
+    "a step size that is no number": (
+        "train --optimiser.step-size nan",
+        ["--optimiser.step-size must be finite, got nan"],
+    ),
     "negative heterogeneity": (
         "train --problem.name cart_pole --problem.heterogeneity -1",
         ["heterogeneity must be >= 0 and finite, got -1.0", "0 makes all learners alike"],
@@ -509,33 +570,33 @@ BAD = {
         ["--problem.env must be an environment that Gymnasium can make, got 'Chess-v7'"],
     ),
     "a step limit without a policy": (
-        "train --problem.name quadratic --estimator.name noisy --method.kl-limit 1",
-        ["kl_limit needs a problem with a policy", "leave it out"],
+        "train --problem.name quadratic --estimator.name noisy --step-limit.limit 1",
+        ["step_limit 'kl' needs a problem with a policy", "choose another step_limit"],
     ),
     "a step limit and Adam": (
-        "train --method.name pg --method.optimiser adam --method.kl-limit 1",
-        ["kl_limit needs an optimiser that is linear in the gradients", "use heavy_ball"],
+        "train --method pg --optimiser.name adam --step-limit.limit 1",
+        ["a step limit needs an optimiser that is linear in the gradients", "use optimiser sgd"],
     ),
     "negative rounds": ("train --rounds -3", ["rounds must be >= 1", "-3"]),
     "no seeds": ("train --seeds 0", ["seeds must be >= 1", "0"]),
     "seeds beyond 32 bits": ("train --first-seed 4294967290", ["first_seed must be >= 0", "2^32"]),
     "xi of the wrong length": (
-        "train --method.name lapg --method.xi 0.1 0.2",
-        ["xi must have 1 or window=10 entries, got 2", "give one weight for all, or change the window"],
+        "train --method lapg --trigger.xi 0.1 0.2 --trigger.window 10",
+        ["--trigger.xi must have 1 or window=10 entries, got 2", "give one weight for all, or change the window"],
     ),
-    "xi that is no number": ("train --method.name lapg --method.xi nan", ["method.xi must be finite", "leave it out"]),
+    "xi that is no number": ("train --method lapg --trigger.xi nan", ["--trigger.xi must be finite", "leave it out"]),
     "a problem that is none": (
         "train --problem.name lapg.downlink:dense",
         ["problem 'lapg.downlink:dense' must return a lapg.types.Problem"],
     ),
-    "negative xi": ("train --method.name lapg --method.xi -0.1", ["xi"]),
+    "negative xi": ("train --method lapg --trigger.xi -0.1", ["xi"]),
     "a batch of 1 with leave-one-out": (
         "train --batch-size 1",
         ["batch_size must be >= 2", "got 1", "raise batch_size, or use baseline 'none'"],
     ),
     "a batch of 1 with lapg": (
-        "train --batch-size 1 --estimator.baseline none --method.name lapg",
-        ["batch_size must be >= 2 for lapg, got 1", "raise batch_size"],
+        "train --batch-size 1 --estimator.baseline none --method lapg",
+        ["batch_size must be >= 2 for this trigger, got 1", "raise batch_size"],
     ),
     "scales of the wrong length": (
         "train --problem.scales 1 2 3",
@@ -545,32 +606,35 @@ BAD = {
         "train --problem.scales 1 0",
         ["scales must be positive and finite, got [1.0, 0.0]", "left out"],
     ),
-    "an unknown method": ("train --method.name wobble", ["method must be one of awapg, clag", "MODULE:NAME", "wobble"]),
-    "an option of another method": (
-        "train --method.name pg --method.threshold 3",
-        ["method.threshold is not an option of method 'pg'", "it takes step_size"],
-    ),
-    "an option of another problem": (
-        "train --problem.name quadratic --problem.num-agents 2 --estimator.name noisy",
-        ["--problem.num-agents is not an option of problem 'quadratic'", "it takes num_learners"],
-    ),
+    "an unknown method": ("train --method wobble", ["method must be one of awapg, clag", "MODULE:NAME", "wobble"]),
     "an unknown problem": (
         "train --problem.name chess",
         ["problem must be one of cart_pole", "MODULE:NAME", "chess"],
     ),
-    "a problem that needs arrays": ("train --problem.name tabular", ["'tabular' needs transitions", "problem.options"]),
+    "a problem that needs arrays": (
+        "train --problem.name tabular",
+        ["'tabular' needs transitions", "give --problem.transitions"],
+    ),
     "a module that is not there": (
         "train --problem.name no_such_module:thing",
         ["problem=no_such_module:thing cannot be imported", "PYTHONPATH"],
     ),
     "an estimator that does not fit": (
         "train --problem.name quadratic",
-        ["'gpomdp' needs a problem with a known policy", "choose another estimator"],
+        ["'gpomdp' needs a problem with a policy", "choose another estimator"],
     ),
-    "an unknown optimiser": ("train --method.optimiser wobble", ["optimiser must be one of", "MODULE:NAME", "wobble"]),
-    "momentum for adam": (
-        "train --method.optimiser adam --method.momentum 0.5",
-        ["momentum=0.5 goes with optimiser heavy_ball", "leave it out"],
+    "an unknown optimiser": ("train --optimiser.name wobble", ["optimiser must be one of", "MODULE:NAME", "wobble"]),
+    "a trigger that is misspelt": (
+        "train --trigger.name perodic",
+        ["trigger must be one of", "did you mean 'periodic'?"],
+    ),
+    "an option in a file": (
+        "train --config options.toml",
+        ["--trigger.treshold is not an option of trigger 'age_weighted'", "did you mean 'threshold'?"],
+    ),
+    "a recipe as a method": (
+        "train --method lapg.downlink:dense",
+        ["method must be a lapg.methods.Preset", "trigger.name"],
     ),
     "hidden layers of nothing": ("train --policy.hidden 0", ["hidden layer widths must be whole numbers >= 1"]),
     "no such file": ("train --config none.toml", ["config=none.toml cannot be read: No such file"]),
@@ -607,6 +671,7 @@ def wreckage(place):
     """Directories that are not what they should be, beside the two good runs."""
     (place / "foreign").mkdir()
     (place / "foreign" / "notes.txt").write_text("mine")
+    (place / "options.toml").write_text("[trigger]\ntreshold = 3.0\n")
     for name in ("damaged", "unreadable", "future", "started", "copies/pg"):
         shutil.copytree(place / "pg", place / name)
     (place / "damaged" / "record.nc").write_bytes((place / "pg" / "record.nc").read_bytes()[:5000])
@@ -642,6 +707,9 @@ def test_bad_input(wreckage, fails, monkeypatch, unchecked, case):
         ("train --policy.activation sigmoid", ["sigmoid", "relu", "softplus", "tanh"]),
         ("train --seeds many", ["--seeds", "many"]),
         ("train --wobble 3", ["--wobble"]),
+        ("train --trigger.treshold 3", ["--trigger.treshold", "--trigger.threshold"]),
+        ("train --method pg --trigger.threshold 3", ["--trigger.threshold"]),
+        ("train --problem.name quadratic --problem.num-agents 2", ["--problem.num-agents"]),
         ("train --config", ["--config"]),
         ("wobble", ["wobble", "train", "reproduce"]),
         ("", ["train", "reproduce"]),
@@ -662,7 +730,7 @@ QUADRATIC = [
     "quadratic",
     "--estimator.name",
     "noisy",
-    "--method.name",
+    "--method",
     "pg",
     "--rounds",
     "4",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lapg import cli
-from lapg.experiments import names
+from lapg.methods import REGISTRY
 from lapg.problems import adapters
 
 OWN = """
@@ -105,16 +105,20 @@ def test_one_s_own_run_from_the_shell(here, capsys):
 def test_check_env_takes_environments(arguments, problem, monkeypatch, capsys):
     """Oracle: the adapter that the name's form, or --env-kind, says."""
     asked = []
-    monkeypatch.setattr(cli.parts, "build_problem", lambda config: asked.append((config.name, config.env)))
+    monkeypatch.setattr(
+        cli.parts,
+        "build_problem",
+        lambda config: asked.append((config.problem.name, config.problem.options.get("env"))),
+    )
     monkeypatch.setattr(cli.parts, "check_problem", lambda problem, **options: [])
     assert lapg("check-env", *arguments, capsys=capsys)[0] == 0
     assert asked == [problem]
 
 
 def test_list_names_all_parts(capsys):
-    """Oracle: what the configuration takes: names of memories, compressors, optimisers; the triggers to build with."""
+    """Oracle: the registry: what the configuration takes, kind by kind."""
     _, words = lapg("list", capsys=capsys)
-    for name in ("memory │ lagged", "trigger │ age_weighted", "compressor │ top_k", ", ".join(names.OPTIMISERS)):
+    for name in (f"{kind} │ {name}" for kind, parts in REGISTRY.items() for name in parts):
         assert name in words
     assert "│ Window │" not in words
 
@@ -122,15 +126,15 @@ def test_list_names_all_parts(capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--method.name awapg --method.step-size 0", "--method.step-size must be > 0, got 0.0"),
-        ("--method.name pg --method.step-size -1", "--method.step-size must be > 0, got -1.0"),
-        ("--method.name clag --method.threshold -1", "--method.threshold must be >= 0, got -1.0"),
-        ("--method.momentum 1", "--method.momentum must lie in [0, 1), got 1.0"),
-        ("--method.name pg --method.momentum 1.5", "--method.momentum must lie in [0, 1), got 1.5"),
-        ("--method.decay -1", "--method.decay must be >= 0, got -1.0"),
-        ("--method.name pg --method.optimiser adam --method.decay -1", "--method.decay must be >= 0, got -1.0"),
-        ("--method.look-ahead -1", "--method.look-ahead must be >= 0, got -1.0"),
-        ("--method.name periodic --method.period 0", "--method.period must be"),
+        ("--method awapg --optimiser.step-size 0", "--optimiser.step-size must be > 0, got 0.0"),
+        ("--method pg --optimiser.step-size -1", "--optimiser.step-size must be > 0, got -1.0"),
+        ("--method clag --trigger.weight -1", "--trigger.weight must be >= 0, got -1.0"),
+        ("--optimiser.momentum 1", "--optimiser.momentum must lie in [0, 1), got 1.0"),
+        ("--method pg --optimiser.momentum 1.5", "--optimiser.momentum must lie in [0, 1), got 1.5"),
+        ("--optimiser.decay -1", "--optimiser.decay must be >= 0, got -1.0"),
+        ("--method pg --optimiser.name adam --optimiser.decay -1", "--optimiser.decay must be >= 0, got -1.0"),
+        ("--local.step-scale -1", "--local.step-scale must be >= 0, got -1.0"),
+        ("--method periodic --trigger.period 0", "--trigger.period must be"),
         ("--rounds 1000000000000", "rounds must fit into 32 bits"),
         ("--seeds 1000000000", "seeds must be <= 1,048,576"),
     ],

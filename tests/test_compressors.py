@@ -10,7 +10,8 @@ from hypothesis.extra import numpy as hnp
 
 from lapg import estimators, methods
 from lapg.experiments.build import build
-from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, PolicyConfig, ProblemConfig
+from lapg.experiments.config import Config
+from lapg.methods import Part
 from lapg.problems import quadratic
 from lapg.uplink import compressors
 from lapg.uplink.compressors import exact, rounded, sparse
@@ -185,9 +186,10 @@ def test_the_shortest_code_is_taken():
 
 def config(**method):
     return Config(
-        problem=ProblemConfig("quadratic", num_learners=3),
-        estimator=EstimatorConfig("noisy"),
-        method=MethodConfig(step_size=0.05, **method),
+        problem=Part("quadratic", num_learners=3),
+        estimator=Part("noisy"),
+        optimiser=Part("sgd", step_size=0.05),
+        **method,
         batch_size=2,
         rounds=20,
         seeds=1,
@@ -196,26 +198,28 @@ def config(**method):
 
 def test_every_method_takes_a_compressor_by_name():
     """Oracle: the recipe's own compressor gives way; the fraction is a number of the compiled function; what is built compresses like the part itself."""
-    built = build(config(name="periodic", compressor="top_k", compressor_fraction=0.1))
-    assert set(built.hyper) == {"step_size", "compressor_fraction"}
-    found = built.recipe({"step_size": 0.05, "compressor_fraction": 0.1}).compressor
+    built = build(config(method="periodic", compressor=Part("top_k", fraction=0.1)))
+    assert set(built.hyper) == {"optimiser.step_size", "compressor.fraction"}
+    found = built.recipe({"optimiser.step_size": 0.05, "compressor.fraction": 0.1}).compressor
     vector = jnp.arange(20.0)
     np.testing.assert_array_equal(found.compress(KEY, vector), compressors.top_k(0.1).compress(KEY, vector))
-    plain = build(config(name="lapg", compressor="quantise", compressor_bits=3, compressor_block=4))
-    method = plain.recipe({"step_size": 0.05})
+    plain = build(config(method="lapg", compressor=Part("quantise", bits=3, block=4)))
+    method = plain.recipe({"optimiser.step_size": 0.05})
     assert method.compressor.compress(KEY, vector).scales.shape == (5,)
-    build(config(name="pg", compressor="qsgd", compressor_bits=2))
+    build(config(method="pg", compressor=Part("qsgd", levels=1)))
 
 
-@pytest.mark.parametrize(("codec", "memory"), [("top_k", "accumulate"), ("quantise", "average")])
+@pytest.mark.parametrize(("codec", "memory"), [("top_k", "accumulator"), ("quantise", "running_average")])
 def test_nothing_is_lost_on_the_way(codec, memory):
     """Oracle: under a coin's trigger, Σ applied + Σ residuals == Σ gradients, and aggregate == Σ uploaded, although messages are not the innovation."""
     problem = quadratic(num_learners=3, dimension=6, scales=(1.0, 0.5, 0.2), noise=0.5)
-    setting = methods.Setting(estimators.noisy(problem.gradient), 2, 3, compressor=methods.make_compressor(codec))
-    run = player(lambda hyper: methods.random(setting, step_size=0.05, rate=0.4, memory=memory), problem, 20)
+    setting = methods.Setting(estimators.noisy(problem.gradient), 2, 3)
+    parts = {"trigger": Part(rate=0.4), "memory": Part(memory), "compressor": Part(codec)}
+    random = methods.compose("random", setting, optimiser=Part("sgd", step_size=0.05), **parts)
+    run = player(lambda hyper: random, problem, 20)
     states, logs = run({})
     held, params = states.learners.memory, states.controller.params
-    if memory == "average":
+    if memory == "running_average":
         np.testing.assert_allclose(states.controller.aggregate, held.uploaded.sum(1), atol=1e-12)
         left = held.uploaded[1] - held.value[1]
     else:
@@ -238,19 +242,22 @@ def test_nothing_is_lost_on_the_way(codec, memory):
         (lambda: compressors.sign(block=0), r"sign\(block=...\) must be >= 1 or none, got 0"),
         (lambda: compressors.sign(scale_bits=8), r"sign\(scale_bits=...\) must be 16 or none, got 8"),
         (
-            lambda: methods.make_compressor("zip"),
-            r"compressor must be one of none, top_k, quantise, qsgd, sign, got 'zip'",
+            lambda: config(compressor="zip"),
+            r"compressor must be one of identity, qsgd, quantise, sign, top_k, .*got 'zip'",
         ),
-        (lambda: methods.make_compressor("qsgd", bits=1), r"compressor_bits must lie in 2..16 for qsgd, got 1"),
+        (lambda: build(config(compressor=Part("qsgd", levels=0))), r"compressor.levels must lie in 1..32767, got 0"),
         (
-            lambda: methods.make_compressor("sign", bits=3),
-            r"compressor_bits does not belong to compressor 'sign', which takes block",
+            lambda: config(compressor=Part("sign", bits=3)),
+            r"compressor.bits is not an option of compressor 'sign', which takes block, scale_bits",
         ),
-        (lambda: build(config(name="pg", compressor="sign")), "needs a memory that keeps what it leaves out"),
-        (lambda: build(config(compressor_bits=4)), r"method.compressor_bits needs a compressor"),
+        (lambda: build(config(method="pg", compressor="sign")), "needs a memory that keeps what it leaves out"),
         (
-            lambda: build(config(compressor="top_k", compressor_fraction=2.0)),
-            r"method.compressor_fraction must lie in \(0, 1\]",
+            lambda: config(method="pg", compressor=Part(bits=4)),
+            r"compressor.bits is not an option of compressor 'identity'",
+        ),
+        (
+            lambda: build(config(compressor=Part("top_k", fraction=2.0))),
+            r"compressor.fraction must lie in \(0, 1\], got 2.0",
         ),
     ],
 )
@@ -308,9 +315,9 @@ def test_settings_that_cannot_be_counted_are_refused():
     """Oracle: by hand, in float32 and float64: 64 · 39.7 million parameters, or three times as many numbers in a state, are more than 2^31."""
     for method, what in (
         ({}, "θ on a dense downlink"),
-        ({"downlink": "replicated"}, "the state that a replicated downlink begins with"),
+        ({"downlink": Part("replicated")}, "the state that a replicated downlink begins with"),
     ):
-        problem, policy = ProblemConfig("cart_pole", num_learners=2), PolicyConfig(hidden=(6_300, 6_300))
-        config = Config(problem, method=MethodConfig("pg", **method), policy=policy)
+        problem = Part("cart_pole", num_learners=2)
+        config = Config(problem=problem, policy=Part(hidden=(6300, 6300)), method="pg", **method)
         with pytest.raises(ValueError, match=f"{what} must have at most 2,146,435,072 bits, but with d = 39,7"):
             build(config)

@@ -11,39 +11,32 @@ import numpy as np
 import optax
 import pytest
 
-from lapg import RunError, about, cli, evaluate, load, methods, policies, problems, record, render, resume, train
+from lapg import RunError, about, cli, evaluate, load, policies, problems, record, render, resume, train
 from lapg.controller import inverse_time
 from lapg.experiments.build import build
-from lapg.experiments.config import (
-    ClusterConfig,
-    Config,
-    EstimatorConfig,
-    MethodConfig,
-    PolicyConfig,
-    ProblemConfig,
-    from_dict,
-    to_dict,
-)
-from lapg.experiments.names import OPTIMISERS
+from lapg.experiments.config import ClusterConfig, Config, from_dict, to_dict
 from lapg.experiments.predict import predict
 from lapg.experiments.reproduce import read_contents
 from lapg.experiments.study import read_cases
 from lapg.files import sealed, unsealed
+from lapg.methods import REGISTRY, Part, make
 
-QUADRATIC = Config(ProblemConfig("quadratic"), EstimatorConfig("noisy"), MethodConfig("pg", step_size=0.05))
+QUADRATIC = Config(
+    problem=Part("quadratic"), estimator=Part("noisy"), method="pg", optimiser=Part("sgd", step_size=0.05)
+)
 
 
 # ---------------------------------------------------------------- optimisers
 
 
-@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize("name", REGISTRY["optimiser"])
 def test_every_optimiser_descends(name):
     """Oracle: a quadratic: exact gradients lower it, under a decaying schedule with a traced step size, as in a run."""
     target = jnp.array([1.0, -2.0, 3.0, 0.5])
 
     def losses(step_size):
-        steps = (step_size, 0.0, 0.01) if name == "heavy_ball" else (inverse_time(step_size, 0.01),)
-        optimiser = OPTIMISERS[name](*steps)
+        decay = {} if name == "rmsprop" else {"decay": 0.01}  # which has a decay of its own
+        optimiser = REGISTRY["optimiser"][name](step_size=step_size, **decay)
 
         def step(carry, _):
             theta, state = carry
@@ -54,7 +47,7 @@ def test_every_optimiser_descends(name):
 
     found = np.asarray(jax.jit(losses)(0.05))
     assert found[-1] < 0.999 * found[0]
-    if name in ("heavy_ball", "sgd"):
+    if name == "sgd":
         factors = 1 - 0.05 / (1 + 0.01 * np.arange(29))
         assert found[-1] == pytest.approx(found[0] * np.prod(factors) ** 2)
 
@@ -63,12 +56,12 @@ def test_every_optimiser_descends(name):
 def test_other_names_of_optax_are_no_optimisers(name):
     """Oracle: the message; a name that is nearly right is put right."""
     with pytest.raises(ValueError, match="optimiser must be one of adabelief, adadelta, ") as error:
-        build(with_optimiser(name))
+        with_optimiser(name)
     assert ("did you mean 'lion'" in str(error.value)) == (name == "lino")
 
 
 def with_optimiser(name):
-    return Config(QUADRATIC.problem, QUADRATIC.estimator, MethodConfig("pg", step_size=0.05, optimiser=name))
+    return replace(QUADRATIC, optimiser=Part(name, step_size=0.05))
 
 
 def test_own_optimisers_must_descend():
@@ -76,14 +69,27 @@ def test_own_optimisers_must_descend():
     size = build(QUADRATIC).problem.init(jax.random.key(0)).size
     rise = rf"\+{10 * 0.05 * size:.3g}; end its chain"
     for name in ("scale", "clip"):  # 0.05 in every direction, ten times
-        with pytest.raises(
-            ValueError, match=f"method.optimiser=optax:{name} must step against the gradient, .* {rise}"
-        ):
+        with pytest.raises(ValueError, match=f"optimiser 'optax:{name}' must step against the gradient, .* {rise}"):
             build(with_optimiser(f"optax:{name}"))
     with pytest.raises(ValueError, match="must return an optax optimiser, got float"):
         build(with_optimiser(f"{__name__}:no_optimiser"))
     for name in ("optax:sgd", "optax:sm3", f"{__name__}:warming"):
         build(with_optimiser(name))
+
+
+def test_options_of_an_optimiser_are_its_own(unchecked):
+    """Oracle: optax.adam with the same numbers, by the schedule α/(1 + decay · k), which may all be traced; a wrong one is refused with the nearest."""
+    config = replace(QUADRATIC, optimiser=Part("adam", step_size=0.1, decay=0.5, b1=0.5), rounds=3, seeds=1)
+    built = build(config)
+    assert set(built.hyper) == {"optimiser.step_size", "optimiser.decay", "optimiser.b1"}
+    ours = make("optimiser", config.optimiser, {}, {name: jnp.asarray(value) for name, value in built.hyper.items()})
+    theirs, theta = optax.adam(inverse_time(0.1, 0.5), b1=0.5), jnp.ones(2)
+    one, other = ours.init(theta), theirs.init(theta)
+    for slope in (1.0, -2.0, 0.5):
+        (step, one), (expected, other) = ours.update(slope * theta, one), theirs.update(slope * theta, other)
+        np.testing.assert_array_equal(step, expected)
+    with pytest.raises(ValueError, match=r"optimiser.epps is not an option of optimiser 'adam'.*did you mean 'eps'"):
+        replace(QUADRATIC, optimiser=Part("adam", epps=0.5))
 
 
 def warming(step_size):
@@ -100,25 +106,24 @@ MARKER = """
 import pathlib
 pathlib.Path({marker!r}).touch()
 from lapg import estimators, methods, problems
-quadratic, noisy, pg = problems.quadratic, estimators.noisy, methods.pg
+from lapg.uplink import triggers
+quadratic, noisy, pg, always = problems.quadratic, estimators.noisy, methods.PRESETS["pg"], triggers.always
 environment = None
 """
 FOREIGN = {
     "problem.name": {"problem": {"name": "foreign:quadratic"}},
     "estimator.name": {"estimator": {"name": "foreign:noisy"}},
-    "method.name": {"method": {"name": "foreign:pg"}},
-    "method.optimiser": {"method": {"optimiser": "foreign:pg"}},
+    "policy.name": {"policy": {"name": "foreign:net"}},
+    "method": {"method": "foreign:pg"},
+    "trigger.name": {"trigger": {"name": "foreign:always"}},
+    "optimiser.name": {"optimiser": {"name": "foreign:pg"}},
+    "downlink.compressor.name": {"downlink": {"name": "replicated", "compressor": {"name": "foreign:pg"}}},
     "problem.env": {"problem": {"name": "gymnasium", "env": "foreign:Env-v0"}},
-    "problem.options.env": {"problem": {"name": "gymnasium", "options": {"env": "foreign:environment"}}},
-    "problem.options.env_options.inner": {
-        "problem": {
-            "name": "gymnasium",
-            "env": "CartPole-v1",
-            "options": {"env_options": {"inner": ["foreign:Env-v0"]}},
-        }
+    "problem.env_options.inner": {
+        "problem": {"name": "gymnasium", "env": "CartPole-v1", "env_options": {"inner": ["foreign:Env-v0"]}}
     },
     "problem.env, a module": {"problem": {"name": "pettingzoo", "env": "foreign"}},
-    "the shell": {"problem": {"name": "os:system", "options": {"command": "touch {marker}"}}},
+    "the shell": {"problem": {"name": "os:system", "command": "touch {marker}"}},
 }
 
 
@@ -142,7 +147,7 @@ def theirs(finished, tmp_path, monkeypatch):
         whole = about.read_about(finished)
         config = whole["config"]
         for name, value in json.loads(json.dumps(change).replace("{marker}", str(marker))).items():
-            config[name] = config[name] | value if isinstance(value, dict) else value
+            config[name] = config.get(name, {}) | value if isinstance(value, dict) else value
         about.create(path, config)
         if done:  # a seal says that nothing broke, not who wrote it
             plain = unsealed((finished / "record.nc").read_bytes(), "record.nc", whole["checksum"])
@@ -182,7 +187,7 @@ def test_a_run_of_others_runs_no_code(theirs, where, capsys):
 def test_reading_and_reporting_runs_no_code(theirs, finished, tmp_path):
     """Oracle: the mark; records of foreign parts are compared and drawn, and their θ starts another run."""
     make, marker = theirs
-    path = make(FOREIGN["method.name"])
+    path = make(FOREIGN["trigger.name"])
     cli.main(["report", str(finished), str(path), "--out", str(tmp_path / "report")])
     assert (tmp_path / "report" / "figure.png").is_file()
     begun = train(replace(QUADRATIC, rounds=1, seeds=1), tmp_path / "next", init_from=load(path), show_progress=False)
@@ -257,55 +262,66 @@ def test_contents_stay_in_their_directory(tmp_path, name):
 def test_values_from_python(unchecked):
     """Oracle: the same configuration in plain numbers; every one of them goes through JSON and comes back equal."""
     plain = Config(
-        ProblemConfig("quadratic", scales=(1.0, 0.5), options={"a": [1.0, 2.0], "b": {"c": 3}}),
-        EstimatorConfig("noisy"),
-        MethodConfig("pg", step_size=0.5, xi=(0.25,), optimiser="adam", strict=True),
-        PolicyConfig("linear", hidden=(64,)),
+        problem=Part(f"{__name__}:own_problem", a=[1.0, 2.0], b={"c": 3}),
+        policy=Part("mlp", hidden=(64,)),
+        estimator=Part("noisy"),
+        method="lapg",
+        optimiser=Part("adam", step_size=0.5),
+        trigger=Part(xi=0.25, strict=True, measure=Part("staleness", smoothness=(1.0, 0.5))),
         rounds=7,
     )
-    options = {"a": np.array([1.0, 2.0]), "b": {"c": np.int64(3)}}
     given = Config(
-        ProblemConfig(problems.quadratic, scales=jnp.array([1.0, 0.5]), options=options),
-        "noisy",
-        MethodConfig(methods.pg, step_size=np.float32(0.5), xi=0.25, optimiser=optax.adam, strict=np.True_),
-        PolicyConfig(policies.linear, hidden=64),
+        problem=Part(own_problem, a=np.array([1.0, 2.0]), b={"c": np.int64(3)}),
+        policy=Part(policies.mlp, hidden=64),
+        estimator="noisy",
+        method="lapg",
+        optimiser=Part(optax.adam, step_size=np.float32(0.5)),
+        trigger={"xi": 0.25, "strict": np.True_, "measure": {"name": "staleness", "smoothness": jnp.array([1.0, 0.5])}},
         rounds=np.int32(7),
     )
     assert given == plain
     assert from_dict(json.loads(json.dumps(to_dict(given)))) == plain
-    assert Config(method={"name": "pg", "step_size": 1}).method == MethodConfig("pg", step_size=1.0)
-    assert Config(problem=warming).problem.name == f"{__name__}:warming"
+    assert Config(trigger="periodic").trigger == Config(trigger={"name": "periodic"}).trigger == Part("periodic")
+    assert Config(optimiser=Part(step_size=1)).optimiser == Part(step_size=1.0)
     assert type(given.rounds) is int
-    assert type(given.method.step_size) is float
+    assert type(given.optimiser.options["step_size"]) is float
+
+
+def own_problem(*, a, b):
+    return problems.quadratic(num_learners=len(a), noise=float(b["c"]))
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Config(rounds=10.5), "rounds must be a whole number, got 10.5"),
-        (lambda: Config(rounds=10**12), "rounds must fit into 32 bits, got 1000000000000"),
-        (lambda: Config(rounds=2**31), r"rounds must be below 2\^31"),
-        (lambda: Config(seeds=10**9), "seeds must be <= 1,048,576 in one run, got 1000000000"),
+        (lambda: Config(rounds=10 ** 12), "rounds must fit into 32 bits, got 1000000000000"),
+        (lambda: Config(rounds=2 ** 31), r"rounds must be below 2\^31"),
+        (lambda: Config(seeds=10 ** 9), "seeds must be <= 1,048,576 in one run, got 1000000000"),
         (lambda: Config(seeds=True), "seeds must be a whole number, got True"),
-        (lambda: MethodConfig(step_size="0.1"), "method.step_size must be a number, got '0.1'"),
-        (lambda: MethodConfig(step_size=10**400), "method.step_size must fit into 32 bits"),
-        (lambda: MethodConfig(optimiser=optax.adam(0.1)), "method.optimiser must be .*give the factory, or its name"),
-        (lambda: Config(problem=problems.quadratic()), "problem must be a ProblemConfig.*give the factory, or its name"),
-        (lambda: ProblemConfig(lambda: 3), "problem must be a name, or a function at the top of a module"),
-        (lambda: ProblemConfig(options={"a": [object()]}), "problem.options.a must be plain data"),
-        (lambda: PolicyConfig(hidden="wide"), "policy.hidden must be a list of whole numbers, got 'wide'"),
+        (lambda: Config(optimiser=Part(step_size="0.1")), "optimiser.step_size must be a number, got '0.1'"),
+        (lambda: Config(optimiser=Part(step_size=10 ** 400)), "optimiser.step_size must fit into 32 bits"),
+        (lambda: Config(optimiser=Part(step_size=float("inf"))), "optimiser.step_size must be finite, got inf"),
+        (lambda: Config(optimiser=optax.adam(0.1)), "optimiser must be a name or a table of settings, got"),
+        (lambda: Config(problem=problems.quadratic()), "problem must be a name or a table of settings, got something of type Problem"),
+        (lambda: Config(problem=lambda: 3), "problem must be a name, or a function at the top of a module"),
+        (lambda: Config(problem=Part(own_problem, a=[object()])), "problem.a must be plain data"),
+        (lambda: Config(policy=Part(hidden="wide")), "policy.hidden must be a list of whole numbers, got 'wide'"),
+        (lambda: Config(problem=Part(hidden=3)), r"problem.hidden is not an option .*it is the policy's: policy.hidden"),
         (lambda: ClusterConfig(timeout="soon"), "cluster.timeout must be a number, got 'soon'"),
-        (lambda: MethodConfig(memory="fersh"), "method.memory must be one of 'fresh', .* got 'fersh' .did you mean 'fresh'"),
         (lambda: Config(runtime="vectorized"), "did you mean 'vectorised'"),
         (lambda: train("pg"), "config must be a Config or a table of its settings, got 'pg'"),
-        (lambda: train({"method": {"step_sise": 1}}), "did you mean 'step_size'"),
         (lambda: train(QUADRATIC, init_from="runs/pg"), "init_from must be a Run, .* got 'runs/pg'"),
         (lambda: evaluate("runs/pg"), "run must be a Run, as train and load return it, got 'runs/pg'"),
         (lambda: render("runs/pg", "episode.gif"), "run must be a Run, as train and load return it"),
         (lambda: evaluate(None, 2.5), "episodes must be a whole number >= 1, got 2.5"),
-        (lambda: from_dict({"method": {"step_sise": 1}}), "did you mean 'step_size'"),
-        (lambda: build(replace(QUADRATIC, method=MethodConfig("sct"))), "did you mean 'scout'"),
-        (lambda: build(replace(QUADRATIC, method=MethodConfig("pg", options={"optimizer": 1}))), "'optimiser'"),
+        (lambda: Config(memory="fersh"), "memory must be one of accumulator, .* got 'fersh' .did you mean 'fresh'"),
+        (lambda: Config(method="pg", trigger=Part(period=3)), "trigger.period is not an option of trigger 'always', which takes nothing"),
+        (lambda: Config(downlink=Part("replicated", compressor=Part("top_k", bit=3))), "downlink.compressor.bit is not .*did you mean 'bits'"),
+        (lambda: from_dict({"optimiser": {"step_sise": 1}}), "did you mean 'step_size'"),
+        (lambda: Config(method="sct"), "did you mean 'scout'"),
+        (lambda: from_dict({"optimizer": {}}), "did you mean 'optimiser'"),
+        (lambda: build(replace(QUADRATIC, problem=Part(own_problem, a=[1.0]))), "problem .* needs b; give problem.b"),
     ],
 )  # fmt: skip
 def test_values_that_do_not_fit(make, message, unchecked):

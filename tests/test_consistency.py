@@ -11,6 +11,7 @@ import pytest
 from faults import Network
 from lapg import compressors, estimators, methods
 from lapg.downlink import dense, replicated
+from lapg.methods import Part
 from lapg.problems import quadratic
 from lapg.runtimes import wire
 from lapg.runtimes.compiled import Compiled
@@ -21,6 +22,7 @@ from lapg.runtimes.in_turn import stack
 from lapg.runtimes.join import check as check_introduction
 from lapg.runtimes.join import introduction
 from lapg.runtimes.sequential import Sequential
+from support import full
 
 M, DIMENSION, ROUNDS = 4, 3, 25
 HYPER = {"reuse": {"step_size": 0.1, "xi": 0.05}, "accumulate": {"step_size": 0.1}}
@@ -57,11 +59,23 @@ def problems():
 @pytest.fixture(scope="module")
 def recipes(problems):
     def recipe(memory, downlink):
-        setting = methods.Setting(estimators.exact(problems[memory].gradient), 2, M, downlink=DOWNLINKS[downlink])
+        setting = methods.Setting(estimators.exact(problems[memory].gradient), 2, M)
         setting = setting._replace(upload_every=3 if downlink == "together" else None)
         if memory == "reuse":
-            return lambda hyper: methods.lapg(setting, window=2, noise_weight=0.0, **hyper)
-        return lambda hyper: methods.random(setting._replace(participation=0.75), rate=0.9, **hyper)
+            return lambda hyper: methods.compose(
+                "lapg",
+                setting,
+                trigger=Part(window=2, noise_weight=0.0),
+                hyper=full(hyper),
+                downlink=DOWNLINKS[downlink],
+            )
+        return lambda hyper: methods.compose(
+            "random",
+            setting._replace(participation=0.75),
+            trigger=Part(rate=0.9),
+            hyper=full(hyper),
+            downlink=DOWNLINKS[downlink],
+        )
 
     return {kind: recipe(*kind) for kind in KINDS}
 

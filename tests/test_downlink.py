@@ -7,17 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lapg import Config, EstimatorConfig, MethodConfig, ProblemConfig, estimators, ledger, methods
+from lapg import Config, estimators, ledger, methods
 from lapg.controller import heavy_ball, make_controller
 from lapg.downlink import dense, forwarded, replicated
 from lapg.experiments.build import build
+from lapg.methods import Part
 from lapg.problems import quadratic
 from lapg.runtimes import sequential, wire
 from lapg.runtimes.replicas import Outbox, follow
 from lapg.types import Arrival, Relay
 from lapg.uplink import aggregates, triggers
 from lapg.uplink.compressors import identity, quantise
-from support import player
+from support import full, player
 
 ROUNDS, LEARNERS, DIMENSION, STEP = 40, 3, 6, 0.05
 
@@ -121,10 +122,19 @@ def runs():
     problem = quadratic(num_learners=LEARNERS, dimension=DIMENSION, scales=(1.0, 0.5, 0.2), noise=0.5)
 
     def play(codec):
-        setting = methods.Setting(estimators.noisy(problem.gradient), 2, LEARNERS, downlink=codec)
-        return player(lambda hyper: methods.awapg(setting, threshold=10.0, momentum=0.5, **hyper), problem, ROUNDS)(
-            {"step_size": STEP}
-        )
+        setting = methods.Setting(estimators.noisy(problem.gradient), 2, LEARNERS)
+        return player(
+            lambda hyper: methods.compose(
+                "awapg",
+                setting,
+                optimiser=Part("sgd", momentum=0.5),
+                trigger=Part(threshold=10.0),
+                hyper=full(hyper),
+                downlink=codec,
+            ),
+            problem,
+            ROUNDS,
+        )({"step_size": STEP})
 
     return play(dense()), play(replicated(identity()))
 
@@ -155,9 +165,15 @@ def test_uploads_are_forwarded():
     problem = quadratic(num_learners=10, dimension=40, noise=0.5)
 
     def play(codec):
-        setting = methods.Setting(estimators.noisy(problem.gradient), 2, 10, compressor=quantise(16), downlink=codec)
+        setting = methods.Setting(estimators.noisy(problem.gradient), 2, 10)
         return sequential(
-            lambda hyper: methods.random(setting, rate=0.4, **hyper), problem, {"step_size": 0.01}, 0, ROUNDS
+            lambda hyper: methods.compose(
+                "random", setting, compressor=quantise(16), trigger=Part(rate=0.4), hyper=full(hyper), downlink=codec
+            ),
+            problem,
+            {"step_size": 0.01},
+            0,
+            ROUNDS,
         )
 
     (expected, logs), (found, told) = play(replicated(identity())), play(forwarded)
@@ -181,7 +197,9 @@ def lone():
 
     def run(compressor):
         setting = methods.Setting(estimator, 1, 1, downlink=replicated(compressor))
-        return sequential(lambda hyper: methods.pg(setting, step_size=0.1), problem, {}, 0, 2)
+        return sequential(
+            lambda hyper: methods.compose("pg", setting, optimiser=Part("sgd", step_size=0.1)), problem, {}, 0, 2
+        )
 
     return run
 
@@ -202,21 +220,24 @@ def test_wrong_lengths_stop_the_run(lone):
 
 def test_settings_reach_the_downlink(unchecked):
     """Oracle: by hand: of four entries the half that are largest come out, and one learner of two takes part; what does not fit is refused."""
-    method = MethodConfig("pg", 0.1, downlink="replicated", downlink_compressor="top_k", downlink_fraction=0.5)
-    problem = ProblemConfig("quadratic", num_learners=2, options={"dimension": 4})
-    config = Config(problem, EstimatorConfig("noisy"), method, participation=0.5)
-    made = build(config).recipe({"step_size": 0.1})
+    downlink = Part("replicated", compressor=Part("top_k", fraction=0.5))
+    problem = Part("quadratic", num_learners=2, dimension=4)
+    config = Config(problem=problem, estimator=Part("noisy"), method="pg", downlink=downlink, participation=0.5)
+    made = build(config).recipe({"downlink.compressor.fraction": 0.5})
     assert made.participation == 0.5
     total = jnp.asarray([3.0, -1.0, 2.0, -4.0])
     state = made.downlink.init(made.controller.init(total, 2), 2)
     relay = made.downlink.compress(jax.random.key(0), state, Arrival(total, jnp.asarray([True, False]), ()))[1]
     np.testing.assert_array_equal(made.downlink.expand(relay).total, [3.0, 0.0, 0.0, -4.0])
     for change, message in (
-        ({"downlink": None}, r"method\.downlink_compressor goes with downlink 'replicated'"),
-        ({"downlink_bits": 99}, r"method\.downlink_compressor: .*bits=\.\.\.\) must lie in 2\.\.16, got 99"),
+        (Part("dense", compressor=Part("top_k")), r"downlink\.compressor is not an option of downlink 'dense'"),
+        (
+            Part("replicated", compressor=Part("top_k", bits=99)),
+            r"downlink\.compressor\.bits must lie in 2\.\.16, got 99",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
-            build(dataclasses.replace(config, method=dataclasses.replace(method, **change)))
+            build(dataclasses.replace(config, downlink=change))
     with pytest.raises(ValueError, match=r"participation must lie in \(0, 1\], got 0"):
         dataclasses.replace(config, participation=0)
 

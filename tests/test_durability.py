@@ -23,14 +23,18 @@ import xarray as xr
 
 import lapg.files
 from disks import DAMAGE, Disk, after_power_cut
-from lapg import Config, EstimatorConfig, MethodConfig, ProblemConfig, RunError, load, record, resume, train
+from lapg import Config, RunError, load, record, resume, train
+from lapg.experiments.config import Choice
 from lapg.experiments.run import default_out
 from lapg.files import DiskError, unsealed
+from lapg.methods import Part
 
 TINY = Config(
-    ProblemConfig("quadratic", num_learners=2, scales=(1.0, 0.5)),
-    EstimatorConfig("noisy"),
-    MethodConfig("lapg", 0.05, momentum=0.5, xi=(0.03,), noise_weight=0.5),
+    problem=Part("quadratic", num_learners=2, scales=(1.0, 0.5)),
+    estimator=Part("noisy"),
+    method="lapg",
+    optimiser=Part("sgd", step_size=0.05, momentum=0.5),
+    trigger=Part(xi=0.03, noise_weight=0.5),
     batch_size=2,
     rounds=8,
     seeds=2,
@@ -379,7 +383,7 @@ from functools import partial
 command.train_run = partial(command.train_run, checkpoint_seconds=0.0)
 cli.main(sys.argv[1:])
 """
-FLAGS = "--problem.name quadratic --problem.num-learners 2 --estimator.name noisy --method.name pg --rounds 10 --seeds 2 --chunk-rounds 2"
+FLAGS = "--problem.name quadratic --problem.num-learners 2 --estimator.name noisy --method pg --rounds 10 --seeds 2 --chunk-rounds 2"
 
 
 def test_a_full_disk(tmp_path):
@@ -531,7 +535,7 @@ def test_two_starts_at_once(tmp_path, monkeypatch):
 
     def start(step, out):
         try:
-            results[step] = train(dataclasses.replace(TINY, method=MethodConfig("pg", step)), out, **OFTEN)
+            results[step] = train(TINY.playing(Choice("pg", optimiser=Part("sgd", step_size=step))), out, **OFTEN)
         except RunError as error:
             results[step] = error
 
@@ -547,7 +551,7 @@ def test_two_starts_at_once(tmp_path, monkeypatch):
         assert len({run.path for run in played.values()}) == len(played)
         for step, run in played.items():
             assert run.path == load(run.path).path
-            assert load(run.path).config.method.step_size == step
+            assert load(run.path).config.optimiser.options["step_size"] == step
             assert run.finished
         refused = " ".join(str(results[step]) for step in steps if step not in played)
         assert bool(out) == ("must be played by one process at a time" in refused or "new or empty" in refused)

@@ -11,13 +11,14 @@ import pytest
 import xarray as xr
 
 from faults import Network
-from lapg import Config, EstimatorConfig, MethodConfig, ProblemConfig, cli, estimators, methods, train
+from lapg import Config, cli, estimators, methods, train
 from lapg.experiments import plots, report
 from lapg.experiments.build import build
 from lapg.experiments.compare import compare
-from lapg.experiments.config import EvaluationConfig
+from lapg.experiments.config import Choice, EvaluationConfig
 from lapg.experiments.curves import Curve, to_curve
 from lapg.experiments.soundness import last_score
+from lapg.methods import Part
 from lapg.policies import softmax_mlp, with_policy
 from lapg.problems import cart_pole, quadratic
 from lapg.problems.hosting import Host, from_hosts
@@ -26,21 +27,26 @@ from lapg.runtimes import Hosted, Sequential, Vectorised, wire
 from lapg.runtimes.compiled import Compiled
 from lapg.runtimes.evaluation import Evaluation, finish_log, make_evaluator
 from lapg.types import SCORE, Environment, Step, address
-from support import player
+from support import full, player
 
 NUM, ROUNDS, LEARNERS, STEPS = 3, 7, 2, 12
 HYPER = {"step_size": np.array([0.05, 0.1])}
 SEEDS = [3, 4]
 
 
-def local(setting, **hyper):
+def local(setting, hyper):
     """Learners take steps of their own, and upload in every second round."""
-    return methods.periodic(setting, period=2, look_ahead=1.0, **hyper)
+    parts = {"local": Part("sgd", step_scale=1.0), "trigger": Part(period=2.0)}
+    return methods.compose("periodic", setting, hyper=full(hyper), **parts)
+
+
+def pg(setting, hyper):
+    return methods.compose("pg", setting, hyper=full(hyper))
 
 
 def recipe(problem, method=local, **options):
     setting = methods.Setting(estimators.gpomdp(problem.policy, 0.9), NUM, LEARNERS, **options)
-    return lambda hyper: method(setting, **hyper)
+    return lambda hyper: method(setting, hyper)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +86,7 @@ def test_learners_with_steps_of_their_own_are_scored_at_the_controller_s_paramet
     assert not log.sent.all()
 
 
-@pytest.mark.parametrize("method", [local, methods.pg])
+@pytest.mark.parametrize("method", [local, pg])
 def test_only_some_rounds_are_scored(pole, method):
     """Oracle: the run that is scored in every round: the same scores in rounds 0, 3 and 6, none in the others, and the very same learning."""
     whole, expected = play(Vectorised, pole, recipe(pole, method), Evaluation())
@@ -102,7 +108,7 @@ def test_only_some_rounds_are_scored(pole, method):
         assert not np.delete(log.evaluation_steps, evaluated, 1).any()
 
 
-@pytest.mark.parametrize(("method", "evaluation"), [(local, Evaluation(2)), (methods.pg, Evaluation(2, 7))])
+@pytest.mark.parametrize(("method", "evaluation"), [(local, Evaluation(2)), (pg, Evaluation(2, 7))])
 def test_the_plain_loop_scores_alike(pole, method, evaluation):
     """Oracle: the vectorised runtime, all of the log."""
     made = recipe(pole, method, participation=0.5)
@@ -152,7 +158,7 @@ def walk(*, outside):
 
 @pytest.mark.parametrize(
     ("method", "evaluation"),
-    [(local, Evaluation(3)), (local, Evaluation(0)), (methods.pg, Evaluation()), (methods.pg, Evaluation(2, 8, True))],
+    [(local, Evaluation(3)), (local, Evaluation(0)), (pg, Evaluation()), (pg, Evaluation(2, 8, True))],
 )
 def test_recorded_steps_are_those_that_were_played(method, evaluation):
     """Oracle: the environment's own count, in Python; the same walk inside JAX says the same of every learner and round."""
@@ -195,7 +201,7 @@ def test_rounds_that_are_not_scored_cost_nothing_inside_jax():
 
 def test_absent_learners_learn_from_nothing(pole):
     """Oracle: by hand. Half of the learners take part: the others' steps are not training; where they were played for the score, they count as that."""
-    _, log = play(Vectorised, pole, recipe(pole, methods.pg, participation=0.5), Evaluation(2))
+    _, log = play(Vectorised, pole, recipe(pole, pg, participation=0.5), Evaluation(2))
     away = ~log.participated
     assert away.mean() == 0.5
     assert not log.training_steps[away].any()
@@ -232,9 +238,11 @@ def test_learners_elsewhere_never_play_for_the_score():
 # ---------------------------------------------------------------- records, comparisons, pictures
 
 CONFIG = Config(
-    problem=ProblemConfig("cart_pole", num_learners=2, num_steps=8),
-    estimator=EstimatorConfig(baseline="leave_one_out"),
-    method=MethodConfig("scout", 0.05, threshold=1.0),
+    problem=Part("cart_pole", num_learners=2, num_steps=8),
+    estimator=Part("gpomdp", baseline="leave_one_out"),
+    method="scout",
+    optimiser=Part("sgd", step_size=0.05),
+    trigger=Part(threshold=1.0),
     batch_size=3,
     rounds=12,
     seeds=2,
@@ -248,12 +256,12 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
 
     @functools.cache
-    def played(every, method):
-        rule = MethodConfig(method, 0.05) if method == "pg" else CONFIG.method
-        config = dataclasses.replace(CONFIG, method=rule, evaluation=EvaluationConfig(every=every))
+    def run(every, method="scout"):
+        rule = Choice(method, optimiser=Part("sgd", step_size=0.05)) if method == "pg" else CONFIG.choice
+        config = dataclasses.replace(CONFIG.playing(rule), evaluation=EvaluationConfig(every=every))
         return train(config, folder / f"{method}-{every}", show_progress=False)
 
-    return lambda every, method="scout": played(every, method)
+    return lambda every, method="scout": run(every, method)
 
 
 def test_records_say_what_was_scored(trained):
@@ -360,13 +368,15 @@ def test_wrong_settings_are_refused(changes, message):
 def test_greedy_needs_episodes_of_the_policy_itself():
     """Oracle: the messages: a quadratic has none, and smoothing perturbs the policy in each."""
     greedy = EvaluationConfig(greedy=True)
-    noisy = {"estimator": EstimatorConfig("noisy"), "method": MethodConfig("pg", 0.1), "evaluation": greedy}
+    noisy = {
+        "estimator": Part("noisy"),
+        "method": "pg",
+        "evaluation": greedy,
+    }
     with pytest.raises(ValueError, match=r"evaluation\.greedy needs a problem with a policy and episodes"):
-        build(Config(problem=ProblemConfig("quadratic"), **noisy))
-    with pytest.raises(ValueError, match=r"evaluation\.greedy must be false with problem\.smoothing"):
-        build(
-            dataclasses.replace(CONFIG, problem=dataclasses.replace(CONFIG.problem, smoothing=0.1), evaluation=greedy)
-        )
+        build(Config(problem=Part("quadratic"), **noisy))
+    with pytest.raises(ValueError, match=r"evaluation\.greedy must be false with smoothing"):
+        build(dataclasses.replace(CONFIG, smoothing=0.1, evaluation=greedy))
 
 
 def test_greedy_scores_by_hand():
@@ -387,7 +397,7 @@ def test_problems_without_environments_have_no_steps():
     """Oracle: the docstring: a quadratic's samples are none."""
     problem = quadratic(num_learners=LEARNERS, dimension=3)
     setting = methods.Setting(estimators.noisy(problem.gradient), NUM, LEARNERS)
-    _, log = play(Vectorised, problem, lambda hyper: local(setting, **hyper), Evaluation())
+    _, log = play(Vectorised, problem, lambda hyper: local(setting, hyper), Evaluation())
     assert not log.training_steps.any()
     assert not log.evaluation_steps.any()
     assert np.isfinite(log.scores["score_raw"]).all()

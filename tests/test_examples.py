@@ -14,6 +14,7 @@ from lapg import cli, load
 from lapg.experiments.build import build
 from lapg.experiments.config import Config, read_toml
 from lapg.experiments.study import Study, cases
+from lapg.methods import Part
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES, DOCS = ROOT / "examples", ROOT / "docs"
@@ -87,11 +88,21 @@ def test_own_trigger(tmp_path):
     assert abs(growth / expected - 1).max() < 1e-5  # float32
 
 
+def test_own_parts(tmp_path):
+    """Oracle: the run it leaves: its names, its own number that may vary, and 16 bits for each of 2 · (2 + 4) parameters."""
+    python(tmp_path, EXAMPLES / "own_parts.py", "--rounds", 12, "--out", tmp_path / "out")
+    run = load(tmp_path / "out")
+    assert (run.config.method, run.config.trigger) == ("own_parts:everything", Part(factor=3.0))
+    assert run.record.sizes["parameter"] == 12
+    assert set(run.record["uplink_bits"].values.ravel()) <= {0, 16 * 12}
+    assert run.record["sent"].any()
+
+
 def test_experiment_file():
     """Oracle: what the file says, and the parameter count of two networks 12-30-10-5."""
     config = read_toml(EXAMPLES / "experiment.toml")
-    assert (config.rounds, config.seeds, config.method.threshold) == (1000, 10, 160.0)
-    assert config.problem.options == {"collision_penalty": 1.0}
+    assert (config.rounds, config.seeds, config.trigger.options["threshold"]) == (1000, 10, 160.0)
+    assert config.downlink == Part("replicated", compressor=Part("quantise", bits=8))
     assert build(config).problem.policy.num_params == 2 * (12 * 30 + 30 + 30 * 10 + 10 + 10 * 5 + 5)
 
 

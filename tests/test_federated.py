@@ -11,6 +11,7 @@ from lapg import compressors, estimators, methods
 from lapg.downlink import dense, replicated
 from lapg.experiments.config import Config
 from lapg.experiments.run import train
+from lapg.methods import Part
 from lapg.problems import quadratic
 from lapg.runtimes import wire
 from lapg.runtimes.compiled import Compiled
@@ -21,6 +22,7 @@ from lapg.runtimes.federated import MAX_TRIES, PLAY, Terms, answer, as_skip, pla
 from lapg.runtimes.limits import Limits
 from lapg.runtimes.posted import Posted
 from lapg.runtimes.sequential import Sequential
+from support import full
 
 M, ROUNDS, SEEDS = 2, 12, [5, 6]
 LIMITS = Limits(deadline=60.0, quorum=M, patience=100)
@@ -34,8 +36,10 @@ def problem():
 
 @pytest.fixture(scope="module", params=[dense(), replicated(compressors.identity())], ids=["dense", "replicated"])
 def recipe(problem, request):
-    setting = methods.Setting(estimators.exact(problem.gradient), 2, M, downlink=request.param)
-    return lambda hyper: methods.lapg(setting, window=2, noise_weight=0.0, **hyper)
+    setting = methods.Setting(estimators.exact(problem.gradient), 2, M)
+    return lambda hyper: methods.compose(
+        "lapg", setting, trigger=Part(window=2, noise_weight=0.0), hyper=full(hyper), downlink=request.param
+    )
 
 
 @pytest.fixture(scope="module")

@@ -19,10 +19,11 @@ from flwr.app import Context, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from lapg.experiments import flower_apps
-from lapg.experiments.config import ClusterConfig, Config, MethodConfig, PolicyConfig, ProblemConfig
+from lapg.experiments.config import Choice, ClusterConfig, Config
 from lapg.experiments.federate import write_app
 from lapg.experiments.run import load, train
 from lapg.ledger import downlink_bits, uplink_bits
+from lapg.methods import Part
 from lapg.record import RunError
 from lapg.runtimes import flower
 
@@ -187,12 +188,12 @@ def test_nodes_that_do_not_fit_are_refused():
 
 def test_settings_travel(tmp_path):
     """Oracle: equality with the configuration that was written, of numbers, words, lists, tables and what was left out."""
-    problem = ProblemConfig("my.module:problem", options={"noise": 0.5, "text": 'a "b" \\ θ'})
-    policy = PolicyConfig("my.module:net", hidden=(3, 2), options={"width": 5})
-    method = MethodConfig("lapg", xi=(0.5,), max_age="none", strict=False)
+    problem = Part("my.module:problem", noise=0.5, text='a "b" \\ θ')
+    policy = Part("my.module:net", hidden=(3, 2), width=5)
+    method = Choice("lapg", trigger=Part(xi=0.5, max_age=None, strict=False), compressor=Part("top_k", bits=4))
     for config in (
         Config(),
-        Config(problem, method=method, policy=policy, runtime="flower", cluster=ClusterConfig(deadline=2.0)),
+        Config(problem=problem, policy=policy, runtime="flower", cluster=ClusterConfig(deadline=2.0)).playing(method),
     ):
         write_app(tmp_path, tmp_path / "run", config)
         app = tomllib.loads((tmp_path / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"]["app"]
@@ -205,7 +206,7 @@ def test_settings_travel(tmp_path):
     [
         ({"cluster": ClusterConfig(processes=2)}, "every learner has a SuperNode of its own"),
         ({"cluster": ClusterConfig(quorum=3)}, "quorum must lie between 0 and the number of learners, 2, got 3"),
-        ({"method": MethodConfig("lapg", xi=(-1.0,))}, "xi"),
+        ({"method": "lapg", "trigger": Part(xi=-1.0)}, "xi"),
     ],
 )
 def test_what_flower_cannot_do_is_said_before_anything_starts(tmp_path, changes, message):

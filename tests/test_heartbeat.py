@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from faults import Network as Lossless
-from lapg import Config, EstimatorConfig, MethodConfig, ProblemConfig, estimators, ledger, methods, record
+from lapg import Config, estimators, ledger, methods, record
 from lapg.downlink import dense, replicated
 from lapg.experiments.curves import to_curve
+from lapg.methods import Part
 from lapg.network import Link, Network, Traffic, joules, seconds
 from lapg.problems import quadratic
 from lapg.runtimes import Sequential
@@ -19,6 +20,7 @@ from lapg.runtimes.compiled import Compiled
 from lapg.runtimes.evaluation import Evaluation, finish_log
 from lapg.runtimes.in_turn import stack
 from lapg.uplink.compressors import quantise
+from support import full
 
 ROUNDS, LEARNERS = 30, 3
 DOWNLINKS = {"dense": dense(), "replicated": replicated(quantise(4))}
@@ -30,11 +32,10 @@ def problem():
     return quadratic(num_learners=LEARNERS, dimension=5, scales=(1.0, 0.5, 0.2), noise=0.5)
 
 
-def recipe(problem, downlink, method=methods.scout, participation=0.7):
-    setting = methods.Setting(
-        estimators.noisy(problem.gradient), 2, LEARNERS, downlink=DOWNLINKS[downlink], participation=participation
-    )
-    return lambda hyper: method(setting, threshold=10.0, **hyper)
+def recipe(problem, downlink, method="scout", participation=0.7):
+    setting = methods.Setting(estimators.noisy(problem.gradient), 2, LEARNERS, participation=participation)
+    parts = {"trigger": Part(threshold=10.0), "downlink": DOWNLINKS[downlink]}
+    return lambda hyper: methods.compose(method, setting, hyper=full(hyper), **parts)
 
 
 def to_dataset(log, **given):
@@ -84,7 +85,7 @@ def test_the_record_is_what_the_wire_carries(played, downlink, heartbeat):
 @pytest.mark.parametrize("downlink", DOWNLINKS)
 def test_hosts_have_a_heartbeat(problem, downlink):
     """Oracle: eight times the bytes that the hosts of the distributed runtimes hand to their engine, in both directions, where nothing is lost."""
-    network = Lossless(Compiled(recipe(problem, downlink, methods.awapg), problem, HYPER), HYPER, 0, {})
+    network = Lossless(Compiled(recipe(problem, downlink, "awapg"), problem, HYPER), HYPER, 0, {})
     carried, post = {id(network.down): 0, id(network.up): 0}, network.post
 
     def count(queue, learner, message, now):
@@ -144,7 +145,11 @@ def test_silence_takes_no_time():
 def test_only_runtimes_with_a_clock_do_without():
     """Oracle: the rule in the message."""
     config = Config(
-        ProblemConfig("quadratic", num_learners=2), EstimatorConfig("noisy"), MethodConfig("pg", 0.01), heartbeat=False
+        problem=Part("quadratic", num_learners=2),
+        estimator=Part("noisy"),
+        method="pg",
+        optimiser=Part("sgd", step_size=0.01),
+        heartbeat=False,
     )
     for runtime in ("ray", "flower"):
         with pytest.raises(ValueError, match=f"heartbeat must be true with runtime '{runtime}'"):

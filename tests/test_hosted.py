@@ -10,29 +10,18 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lapg import (
-    Config,
-    EstimatorConfig,
-    Interrupted,
-    MethodConfig,
-    ProblemConfig,
-    cli,
-    compressors,
-    estimators,
-    evaluate,
-    load,
-    methods,
-)
+from lapg import Config, Interrupted, cli, compressors, estimators, evaluate, load, methods
 from lapg.downlink import replicated
-from lapg.experiments.config import PolicyConfig
 from lapg.experiments.evaluate import render
 from lapg.experiments.predict import measure, predict
 from lapg.experiments.run import resume, train
+from lapg.methods import Part
 from lapg.policies import softmax_mlp
 from lapg.problems.hosting import Host, from_hosts
 from lapg.problems.protocol import from_environment, make_tasks
 from lapg.runtimes import Hosted, Vectorised, runtime_of
 from lapg.types import Environment, Step
+from support import full
 
 QUIET = {"show_progress": False, "checkpoint_seconds": 0.0}
 TASKS, STEPS, DISCOUNT = (2, (1.0, 0.5)), 6, 0.9
@@ -76,10 +65,17 @@ def test_hosted_is_vectorised(shared):
     outside = from_hosts("walk", walk_on_host, policy, **common)
     assert (runtime_of(inside), runtime_of(outside)) == (Vectorised, Hosted)
     downlink = replicated(compressors.top_k(0.3))
-    setting = methods.Setting(estimators.gpomdp(policy, DISCOUNT), 3, 2, downlink=downlink, participation=0.5)
+    setting = methods.Setting(estimators.gpomdp(policy, DISCOUNT), 3, 2, participation=0.5)
 
     def recipe(hyper):
-        return methods.lapg(setting, xi=0.1, average_weight=0.5, **hyper)
+        return methods.compose(
+            "lapg",
+            setting,
+            memory=Part("running_average", weight=0.5),
+            trigger=Part(xi=0.1),
+            hyper=full(hyper),
+            downlink=downlink,
+        )
 
     hypers = {"step_size": np.array([0.3, 0.5]), "noise_weight": np.array([0.2, 0.4])}
     theta = np.random.default_rng(0).normal(size=(2, policy.num_params))
@@ -105,7 +101,7 @@ def test_predictions_measure_on_host_what_they_do_inside(num):
     """Oracle: the same walk inside JAX: noise and signal of every learner; at N = 1, where no estimator knows its noise, they are finite all the same."""
     policy = softmax_mlp(1, (3,), 3, "tanh")
     common = {"tasks": make_tasks(*TASKS), "num_steps": STEPS, "discount": DISCOUNT}
-    config = Config(estimator=EstimatorConfig(baseline="none"), batch_size=num)
+    config = Config(estimator=Part("gpomdp", baseline="none"), batch_size=num)
     params = policy.init(jax.random.key(0))
     found = [
         measure(config, problem, params, 0, 3)
@@ -136,19 +132,14 @@ class Valley(gym.Env):
 
 
 VALLEY = Config(
-    problem=ProblemConfig("gymnasium", env="test_hosted:Valley", num_learners=2, num_steps=5),
-    policy=PolicyConfig(hidden=(3,)),
-    method=MethodConfig(
-        "lapg",
-        0.02,
-        xi=(0.1,),
-        noise_weight=0.3,
-        downlink="replicated",
-        downlink_compressor="top_k",
-        downlink_fraction=0.3,
-    ),
+    problem=Part("gymnasium", env="test_hosted:Valley", num_learners=2, num_steps=5),
+    policy=Part(hidden=3),
+    method="lapg",
+    optimiser=Part("sgd", step_size=0.02),
+    downlink=Part("replicated", compressor=Part("top_k", fraction=0.3)),
+    trigger=Part(xi=0.1, noise_weight=0.3),
     batch_size=3,
-    rounds=5,  # the last chunk is short
+    rounds=5,
     seeds=2,
     first_seed=4,
     chunk_rounds=2,
@@ -236,9 +227,10 @@ def test_real_environments(tmp_path, method, adapter, env, options, learners):
     """Oracle: the record loads, PG uploads in every round, rewards lie within each environment's bounds per step."""
     low, high = {"CartPole-v1": (0, 1), "Pendulum-v1": (-16.3, 0)}.get(env, (-50, 0))
     config = Config(
-        problem=ProblemConfig(adapter, env=env, num_steps=10, **options),
-        policy=PolicyConfig(hidden=(4,)),
-        method=MethodConfig(method, 0.01),
+        problem=Part(adapter, env=env, num_steps=10, **options),
+        policy=Part(hidden=4),
+        method=method,
+        optimiser=Part("sgd", step_size=0.01),
         batch_size=2,
         rounds=2,
         seeds=1,

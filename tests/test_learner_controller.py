@@ -7,11 +7,12 @@ import pytest
 
 from lapg import estimators, methods
 from lapg.learner import make_learner
+from lapg.methods import Part
 from lapg.problems import quadratic
 from lapg.types import Broadcast, Estimate, Estimator
 from lapg.uplink import memories, triggers
 from lapg.uplink.compressors import identity
-from support import player, quadratic_gradients
+from support import full, player, quadratic_gradients
 
 ROUNDS, STEP = 25, 0.05
 # θ is below 10 and adds up 25 steps of three gradients each, in another order: 100 · 10 · 2.2e-16.
@@ -35,7 +36,9 @@ def noisy(problem):
 
 @pytest.fixture(scope="module")
 def pg_run(problem, noisy):
-    return player(lambda hyper: methods.pg(noisy, **hyper), problem, ROUNDS)({"step_size": STEP, "momentum": 0.6})
+    return player(lambda hyper: methods.compose("pg", noisy, hyper=full(hyper)), problem, ROUNDS)(
+        {"step_size": STEP, "momentum": 0.6}
+    )
 
 
 def test_heavy_ball_by_hand(problem, pg_run):
@@ -52,7 +55,7 @@ def test_heavy_ball_by_hand(problem, pg_run):
 def test_lapg_without_threshold_is_pg(problem, noisy, pg_run):
     """Oracle: at c = ξ = 0 every innovation fires, and the sum of innovations is the sum of gradients."""
     hyper = {"step_size": STEP, "momentum": 0.6, "xi": 0.0, "noise_weight": 0.0}
-    states, logs = player(lambda hyper: methods.lapg(noisy, **hyper), problem, ROUNDS)(hyper)
+    states, logs = player(lambda hyper: methods.compose("lapg", noisy, hyper=full(hyper)), problem, ROUNDS)(hyper)
     np.testing.assert_allclose(states.controller.params, pg_run[0].controller.params, atol=TOLERANCE)
     assert logs.sent.all()
 
@@ -61,7 +64,9 @@ def test_one_learner_is_gradient_descent():
     """Oracle: θ_k = b + (1 − α c λ)^k (θ_0 − b), entry by entry."""
     problem = quadratic(num_learners=1, dimension=4, scales=(0.7,))
     setting = methods.Setting(estimators.exact(problem.gradient), 1, 1)
-    states, _ = player(lambda hyper: methods.pg(setting, **hyper), problem, ROUNDS)({"step_size": 0.3})
+    states, _ = player(lambda hyper: methods.compose("pg", setting, hyper=full(hyper)), problem, ROUNDS)(
+        {"step_size": 0.3}
+    )
     extra, start = jax.tree.map(lambda leaf: np.asarray(leaf)[0], problem.tasks.extra), states.controller.params[0]
     shrink = (1 - 0.3 * 0.7 * extra["curvature"]) ** np.arange(ROUNDS + 1)[:, None]
     expected = extra["centre"] + shrink * (start - extra["centre"])
@@ -70,7 +75,9 @@ def test_one_learner_is_gradient_descent():
 
 def test_never_keeps_one_direction(problem, certain):
     """Oracle: θ_k = θ_0 − k α g_0, and one upload each."""
-    states, logs = player(lambda hyper: methods.never(certain, **hyper), problem, ROUNDS)({"step_size": STEP})
+    states, logs = player(lambda hyper: methods.compose("never", certain, hyper=full(hyper)), problem, ROUNDS)(
+        {"step_size": STEP}
+    )
     params = states.controller.params
     start = (
         problem.tasks.scale[:, None] * problem.tasks.extra["curvature"] * (params[:1] - problem.tasks.extra["centre"])
@@ -84,8 +91,19 @@ def test_never_keeps_one_direction(problem, certain):
 @pytest.mark.parametrize(
     "recipe",
     [
-        lambda setting: methods.lapg(setting, step_size=STEP, noise_bound=[0.02] * 3, noise_weight=1.0),
-        lambda setting: methods.lapg(setting, step_size=STEP, noise_bound=[0.002] * 3, average_weight=0.3),
+        lambda setting: methods.compose(
+            "lapg",
+            setting,
+            optimiser=Part("sgd", step_size=STEP),
+            trigger=Part(noise_bound=[0.02] * 3, noise_weight=1.0),
+        ),
+        lambda setting: methods.compose(
+            "lapg",
+            setting,
+            optimiser=Part("sgd", step_size=STEP),
+            memory=Part("running_average", weight=0.3),
+            trigger=Part(noise_bound=[0.002] * 3),
+        ),
     ],
 )
 def test_order_of_learners_does_not_matter(problem, certain, recipe):
@@ -103,9 +121,13 @@ def test_order_of_learners_does_not_matter(problem, certain, recipe):
 @pytest.mark.parametrize(
     "recipe",
     [
-        lambda setting: methods.pg(setting, step_size=STEP),
-        lambda setting: methods.lapg(setting, step_size=STEP, xi=0.0, noise_weight=0.0),
-        lambda setting: methods.awapg(setting, step_size=STEP, threshold=1e-9),
+        lambda setting: methods.compose("pg", setting, optimiser=Part("sgd", step_size=STEP)),
+        lambda setting: methods.compose(
+            "lapg", setting, optimiser=Part("sgd", step_size=STEP), trigger=Part(xi=0.0, noise_weight=0.0)
+        ),
+        lambda setting: methods.compose(
+            "awapg", setting, optimiser=Part("sgd", step_size=STEP), trigger=Part(threshold=1e-09)
+        ),
     ],
 )
 def test_non_finite_innovations_stay_at_home(problem, recipe):
@@ -156,11 +178,26 @@ def test_silence_costs_nothing():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda s: methods.lapg(s._replace(batch_size=1), step_size=0.1), r"batch_size must be >= 2 for lapg, got 1"),
-        (lambda s: methods.lapg(s, step_size=0.1, xi=[0.1, 0.1]), r"xi must have 1 or window=10 entries, got 2"),
-        (lambda s: methods.lapg(s, step_size=0.1, window=0), r"window must be >= 1, got 0"),
         (
-            lambda s: methods.pg(s._replace(estimator=estimators.stateless(None, minimum_batch=3)), step_size=0.1),
+            lambda s: methods.compose("lapg", s._replace(batch_size=1), optimiser=Part("sgd", step_size=0.1)),
+            r"batch_size must be >= 2 for this trigger, got 1",
+        ),
+        (
+            lambda s: methods.compose(
+                "lapg", s, optimiser=Part("sgd", step_size=0.1), trigger=Part(xi=[0.1, 0.1], window=10)
+            ),
+            r"trigger.xi must have 1 or window=10 entries, got 2",
+        ),
+        (
+            lambda s: methods.compose("lapg", s, optimiser=Part("sgd", step_size=0.1), trigger=Part(window=0)),
+            r"trigger.window must be >= 1, got 0",
+        ),
+        (
+            lambda s: methods.compose(
+                "pg",
+                s._replace(estimator=estimators.stateless(None, minimum_batch=3)),
+                optimiser=Part("sgd", step_size=0.1),
+            ),
             r"batch_size must be >= 3 for this estimator, got 2",
         ),
     ],

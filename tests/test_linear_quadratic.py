@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from lapg import estimators
-from lapg.methods import Setting, pg
+from lapg.methods import Setting, compose
 from lapg.problems import linear_quadratic
 from oracles.markov import difference_quotient
-from support import player
+from support import full, player
 
 STEPS, NUM, BATCHES = 3, 2, 20_000
 KINDS = [(rule, baseline) for rule in ("reinforce", "gpomdp") for baseline in ("none", "leave_one_out")]
@@ -134,7 +134,7 @@ def test_policy_gradient_learns_to_control():
     """Oracle: from Θ = 0, 100 exact steps lower the loss of all learners below a third, and monotonically (step below 1/curvature), to a smaller slope."""
     problem = linear_quadratic(num_learners=4, heterogeneity=1.0)
     setting = Setting(estimators.exact(problem.gradient), 1, 4)
-    states, _ = player(lambda hyper: pg(setting, **hyper), problem, 100)({"step_size": 1e-3})
+    states, _ = player(lambda hyper: compose("pg", setting, hyper=full(hyper)), problem, 100)({"step_size": 1e-3})
     loss = jax.jit(jax.vmap(lambda at: jax.vmap(problem.value, (0, None))(problem.tasks, at).sum()))
     losses = np.asarray(loss(jnp.asarray(states.controller.params)))
     assert np.all(np.diff(losses) < 0)
@@ -149,7 +149,9 @@ def test_policy_gradient_learns_from_samples():
     finals = []
     for estimator in (estimators.exact(problem.gradient), estimators.gpomdp(problem.policy, problem.discount)):
         setting = Setting(estimator, 16, 4)
-        states, _ = player(lambda hyper, setting=setting: pg(setting, **hyper), problem, 300)({"step_size": 3e-4})
+        states, _ = player(lambda hyper, setting=setting: compose("pg", setting, hyper=full(hyper)), problem, 300)(
+            {"step_size": 3e-4}
+        )
         finals.append(loss(jnp.asarray(states.controller.params[-1])))
     assert abs(finals[1] / finals[0] - 1) < 0.1
 

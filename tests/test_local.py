@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lapg import estimators, methods
+from lapg.methods import Part
 from lapg.problems import quadratic
 from lapg.types import StepLimit
 from lapg.uplink import compressors
@@ -35,8 +36,12 @@ def gradients(problem, params):
 
 def test_with_m_times_the_step_it_is_federated_averaging(problem, setting):
     """Oracle: McMahan et al., Algorithm 1, in NumPy: H local steps of size Mα from the common θ, then the mean of the M models."""
-    recipe = lambda hyper: methods.periodic(  # noqa: E731
-        setting, step_size=STEP, period=PERIOD, look_ahead=hyper["look_ahead"]
+    recipe = lambda hyper: methods.compose(  # noqa: E731
+        "periodic",
+        setting,
+        optimiser=Part("sgd", step_size=STEP),
+        local=Part("sgd", step_scale=hyper["look_ahead"]),
+        trigger=Part(period=PERIOD),
     )
     states, _ = player(recipe, problem, PERIOD * PERIODS)({"look_ahead": float(LEARNERS)})
     params = states.controller.params[0]
@@ -53,7 +58,14 @@ def test_learners_step_as_far_as_the_controller_will(problem, setting, momentum)
     """Oracle: by hand with decaying steps and silence: E grows by the gradient at θ⁰ − α/((1−β)(1+δk)) E, and training is scored there."""
     decay = 0.5
     states, logs = player(
-        lambda hyper: methods.scout(setting, step_size=STEP, momentum=momentum, decay=decay, threshold=1e9), problem, 6
+        lambda hyper: methods.compose(
+            "scout",
+            setting,
+            optimiser=Part("sgd", step_size=STEP, momentum=momentum, decay=decay),
+            trigger=Part(threshold=1e9),
+        ),
+        problem,
+        6,
     )({})
     start, residual = states.controller.params[0], np.zeros((LEARNERS, 4))
     for k in range(6):
@@ -72,7 +84,13 @@ def test_a_learner_s_own_way_is_limited_like_a_step(problem, setting, local):
     So from round 1 on, where it would be longer; only if the limit is ``local``.
     """
     limit, step = StepLimit(0.02, lambda params, batch, way: 3 * jnp.sqrt(jnp.sum(way**2)), local), 0.1
-    made = lambda hyper: methods.scout(setting._replace(step_limit=limit), step_size=step, threshold=1e9)  # noqa: E731
+    made = lambda hyper: methods.compose(  # noqa: E731
+        "scout",
+        setting,
+        step_limit=limit,
+        optimiser=Part("sgd", step_size=step),
+        trigger=Part(threshold=1e9),
+    )
     states, logs = player(made, problem, 6)({})
     start, residual, longest = (
         states.controller.params[0],
@@ -95,15 +113,26 @@ def test_a_learner_s_own_way_is_limited_like_a_step(problem, setting, local):
 
 def test_without_looking_ahead_scout_is_awapg(problem, setting):
     """Oracle: their docstrings: the same parts; and that looking ahead makes a difference."""
-    chosen = {"step_size": STEP, "threshold": 20.0, "max_age": 200}
+    chosen = {"optimiser": Part("sgd", step_size=STEP), "trigger": Part(threshold=20.0, max_age=200)}
     whole = {"compressor": compressors.identity(), **chosen}
     play = lambda recipe: player(recipe, problem, 30)({})[0].controller.params  # noqa: E731
-    plain = play(lambda hyper: methods.awapg(setting, **chosen))
-    np.testing.assert_array_equal(play(lambda hyper: methods.scout(setting, look_ahead=None, **whole)), plain)
-    assert np.abs(play(lambda hyper: methods.scout(setting, look_ahead=1.0, **whole)) - plain).max() > 1e-3
+    plain = play(lambda hyper: methods.compose("awapg", setting, **chosen))
+    np.testing.assert_array_equal(
+        play(lambda hyper: methods.compose("scout", setting, local=Part("stand"), **whole)), plain
+    )
+    assert (
+        np.abs(play(lambda hyper: methods.compose("scout", setting, local=Part(step_scale=1.0), **whole)) - plain).max()
+        > 1e-3
+    )
 
 
 def test_only_accumulated_gradients_can_be_followed(setting):
     """Oracle: the message names the part, the rule and the remedy."""
     with pytest.raises(ValueError, match=r"learner's own \(local\) need a memory that holds back .* or local.stand"):
-        methods.periodic(setting, step_size=STEP, memory="lagged", look_ahead=1.0)
+        methods.compose(
+            "periodic",
+            setting,
+            optimiser=Part("sgd", step_size=STEP),
+            memory=Part("lagged"),
+            local=Part("sgd", step_scale=1.0),
+        )

@@ -11,14 +11,25 @@ from lapg.runtimes.compiled import Compiled
 from lapg.runtimes.controller_host import ControllerHost
 from lapg.runtimes.deployed import begin
 from lapg.runtimes.learner_host import MOST_ROUNDS, LearnerHost
+from support import full
 
 M = 3
 KINDS = {
-    "reuse, dense": (methods.lapg, dense(), None, {"step_size": 0.05, "xi": 0.05}),
-    "reuse, replicated": (methods.lapg, replicated(compressors.top_k(0.5)), None, {"step_size": 0.05, "xi": 0.05}),
-    "rounded, forwarded": (methods.random, forwarded, compressors.quantise(5), {"step_size": 0.05, "rate": 0.7}),
+    "reuse, dense": ("lapg", dense(), compressors.identity(), {"step_size": 0.05, "xi": 0.05}),
+    "reuse, replicated": (
+        "lapg",
+        replicated(compressors.top_k(0.5)),
+        compressors.identity(),
+        {"step_size": 0.05, "xi": 0.05},
+    ),
+    "rounded, forwarded": (
+        "random",
+        forwarded(compressors.quantise(5)),
+        compressors.quantise(5),
+        {"step_size": 0.05, "rate": 0.7},
+    ),
     "rounded, replicated": (
-        methods.random,
+        "random",
         replicated(compressors.quantise(4)),
         compressors.quantise(5),
         {"step_size": 0.05, "rate": 0.7},
@@ -32,8 +43,11 @@ def compiled():
     problem = quadratic(num_learners=M, dimension=4, noise=0.5)
 
     def make(method, downlink, compressor, hyper):
-        setting = methods.Setting(estimators.noisy(problem.gradient), 2, M, downlink=downlink, compressor=compressor)
-        return Compiled(lambda hyper: method(setting, **hyper), problem, hyper), hyper
+        setting = methods.Setting(estimators.noisy(problem.gradient), 2, M)
+        parts = {"downlink": downlink, "compressor": compressor}
+        return Compiled(
+            lambda hyper: methods.compose(method, setting, hyper=full(hyper), **parts), problem, hyper
+        ), hyper
 
     return {name: make(*kind) for name, kind in KINDS.items()}
 

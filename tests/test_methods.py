@@ -9,11 +9,12 @@ import pytest
 
 from lapg import estimators, methods
 from lapg.experiments.build import build
-from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, ProblemConfig
+from lapg.experiments.config import Config
+from lapg.methods import Part
 from lapg.problems import garnet, quadratic
 from lapg.runtimes import sequential
 from lapg.types import Candidate, Estimate
-from lapg.uplink import compressors, triggers
+from lapg.uplink import triggers
 from lapg.uplink.triggers import measures
 from oracles import family
 from support import player, quadratic_gradients
@@ -48,7 +49,9 @@ def noise(problem, slope):
 
 
 def play(problem, setting, name, **options):
-    return player(lambda hyper: methods.METHODS[name](setting, step_size=STEP, **options), problem, ROUNDS)({})
+    return player(
+        lambda hyper: methods.compose(name, setting, optimiser=Part("sgd", step_size=STEP), **options), problem, ROUNDS
+    )({})
 
 
 def follows(change, *, xi=XI, error=lambda own: 0.0):
@@ -77,28 +80,28 @@ def moved(own, thetas, slope):
 
 LAZY = {
     "lag_wk": (
-        {"xi": tuple(XI), "window": 3},
+        {"trigger": Part(xi=tuple(XI))},
         follows(lambda own, thetas, slope: family.squared(own.innovation)),
         {},
     ),
     "lag_ps": (
-        {"xi": tuple(XI), "window": 3, "smoothness": (0.8, 0.4, 0.1)},
+        {"trigger": Part(xi=tuple(XI), measure=Part(smoothness=(0.8, 0.4, 0.1)))},
         follows(lambda own, thetas, slope: (0.8, 0.4, 0.1)[own.index] ** 2 * family.squared(thetas[own.k] - own.theta)),
         {},
     ),
     "laq": (
-        {"xi": tuple(XI), "window": 3, "max_age": 6},
+        {"trigger": Part(xi=tuple(XI), max_age=6)},
         follows(lambda own, thetas, slope: family.squared(own.decoded), error=lambda own: 3 * (own.lost + own.error)),
         {"compress": family.laq_grid(4), "cap": 6},
     ),
     "lasg_wk1": (
-        {"xi": tuple(XI), "window": 3, "snapshot_period": 7, "max_age": 9},
+        {"trigger": Part(xi=tuple(XI), max_age=9, measure=Part(period=7))},
         follows(correction),
         {"cap": 9},
     ),
-    "lasg_wk2": ({"xi": tuple(XI), "window": 3, "max_age": 9}, follows(moved), {"cap": 9}),
+    "lasg_wk2": ({"trigger": Part(xi=tuple(XI), max_age=9)}, follows(moved), {"cap": 9}),
     "clag": (
-        {"threshold": 1.5},
+        {"trigger": Part(weight=1.5)},
         lambda thetas, slope: (
             lambda own: (
                 own.last is None or family.squared(own.innovation) > 1.5 * family.squared(own.gradient - own.last)
@@ -108,7 +111,7 @@ LAZY = {
     ),
     "ef21": ({}, lambda thetas, slope: lambda own: True, {"compress": family.largest(0.05)}),
     "ef21_sgdm": (
-        {"average_weight": 0.3},
+        {"memory": Part(weight=0.3)},
         lambda thetas, slope: lambda own: True,
         {"compress": family.largest(0.05), "average_weight": 0.3},
     ),
@@ -143,8 +146,8 @@ def test_lazy_methods_are_their_authors(problem, setting, slope, noise, name):
     [
         ("ef14", {}, lambda size, age, scale: True, family.largest(0.05)),
         ("ef_sign", {}, lambda size, age, scale: True, family.signs),
-        ("lena", {"threshold": 3.0}, lambda size, age, scale: size > 3.0 * scale, family.exact),
-        ("awapg", {"threshold": 8.0}, lambda size, age, scale: age * size > 8.0 * scale, family.exact),
+        ("lena", {"trigger": Part(threshold=3.0)}, lambda size, age, scale: size > 3.0 * scale, family.exact),
+        ("awapg", {"trigger": Part(threshold=8.0)}, lambda size, age, scale: age * size > 8.0 * scale, family.exact),
     ],
 )
 def test_accumulating_methods_are_their_authors(problem, setting, slope, noise, name, options, fires, compress):
@@ -161,10 +164,10 @@ def test_accumulating_methods_are_their_authors(problem, setting, slope, noise, 
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [
-        ("storm_pg", {"average_weight": 0.3}, functools.partial(family.storm, weight=0.3)),
+        ("storm_pg", {"variance_reduction": Part(weight=0.3)}, functools.partial(family.storm, weight=0.3)),
         (
             "svrpg",
-            {"snapshot_period": 7, "num_batches": 3},
+            {"variance_reduction": Part(period=7, num_batches=3)},
             functools.partial(family.snapshots, period=7, num_batches=3),
         ),
     ],
@@ -175,12 +178,13 @@ def test_variance_reduction_is_its_authors(problem, setting, slope, noise, name,
     check(states, logs, *expected(states.controller.params, slope, noise), every_round=True)
 
 
-@pytest.mark.parametrize(("name", "options"), [("fedavg", {}), ("fedsvrpg_m", {"average_weight": 0.4})])
-def test_federated_methods_average_models(problem, setting, slope, noise, name, options):
+@pytest.mark.parametrize(("name", "weight"), [("fedavg", 1.0), ("fedsvrpg_m", 0.4)])
+def test_federated_methods_average_models(problem, setting, slope, noise, name, weight):
     """Oracle: M models in NumPy, stepped by M α along their own gradients and averaged every 4 rounds."""
-    states, logs = play(problem, setting, name, period=4.0, **options)
+    changes = {} if weight == 1 else {"variance_reduction": Part(weight=weight)}
+    states, logs = play(problem, setting, name, trigger=Part(period=4.0), **changes)
     start = states.controller.params[0]
-    expected = family.federated(start, slope, noise, STEP, 4, options.get("average_weight", 1.0))
+    expected = family.federated(start, slope, noise, STEP, 4, weight)
     np.testing.assert_allclose(states.controller.params, expected, atol=TOLERANCE)
     np.testing.assert_array_equal(logs.sent, (np.arange(ROUNDS) % 4 == 3)[:, None].repeat(LEARNERS, 1))
 
@@ -213,15 +217,14 @@ def test_dasha_uploads_rounded_differences(problem, setting):
 
 def test_dasha_without_loss_is_pg(problem, setting, slope, noise):
     """Oracle: the sum of this round's gradients, when nothing is compressed."""
-    states, _ = play(problem, setting._replace(compressor=compressors.identity()), "dasha")
+    states, _ = play(problem, setting, "dasha", compressor=Part("identity"))
     gradients = np.stack([slope(theta) for theta in states.controller.params[:-1]]) + noise
     np.testing.assert_allclose(states.controller.aggregate[1:], gradients.sum(1), atol=TOLERANCE)
 
 
 def test_error_feedback_shrinks_what_is_unbiased(problem, setting):
     """Oracle: QSGD with 1 level has ω = √6 here; shrunk by 1/(1 + ω) accumulated gradients stay bounded, and every entry applied is 0 or ± one value."""
-    rough = setting._replace(compressor=compressors.qsgd(1))
-    states, _ = play(problem, rough, "ef14")
+    states, _ = play(problem, setting, "ef14", compressor=Part("qsgd", levels=1))
     held = np.concatenate([np.zeros((1, LEARNERS, 6)), states.learners.memory.value[1:]])
     assert np.linalg.norm(held[-1]) < 20 * np.linalg.norm(held[1])
     gradients = quadratic_gradients(problem, states.controller.params[:-1], BATCH)
@@ -271,7 +274,13 @@ def test_importance_weights_take_the_noise_out():
     """Oracle: on a small MDP a lagged difference is mostly noise, 2 tr Cov; of the same episodes' difference most cancels: below a tenth of it."""
     mdp = garnet(num_learners=2, num_states=3, num_actions=2, branching=2, num_steps=4)
     given = methods.Setting(estimators.gpomdp(mdp.policy, mdp.discount), 10, 2)
-    run = player(lambda hyper: methods.lasg_wk2(given, step_size=0.05, max_age=4), mdp, 40)
+    run = player(
+        lambda hyper: methods.compose(
+            "lasg_wk2", given, optimiser=Part("sgd", step_size=0.05), trigger=Part(max_age=4)
+        ),
+        mdp,
+        40,
+    )
     states, logs = run({})
     changes, innovations = logs.learner.trigger_left[1:], logs.learner.innovation_norm[1:] ** 2
     assert 0 < np.median(changes) < 0.1 * np.median(innovations)
@@ -284,10 +293,10 @@ def test_importance_weights_take_the_noise_out():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", methods.METHODS)
+@pytest.mark.parametrize("name", methods.PRESETS)
 def test_every_method_is_the_same_behind_a_wire(problem, setting, name):
     """Oracle: the plain loop over encoded messages: decisions and bits equal, θ up to the order of summation."""
-    recipe = functools.partial(methods.METHODS[name], setting, step_size=STEP)
+    recipe = functools.partial(methods.compose, name, setting, optimiser=Part("sgd", step_size=STEP))
     state, log = sequential(lambda hyper: recipe(), problem, {}, 0, ROUNDS)
     states, logs = player(lambda hyper: recipe(), problem, ROUNDS)({})
     np.testing.assert_array_equal(logs.sent, log.sent)
@@ -297,9 +306,9 @@ def test_every_method_is_the_same_behind_a_wire(problem, setting, name):
 
 def test_every_method_is_built_by_name():
     """Oracle: the table of methods; what a compressor named by the user makes of a vector replaces the method's own."""
-    for name in methods.METHODS:
-        part = {"compressor": "qsgd", "compressor_bits": 2}
-        config = Config(ProblemConfig("quadratic"), EstimatorConfig("noisy"), MethodConfig(name, **part))
+    for name in methods.PRESETS:
+        part = {"compressor": Part("qsgd", levels=1)}
+        config = Config(problem=Part("quadratic"), estimator=Part("noisy"), method=name, **part)
         built = build(config)
         method = built.recipe({key: float(value) for key, value in built.hyper.items()})
         message = method.compressor.compress(jax.random.key(0), jnp.arange(20.0))
@@ -309,15 +318,15 @@ def test_every_method_is_built_by_name():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda s: methods.fedsvrpg_m(s, step_size=0.1, optimiser=lambda *_: None), "needs optimiser heavy_ball"),
-        (lambda s: methods.fedsvrpg_m(s, step_size=0.1, average_weight=0.0), r"weight=...\) must lie in \(0, 1\], got 0.0"),
-        (lambda s: methods.clag(s, step_size=0.1, threshold=-1.0), r"changed\(weight=...\) must be >= 0, got -1.0"),
-        (lambda s: methods.lag_ps(s, step_size=0.1, smoothness=-1.0), r"staleness\(smoothness=...\) must be >= 0"),
-        (lambda s: methods.lasg_wk2(s, step_size=0.1, min_effective=2.0), r"min_effective=...\) must lie in \[0, 1\]"),
-        (lambda s: methods.lasg_wk1(s, step_size=0.1, snapshot_period=0), r"against_snapshot\(period=...\) must be >= 1"),
-        (lambda s: methods.laq(s, step_size=0.1, xi=(0.1, 0.2)), r"xi must have 1 or window=10 entries, got 2"),
+        (lambda s: methods.compose("fedsvrpg_m", s, optimiser=Part("adam")), "needs plain steps of one size, optimiser sgd without momentum and decay"),
+        (lambda s: methods.compose("fedsvrpg_m", s, optimiser=Part("sgd", step_size=0.1), variance_reduction=Part(weight=0.0)), r"variance_reduction.weight must lie in \(0, 1\], got 0.0"),
+        (lambda s: methods.compose("clag", s, optimiser=Part("sgd", step_size=0.1), trigger=Part(weight=-1.0)), r"trigger.weight must be >= 0, got -1.0"),
+        (lambda s: methods.compose("lag_ps", s, optimiser=Part("sgd", step_size=0.1), trigger=Part(measure=Part(smoothness=-1.0))), r"trigger.measure.smoothness must be >= 0"),
+        (lambda s: methods.compose("lasg_wk2", s, optimiser=Part("sgd", step_size=0.1), trigger=Part(measure=Part(min_effective=2.0))), r"trigger.measure.min_effective must lie in \[0, 1\]"),
+        (lambda s: methods.compose("lasg_wk1", s, optimiser=Part("sgd", step_size=0.1), trigger=Part(measure=Part(period=0))), r"trigger.measure.period must be >= 1"),
+        (lambda s: methods.compose("laq", s, optimiser=Part("sgd", step_size=0.1), trigger=Part(xi=(0.1, 0.2), window=10)), r"trigger.xi must have 1 or window=10 entries, got 2"),
         (
-            lambda s: methods.dasha(s._replace(compressor=compressors.sign()), step_size=0.1),
+            lambda s: methods.compose("dasha", s, compressor=Part("sign")),
             "needs a memory that keeps what it leaves out",
         ),
     ],

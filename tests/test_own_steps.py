@@ -11,11 +11,12 @@ import pytest
 from lapg import estimators, local, methods
 from lapg.controller import heavy_ball
 from lapg.learner import make_learner
+from lapg.methods import Part
 from lapg.policies import with_policy
 from lapg.problems import cooperative_navigation, quadratic
 from lapg.runtimes.protocol import sample_batch
 from lapg.types import REPLY, Broadcast, Estimate, address
-from lapg.uplink import compressors, memories, triggers
+from lapg.uplink import compressors, memories, triggers, variance_reduction
 from support import player
 
 LEARNERS, BATCH = 3, 4
@@ -36,8 +37,14 @@ def test_looking_ahead_on_figure_4():
     rounds, step, kappa, num = 50, 0.002, 4.0, 10
     problem = with_policy(cooperative_navigation(num_agents=2, scales=(1.0, 0.5)), hidden=(30, 10))
     estimator = estimators.gpomdp(problem.policy, problem.discount)
-    setting = methods.Setting(estimator, num, 2, compressor=compressors.identity())
-    recipe = lambda hyper: methods.scout(setting, step_size=step, threshold=kappa)  # noqa: E731
+    setting = methods.Setting(estimator, num, 2)
+    recipe = lambda hyper: methods.compose(  # noqa: E731
+        "scout",
+        setting,
+        compressor=Part("identity"),
+        optimiser=Part("sgd", step_size=step),
+        trigger=Part(threshold=kappa),
+    )
     states, logs = player(recipe, problem, rounds)({})
     root = jax.random.key(0)
 
@@ -71,7 +78,11 @@ def test_an_optimiser_of_its_own(problem, setting):
     rounds, rate, epochs, parts = 7, 0.1, 2, 2
     own = local.optimise(optax.adam(rate), epochs, parts)
     recipe = lambda hyper: methods.assemble(  # noqa: E731
-        setting, memories.accumulator(), triggers.periodic(3), heavy_ball(1 / LEARNERS), local=own
+        setting,
+        memory=memories.accumulator(),
+        trigger=triggers.periodic(3),
+        optimiser=heavy_ball(1 / LEARNERS),
+        local=own,
     )
     states, logs = player(recipe, problem, rounds)({})
     root, tasks = jax.random.key(0), jax.tree.map(np.asarray, problem.tasks)
@@ -105,7 +116,7 @@ def test_one_plain_step_of_its_own_is_looking_ahead(problem, setting):
     step, made = 0.05, {}
     for name, own, outer in (("own", local.optimise(optax.sgd(step)), 1.0), ("sgd", local.sgd(step), step)):
         recipe = lambda hyper, own=own, outer=outer: methods.assemble(  # noqa: E731
-            setting, memories.accumulator(), triggers.random(0.4), heavy_ball(outer), local=own
+            setting, memory=memories.accumulator(), trigger=triggers.random(0.4), optimiser=heavy_ball(outer), local=own
         )
         made[name] = player(recipe, problem, 20)({})
     (one, log), (other, other_log) = made.values()
@@ -150,7 +161,7 @@ def test_moments_of_a_broken_round_are_forgotten():
         (lambda s: walk(s, memory=memories.lagged()), r"need a memory that holds back .* or local.stand\(\)"),
         (lambda s: walk(s, trigger=weighing()), r"trigger must not need the noise of displacements"),
         (
-            lambda s: walk(s._replace(variance_reduction=methods.REDUCTIONS["storm"]()), epochs=2),
+            lambda s: walk(s, epochs=2, reduction=variance_reduction.storm()),
             r"take 2 steps a batch",
         ),
     ],
@@ -161,10 +172,11 @@ def test_wrong_steps_are_refused(setting, build, message, unchecked):
         build(setting)
 
 
-def walk(setting, memory=None, trigger=None, **options):
+def walk(setting, memory=None, trigger=None, reduction=None, **options):
     own = local.optimise(optax.sgd(0.1), **options)
     memory, trigger = memory or memories.accumulator(), trigger or triggers.always()
-    return methods.assemble(setting, memory, trigger, heavy_ball(0.1), local=own)
+    parts = {"memory": memory, "trigger": trigger, "local": own, "variance_reduction": reduction}
+    return methods.assemble(setting, optimiser=heavy_ball(0.1), **parts)
 
 
 def pairs(setting):
@@ -185,13 +197,13 @@ def test_a_noise_that_nobody_knows(problem, setting):
     with pytest.raises(
         ValueError, match=r"trigger must not need the noise of this estimator's gradients, got one that"
     ):
-        methods.lapg(silent, step_size=0.05)
+        methods.compose("lapg", silent, optimiser=Part("sgd", step_size=0.05))
     memory = memories.accumulator()._replace(needs_noise=True)
     with pytest.raises(ValueError, match=r"memory must not need the noise"):
-        methods.assemble(silent, memory, triggers.always(), heavy_ball(0.05))
-    plain = {"step_size": 0.05, "noise_weight": 0.0}
+        methods.assemble(silent, memory=memory, trigger=triggers.always(), optimiser=heavy_ball(0.05))
+    plain = {"optimiser": Part("sgd", step_size=0.05), "trigger": Part(noise_weight=0.0)}
     (one, log), (other, _) = (
-        player(lambda h, s=s: methods.lapg(s, **plain), problem, 8)({}) for s in (silent, setting)
+        player(lambda h, s=s: methods.compose("lapg", s, **plain), problem, 8)({}) for s in (silent, setting)
     )
     np.testing.assert_array_equal(one.controller.params, other.controller.params)
     assert np.isinf(log.learner.noise).all()
@@ -199,4 +211,4 @@ def test_a_noise_that_nobody_knows(problem, setting):
     with pytest.raises(
         ValueError, match=r"Estimator\(knows_noise=...\) must be False where estimate returns noise=None"
     ):
-        player(lambda hyper: methods.pg(claiming, step_size=0.05), problem, 1)({})
+        player(lambda hyper: methods.compose("pg", claiming, optimiser=Part("sgd", step_size=0.05)), problem, 1)({})

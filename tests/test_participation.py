@@ -7,11 +7,12 @@ import pytest
 
 from lapg import estimators, ledger, methods
 from lapg.downlink import replicated
+from lapg.methods import Part
 from lapg.problems import quadratic
 from lapg.runtimes import Vectorised, sequential
 from lapg.runtimes.protocol import participants
 from lapg.uplink.compressors import identity
-from support import player, quadratic_gradients
+from support import full, player, quadratic_gradients
 
 ROUNDS, LEARNERS, BATCH, STEP = 40, 4, 2, 0.05
 # Sums of at most 4 · 40 terms, relative error 160 · 2.2e-16 of the largest, which is below 100.
@@ -30,7 +31,14 @@ def setting(problem, **change):
 @pytest.fixture(scope="module")
 def reused(problem):
     def recipe(hyper):
-        return methods.lapg(setting(problem), noise_weight=0.3, average_weight=0.3, momentum=0.5, **hyper)
+        return methods.compose(
+            "lapg",
+            setting(problem),
+            optimiser=Part("sgd", momentum=0.5),
+            memory=Part("running_average", weight=0.3),
+            trigger=Part(noise_weight=0.3),
+            hyper=full(hyper),
+        )
 
     return player(recipe, problem, ROUNDS)({"step_size": STEP})
 
@@ -38,7 +46,7 @@ def reused(problem):
 @pytest.fixture(scope="module")
 def accumulated(problem):
     def recipe(hyper):
-        return methods.random(setting(problem), rate=0.5, **hyper)
+        return methods.compose("random", setting(problem), trigger=Part(rate=0.5), hyper=full(hyper))
 
     return player(recipe, problem, ROUNDS)({"step_size": STEP})
 
@@ -47,7 +55,9 @@ def accumulated(problem):
 def test_how_many_take_part(problem, fraction, num):
     """Oracle: round(fraction · 10), at least 1, in every round; everybody equally often, binomial, 4 standard errors; another run, another draw."""
     rounds = 400
-    method = methods.pg(setting(problem), step_size=0.1)._replace(participation=fraction)
+    method = methods.compose("pg", setting(problem), optimiser=Part("sgd", step_size=0.1))._replace(
+        participation=fraction
+    )
     draw = jax.jit(
         lambda seed: jax.vmap(lambda k: participants(method, jax.random.key(seed), k, 10))(jnp.arange(rounds))
     )
@@ -103,7 +113,14 @@ def test_the_same_everywhere(problem):
 
     def recipe(hyper):
         codec = replicated(identity())
-        return methods.lapg(setting(problem, downlink=codec), noise_weight=0.3, momentum=0.5, decay=0.01, **hyper)
+        return methods.compose(
+            "lapg",
+            setting(problem),
+            downlink=codec,
+            optimiser=Part("sgd", momentum=0.5, decay=0.01),
+            trigger=Part(noise_weight=0.3),
+            hyper=full(hyper),
+        )
 
     state, log = sequential(recipe, problem, {"step_size": jnp.asarray(STEP)}, 3, 20, restarts={9: [0, 1, 2, 3]})
     fast = Vectorised(recipe, problem, {"step_size": jnp.full(1, STEP)}, [3], chunk_rounds=20)
@@ -124,4 +141,4 @@ def test_the_same_everywhere(problem):
 def test_wrong_fractions_are_refused(problem, fraction):
     """Oracle: the docstring."""
     with pytest.raises(ValueError, match=rf"participation must lie in \(0, 1\], got {fraction}"):
-        methods.pg(setting(problem)._replace(participation=fraction), step_size=0.1)
+        methods.compose("pg", setting(problem)._replace(participation=fraction), optimiser=Part("sgd", step_size=0.1))

@@ -14,9 +14,10 @@ from scipy import stats
 from lapg import ledger
 from lapg.experiments import figures, plots, report, tables, tune
 from lapg.experiments.compare import Comparison, Cost, Interval, Row, compare, late_improvement
-from lapg.experiments.config import MethodConfig
+from lapg.experiments.config import Choice
 from lapg.experiments.curves import Curve, final, smoothed, start, to_curve, trailing_mean, window
 from lapg.experiments.grids import is_baseline
+from lapg.methods import Part
 
 ROUNDS = 1000
 
@@ -372,12 +373,12 @@ def test_the_best_baseline_is_in_every_table(tmp_path, two_seeds_suffice):
 
 def test_baselines_are_known_by_their_recipes():
     """Oracle: the docstrings of the recipes: those that know nothing of what they carry, in every variant, and FedAvg's clock."""
-    blind = [MethodConfig(name) for name in ("periodic", "random", "never", "fedavg")]
-    blind.append(MethodConfig("periodic", look_ahead=1.0, compressor="quantise", period=50.0))
-    assert all(is_baseline(method) for method in blind)
-    assert not any(
-        is_baseline(MethodConfig(name)) for name in ("pg", "lapg", "scout", "awapg", "lag_wk", "module:periodic")
+    blind = [Choice(name) for name in ("periodic", "random", "never", "fedavg")]
+    blind.append(
+        Choice("periodic", compressor=Part("quantise"), local=Part("sgd", step_scale=1.0), trigger=Part(period=50.0))
     )
+    assert all(is_baseline(method) for method in blind)
+    assert not any(is_baseline(Choice(name)) for name in ("pg", "lapg", "scout", "awapg", "lag_wk", "module:periodic"))
 
 
 # ---------------------------------------------------------------- bootstrap

@@ -9,7 +9,7 @@ from lapg import estimators, methods
 from lapg.estimators.reuse import reuse
 from lapg.problems import garnet
 from oracles import markov
-from support import player
+from support import full, player
 
 STEPS, NUM, REPEATS = 3, 2, 20_000
 SHIFTS = (0.0, 0.5, -0.5)  # behaviours of the three batches, oldest first, about θ
@@ -116,7 +116,9 @@ def test_a_policy_that_stands_still_averages_the_last_batches(problem):
     results = []
     for estimator in (estimators.gpomdp(problem.policy, problem.discount), make(problem, num_batches=3)):
         setting = methods.Setting(estimator, NUM, 2)
-        results.append(player(lambda hyper, s=setting: methods.pg(s, **hyper), problem, 5)({"step_size": 0.0}))
+        results.append(
+            player(lambda hyper, s=setting: methods.compose("pg", s, hyper=full(hyper)), problem, 5)({"step_size": 0.0})
+        )
     (plain, plain_logs), (held, held_logs) = results
     gradients, noise = plain.controller.aggregate[1:], plain_logs.learner.noise
     for k in range(5):

@@ -16,19 +16,22 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lapg import Config, EstimatorConfig, Interrupted, MethodConfig, ProblemConfig, RunError, cli, record
+from lapg import Config, Interrupted, RunError, cli, record
 from lapg.experiments import figures
 from lapg.experiments.build import build
 from lapg.experiments.config import from_dict, read_toml, to_dict
 from lapg.experiments.run import Run, load, resume, train
+from lapg.methods import Part
 
 QUIET = {"show_progress": False, "checkpoint_seconds": 0.0}
 LAZY = Config(
-    problem=ProblemConfig("quadratic", num_learners=3, scales=(1.0, 0.5, 0.2), options={"dimension": 4}),
-    estimator=EstimatorConfig("noisy"),
-    method=MethodConfig("lapg", 0.05, momentum=0.5, xi=(0.03,), noise_weight=0.5),
+    problem=Part("quadratic", num_learners=3, scales=(1.0, 0.5, 0.2), dimension=4),
+    estimator=Part("noisy"),
+    method="lapg",
+    optimiser=Part("sgd", step_size=0.05, momentum=0.5),
+    trigger=Part(xi=0.03, noise_weight=0.5),
     batch_size=3,
-    rounds=11,  # the last chunk is short
+    rounds=11,
     seeds=2,
     first_seed=4,
     chunk_rounds=2,
@@ -98,7 +101,7 @@ def test_policy_greedy_and_stochastic():
     """Oracle: the most probable entry of the softmax table, by NumPy; frequencies of 2,000 samples within 5 standard errors."""
     tables = np.random.default_rng(0).normal(size=(2, 4 * 3))
     params = xr.Dataset({"params": (("seed", "parameter"), tables)}, {"seed": [0, 1]})
-    run = Run(Path("nowhere"), Config(problem=ProblemConfig("garnet", options={"num_states": 4})), params)
+    run = Run(Path("nowhere"), Config(problem=Part("garnet", num_states=4)), params)
     table = run.params(1).reshape(4, 3)
     for state in range(4):
         assert run.policy(jnp.int32(state), seed=1) == table[state].argmax()
@@ -132,10 +135,10 @@ def test_existing_places_are_never_touched(whole):
     [
         ({"speed": 3}, r"run=.*whole cannot be used: config\.speed is not a setting.*another version of lapg"),
         (
-            {"method": {"name": "lapg", "wobble": 1}},
-            r"config\.method\.wobble is not a setting.*another version of lapg",
+            {"trigger": {"name": "lazy", "wobble": 1}},
+            r"trigger\.wobble is not an option of trigger",
         ),
-        ({"rounds": "many"}, r"config\.rounds must be a whole number, got 'many'"),
+        ({"rounds": "many"}, r"rounds must be a whole number, got 'many'"),
         ({"rounds": 0}, r"rounds must be >= 1"),
     ],
 )
@@ -218,15 +221,15 @@ FLAGS = [
     "3",
     "--rounds",
     "11",
-    "--method.name",
+    "--method",
     "lapg",
-    "--method.step-size",
+    "--optimiser.step-size",
     "0.05",
-    "--method.momentum",
+    "--optimiser.momentum",
     "0.5",
-    "--method.xi",
+    "--trigger.xi",
     "0.03",
-    "--method.noise-weight",
+    "--trigger.noise-weight",
     "0.5",
     "--seeds",
     "2",
@@ -290,9 +293,7 @@ def test_init_from(tmp_path, whole):
 
 def test_init_from_must_fit(tmp_path, whole):
     """Oracle: 5 parameters are not 4; nothing is created."""
-    other = dataclasses.replace(
-        LAZY, problem=ProblemConfig("quadratic", num_learners=3, scales=(1.0, 0.5, 0.2), options={"dimension": 5})
-    )
+    other = dataclasses.replace(LAZY, problem=Part("quadratic", num_learners=3, scales=(1.0, 0.5, 0.2), dimension=5))
     with pytest.raises(ValueError, match=r"init_from=.* has 4 parameters, this problem needs 5; use the same problem"):
         train(other, tmp_path / "next", init_from=whole, **QUIET)
     assert not (tmp_path / "next").exists()
@@ -303,7 +304,9 @@ def test_init_from_must_fit(tmp_path, whole):
 OWN = '''
 """A user's module."""
 import optax
-from lapg import estimators, methods, problems
+from lapg import Part, Preset, estimators, problems
+from lapg.types import Scalar
+from lapg.uplink import compressors, memories, triggers
 
 USED = []
 
@@ -315,13 +318,23 @@ def estimator(gradient):
     USED.append("estimator")
     return estimators.noisy(gradient)
 
-def method(setting, **given):
-    USED.append("method")
-    return methods.lapg(setting, **given)
+def trigger(*, c: Scalar, xi: Scalar = 0.1, step_size, num_learners):
+    USED.append("trigger")
+    return triggers.lazy(xi, noise_weight=c, step_size=step_size, num_learners=num_learners)
+
+def memory():
+    USED.append("memory")
+    return memories.lagged()
+
+def compressor():
+    USED.append("compressor")
+    return compressors.identity()
 
 def optimiser(step_size):
     USED.append("optimiser")
     return optax.sgd(step_size, 0.5)
+
+method = Preset("LAPG of parts of one's own.", memory=Part(memory), trigger=Part(trigger, c=6.0), compressor=Part(compressor))
 
 class Thing:
     pass
@@ -340,56 +353,55 @@ def test_own_parts(tmp_path, whole, own):
     """Oracle: the built-in parts that the module wraps: the same run, bit for bit; a fresh process finds them by the saved names."""
     config = dataclasses.replace(
         LAZY,
-        problem=dataclasses.replace(LAZY.problem, name="own_parts:problem"),
-        estimator=EstimatorConfig("own_parts:estimator"),
-        method=dataclasses.replace(
-            LAZY.method, name="own_parts:method", momentum=None, optimiser="own_parts:optimiser"
-        ),
+        problem=Part("own_parts:problem", **LAZY.problem.options),
+        estimator=Part("own_parts:estimator"),
+        method="own_parts:method",
+        trigger=Part(c=0.5, xi=0.03),
+        optimiser=Part("own_parts:optimiser", step_size=0.05),
     )
     run = train(config, tmp_path / "run", **QUIET)
-    assert {"problem", "estimator", "method", "optimiser"} == set(own())
+    assert {"problem", "estimator", "memory", "trigger", "compressor", "optimiser"} == set(own())
     assert_same(run, whole)
     again = load(tmp_path / "run", trust=True)
     assert again.config == config
     assert again.built.problem.num_learners == 3
 
 
-@pytest.mark.parametrize("kind", ["problem", "estimator", "method"])
+@pytest.mark.parametrize(
+    "kind", ["problem", "estimator", "method", "memory", "trigger", "compressor", "local", "downlink"]
+)
 @pytest.mark.parametrize("name", ["own_parts:nothing", "no_such_module:thing"])
 def test_own_parts_that_are_not_there(own, kind, name):
     """Oracle: the import fails; the error names the part and where it is looked for."""
-    config = dataclasses.replace(LAZY, **{kind: dataclasses.replace(getattr(LAZY, kind), name=name)})
+    config = dataclasses.replace(LAZY, **{kind: name if kind == "method" else Part(name)})
     with pytest.raises(
         ValueError, match=rf"{kind}={name} cannot be imported: .*(on PYTHONPATH\?|has no attribute 'nothing')"
     ):
         build(config)
 
 
-def test_own_optimisers_take_no_momentum(own):
-    """Oracle: the rule that momentum belongs to heavy_ball; and optax's own names work."""
+def test_own_optimisers_take_their_own_options(own):
+    """Oracle: the signatures: momentum is sgd's; and optax's own names work."""
     for optimiser in ("own_parts:optimiser", "adam"):
-        method = dataclasses.replace(LAZY.method, optimiser=optimiser)
-        with pytest.raises(ValueError, match=r"momentum=0\.5 goes with optimiser heavy_ball"):
-            build(dataclasses.replace(LAZY, method=method))
-        build(dataclasses.replace(LAZY, method=dataclasses.replace(method, momentum=None)))
+        with pytest.raises(ValueError, match=r"optimiser\.momentum is not an option of optimiser"):
+            build(dataclasses.replace(LAZY, optimiser=Part(optimiser, momentum=0.5)))
+        build(dataclasses.replace(LAZY, optimiser=Part(optimiser)))
     with pytest.raises(ValueError, match=r"optimiser must be one of adabelief, .*'wobble'"):
-        build(dataclasses.replace(LAZY, method=dataclasses.replace(LAZY.method, optimiser="wobble")))
+        dataclasses.replace(LAZY, optimiser=Part("wobble"))
 
 
 def test_parts_that_need_more():
     """Oracle: `tabular` has no defaults for its arrays; the error names the first, whatever type it has."""
-    with pytest.raises(
-        ValueError, match=r"problem 'tabular' needs transitions; give it in a TOML table \[problem\.options\]"
-    ):
-        build(Config(problem=ProblemConfig("tabular")))
+    with pytest.raises(ValueError, match=r"problem 'tabular' needs transitions; give problem\.transitions"):
+        build(Config(problem=Part("tabular")))
 
 
 def test_estimators_need_what_they_need():
     """Oracle: a quadratic has no policy, cooperative navigation no gradient."""
-    with pytest.raises(ValueError, match="'gpomdp' needs a problem with a known policy"):
-        build(dataclasses.replace(LAZY, estimator=EstimatorConfig("gpomdp")))
+    with pytest.raises(ValueError, match="'gpomdp' needs a problem with a policy"):
+        build(dataclasses.replace(LAZY, estimator=Part("gpomdp")))
     with pytest.raises(ValueError, match="'exact' needs a problem with a known gradient"):
-        build(Config(estimator=EstimatorConfig("exact")))
+        build(Config(estimator=Part("exact")))
 
 
 # ---------------------------------------------------------------- settings as data
@@ -397,30 +409,33 @@ def test_estimators_need_what_they_need():
 TOML = """
 rounds = 12
 seeds = 3
+method = "lapg"
 
 [problem]
 name = "quadratic"
 scales = [1, 0.5]
 num_learners = 2
-options = {dimension = 6, noise = 0.25}
+dimension = 6
+noise = 0.25
 
 [estimator]
 name = "noisy"
 
-[method]
-name = "lapg"
+[optimiser]
 step_size = 1
-xi = [0.03]
+
+[trigger]
+xi = 0.04
 noise_bound = "printed"
 strict = false
-options = {trigger_step_size = 0.5}
+displacement_scale = 0.5
 """
 FROM_TOML = Config(
-    problem=ProblemConfig("quadratic", num_learners=2, scales=(1.0, 0.5), options={"dimension": 6, "noise": 0.25}),
-    estimator=EstimatorConfig("noisy"),
-    method=MethodConfig(
-        "lapg", 1.0, xi=(0.03,), noise_bound="printed", strict=False, options={"trigger_step_size": 0.5}
-    ),
+    problem=Part("quadratic", num_learners=2, scales=(1.0, 0.5), dimension=6, noise=0.25),
+    estimator=Part("noisy"),
+    method="lapg",
+    optimiser=Part(step_size=1.0),
+    trigger=Part(xi=0.04, noise_bound="printed", strict=False, displacement_scale=0.5),
     rounds=12,
     seeds=3,
 )
@@ -452,21 +467,21 @@ def test_flags_override_the_file(tmp_path, settings_of):
     file.write_text(TOML)
     assert settings_of("--config", file) == FROM_TOML
     assert settings_of(f"--config={file}") == FROM_TOML
-    changed = dataclasses.replace(
-        FROM_TOML,
+    changed = FROM_TOML.but(
         seeds=5,
-        method=dataclasses.replace(FROM_TOML.method, step_size=0.25, xi=(0.01, 0.02), noise_bound=(2.0, 3.0)),
-        problem=dataclasses.replace(FROM_TOML.problem, scales=None),
+        optimiser=Part(step_size=0.25),
+        trigger=Part(xi=(0.01, 0.02), noise_bound=(2.0, 3.0)),
+        problem=Part(scales=None),
     )
     flags = [
         "--seeds",
         "5",
-        "--method.step-size",
+        "--optimiser.step-size",
         "0.25",
-        "--method.xi",
+        "--trigger.xi",
         "0.01",
         "0.02",
-        "--method.noise-bound",
+        "--trigger.noise-bound",
         "2",
         "3",
         "--problem.scales",
@@ -479,16 +494,19 @@ def test_flags_override_the_file(tmp_path, settings_of):
 
 def test_options_reach_their_parts(unchecked):
     """Oracle: the sizes in the tables, and the recipe's own arguments; numbers may vary between lanes, the rest is fixed."""
-    config = dataclasses.replace(FROM_TOML, method=dataclasses.replace(FROM_TOML.method, noise_bound=(2.0, 3.0)))
+    config = FROM_TOML.but(trigger=Part(noise_bound=(2.0, 3.0)))
     built = build(config)
     assert built.problem.init(jax.random.key(0)).shape == (6,)
     np.testing.assert_array_equal(built.problem.tasks.scale, [1.0, 0.5])
-    assert {name: float(value) for name, value in built.hyper.items()} == {"step_size": 1.0, "trigger_step_size": 0.5}
-    bad = dataclasses.replace(config, problem=ProblemConfig("quadratic", num_agents=3))
+    assert {name: float(value) for name, value in built.hyper.items()} == {
+        "optimiser.step_size": 1.0,
+        "trigger.xi": 0.04,
+        "trigger.displacement_scale": 0.5,
+    }
     with pytest.raises(
-        ValueError, match=r"problem\.num_agents is not an option of problem 'quadratic'; it takes num_learners"
+        ValueError, match=r"problem\.num_agents is not an option of problem 'quadratic', which takes num_learners"
     ):
-        build(bad)
+        dataclasses.replace(config, problem=Part("quadratic", num_agents=3))
 
 
 def test_round_trip():
@@ -501,20 +519,20 @@ def test_round_trip():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('rounds = "ten"', r"config\.rounds must be a whole number, got 'ten'"),
-        ("rounds = 2.5", r"config\.rounds must be a whole number, got 2\.5"),
-        ("rounds = true", r"config\.rounds must be a whole number, got True"),
+        ('rounds = "ten"', r"rounds must be a whole number, got 'ten'"),
+        ("rounds = 2.5", r"rounds must be a whole number, got 2\.5"),
+        ("rounds = true", r"rounds must be a whole number, got True"),
         ("rounds = 0", r"rounds must be >= 1, got 0"),
         ("first_seed = -1", r"first_seed must be >= 0"),
-        ("problem = 3", r"config\.problem must be a ProblemConfig or a table of its settings, got 3"),
-        ("method.step_size = true", r"config\.method\.step_size must be a number, got True"),
-        ('method.xi = "0.1"', r"config\.method\.xi must be .*got '0\.1'"),
-        ('method.xi = [0.1, "a"]', r"config\.method\.xi must be a number, got 'a'"),
-        ('method.noise_bound = "guess"', r"config\.method\.noise_bound must be .*printed.*got 'guess'"),
-        ("policy.hidden = [4.5]", r"config\.policy\.hidden must be a whole number, got 4\.5"),
-        ('policy.activation = "sigmoid"', r"config\.policy\.activation must be .*relu.*got 'sigmoid'"),
-        ("problem.options = [1]", r"config\.problem\.options must be .*got \[1\]"),
-        ("[methods]\nname = 'pg'", r"config\.methods is not a setting; known are problem, estimator, method, .*another version"),
+        ("problem = 3", r"problem must be a name or a table of settings, got 3"),
+        ("optimiser.step_size = true", r"optimiser\.step_size must be a number, got True"),
+        ('method = "lapg"\ntrigger.xi = "0.1"', r"trigger\.xi must be .*got '0\.1'"),
+        ('method = "lapg"\ntrigger.xi = [0.1, "a"]', r"trigger\.xi must be a number, got 'a'"),
+        ('method = "lapg"\ntrigger.noise_bound = "guess"', r"trigger\.noise_bound must be .*printed.*got 'guess'"),
+        ("policy.hidden = [4.5]", r"policy\.hidden must be a whole number, got 4\.5"),
+        ('policy.activation = "sigmoid"', r"policy\.activation must be .*relu.*got 'sigmoid'"),
+        ("problem.wobble = [1]", r"problem\.wobble is not an option of problem"),
+        ("[methods]\nname = 'pg'", r"config\.methods is not a setting; known are method, optimiser, .*another version"),
         ("rounds = ", r"config=.*bad\.toml must be a TOML file"),
         ("rounds = '\xff'".encode("latin-1"), r"config=.*bad\.toml must be a TOML file"),
     ],

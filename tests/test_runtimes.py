@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from lapg import estimators, ledger, methods
+from lapg.methods import Part
 from lapg.problems import cooperative_navigation, quadratic
 from lapg.runtimes import Runtime, Sequential, Vectorised, sequential, wire
 from lapg.runtimes.protocol import sample_batch
 from lapg.types import NOBODY, Broadcast, Upload, address
 from lapg.uplink.compressors import identity
+from support import full
 
 # Different orders of summation: relative errors of 1e-16 · (30 entries), times 50 rounds, amplified tenfold by momentum and curvature.
 TOLERANCE = 1e-12
@@ -38,9 +40,9 @@ def run(fast, rounds):
 @pytest.mark.parametrize(
     ("method", "hyper", "reported"),
     [
-        (methods.pg, {}, 0),
-        (methods.lapg, {"noise_weight": 1.0, "xi": 0.03}, 0),
-        (methods.awapg, {"threshold": 5.0}, 1),
+        ("pg", {}, 0),
+        ("lapg", {"noise_weight": 1.0, "xi": 0.03}, 0),
+        ("awapg", {"threshold": 5.0}, 1),
     ],
 )
 def test_vectorised_is_sequential(figure4, method, hyper, reported):
@@ -51,7 +53,7 @@ def test_vectorised_is_sequential(figure4, method, hyper, reported):
     hyper = {"step_size": 0.002, "momentum": 0.6} | hyper
 
     def recipe(hyper):
-        return method(setting, **hyper)
+        return methods.compose(method, setting, hyper=full(hyper))
 
     state, log = sequential(recipe, figure4, {name: jnp.asarray(value) for name, value in hyper.items()}, 3, rounds)
     fast = Vectorised(recipe, figure4, lanes(hyper), [3], chunk_rounds=20)
@@ -65,7 +67,7 @@ def test_vectorised_is_sequential(figure4, method, hyper, reported):
     np.testing.assert_allclose(final.controller.aggregate, state.controller.aggregate, TOLERANCE * 1e3, TOLERANCE * 1e3)
     assert int(final.controller.round) == int(state.controller.round) == rounds
     np.testing.assert_array_equal(log.uplink_bits, 64 * (figure4.policy.num_params + reported) * log.sent)
-    if method is methods.pg:
+    if method == "pg":
         assert log.sent.all()
     else:
         assert log.sent[1:].any()
@@ -78,7 +80,12 @@ def sweep():
     problem = quadratic(num_learners=3, dimension=4, scales=(1.0, 0.5, 0.2), noise=0.5)
     setting = methods.Setting(estimators.noisy(problem.gradient), 2, 3)
     hypers = {"step_size": jnp.asarray([0.01, 0.05, 0.1]), "noise_weight": jnp.asarray([0.0, 0.5, 2.0])}
-    return problem, lambda hyper: methods.lapg(setting, xi=0.0, **hyper), hypers, [5, 6, 7]
+    return (
+        problem,
+        lambda hyper: methods.compose("lapg", setting, trigger=Part(xi=0.0), hyper=full(hyper)),
+        hypers,
+        [5, 6, 7],
+    )
 
 
 def test_lanes_do_not_touch(sweep):

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lapg import Config, MethodConfig, ProblemConfig, estimators, evaluate, train
+from lapg import Config, estimators, evaluate, train
+from lapg.methods import Part
 from lapg.problems import garnet, quadratic
 from lapg.problems.smoothed import smoothed
 
@@ -80,13 +81,21 @@ def test_parameters_are_perturbed_once_an_episode(plain, task):
 
 def test_trained_parameters_act_unperturbed(tmp_path):
     """Oracle: the same parameters in the plain problem, whose greedy returns and actions they share; stochastic ones are of the smoothed problem."""
-    problem = ProblemConfig("garnet", num_learners=1, num_steps=3, smoothing=SCALE)
+    problem = Part("garnet", num_learners=1, num_steps=3)
     run = train(
-        Config(problem, method=MethodConfig("pg", 0.1), rounds=1, seeds=1, batch_size=2),
+        Config(
+            problem=problem,
+            smoothing=0.5,
+            method="pg",
+            optimiser=Part("sgd", step_size=0.1),
+            rounds=1,
+            seeds=1,
+            batch_size=2,
+        ),
         tmp_path / "run",
         show_progress=False,
     )
-    bare = replace(run, config=replace(run.config, problem=replace(problem, smoothing=None)))
+    bare = replace(run, config=replace(run.config, smoothing=None))
     found, truth = (evaluate(each, 20)["return_raw"] for each in (run, bare))
     assert found.sel(mode="greedy").equals(truth.sel(mode="greedy"))
     assert not found.sel(mode="stochastic").equals(truth.sel(mode="stochastic"))

@@ -11,6 +11,7 @@ import pytest
 from lapg import estimators, methods
 from lapg.controller import heavy_ball, limit_step
 from lapg.estimators.fisher import fisher_norm
+from lapg.methods import Part
 from lapg.problems import tabular
 from lapg.runtimes.protocol import sample_batch
 from lapg.types import StepLimit
@@ -59,14 +60,25 @@ def runs(problem):
     """By name: states, logs: without a limit; limits ∞ and LIMIT, for PG and for LAPG, which skips uploads."""
     estimator, norm = estimators.gpomdp(problem.policy, problem.discount), fisher_norm(problem.policy)
 
-    def setting(hyper):
-        limit = StepLimit(hyper["limit"], norm) if hyper else None
-        return methods.Setting(estimator, NUM, LEARNERS, limit)
+    setting = methods.Setting(estimator, NUM, LEARNERS)
+
+    def limit(hyper):
+        return StepLimit(hyper["limit"], norm) if hyper else None
 
     def lapg(hyper):
-        return methods.lapg(setting(hyper), step_size=STEP, momentum=0.5, noise_weight=2.0)
+        return methods.compose(
+            "lapg",
+            setting,
+            step_limit=limit(hyper),
+            optimiser=Part("sgd", step_size=STEP, momentum=0.5),
+            trigger=Part(noise_weight=2.0),
+        )
 
-    pg = player(lambda hyper: methods.pg(setting(hyper), step_size=STEP), problem, ROUNDS)
+    pg = player(
+        lambda hyper: methods.compose("pg", setting, step_limit=limit(hyper), optimiser=Part("sgd", step_size=STEP)),
+        problem,
+        ROUNDS,
+    )
     lazy = player(lapg, problem, ROUNDS)
     found = {"plain": pg({})}
     for limit in (np.inf, LIMIT):
@@ -140,8 +152,8 @@ def test_lengths_by_hand(aggregate):
 @pytest.mark.parametrize(
     ("optimiser", "limit", "message"),
     [
-        (heavy_ball(0.1), 0.0, r"kl_limit must be > 0, got 0.0"),
-        (optax.adam(0.1), 0.1, r"linear in the gradients.*use heavy_ball"),
+        (heavy_ball(0.1), 0.0, r"step_limit.limit must be > 0, got 0.0"),
+        (optax.adam(0.1), 0.1, r"linear in the gradients.*use optimiser sgd"),
     ],
 )
 def test_wrong_limits_are_refused(optimiser, limit, message):

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lapg import EstimatorConfig, MethodConfig, RunError, cli, load
+from lapg import RunError, cli, load
 from lapg.experiments import export, figures, report, reproduce, study, tune
 from lapg.experiments.compare import compare
-from lapg.experiments.config import read_toml
+from lapg.experiments.config import Choice, from_dict, read_toml
 from lapg.experiments.curves import Curve, to_curve
 from lapg.experiments.guide import cheapest
 from lapg.experiments.study import Study
 from lapg.ledger import HEADER_BITS
+from lapg.methods import Part
 from lapg.network import PROFILES
 
 QUIET = Console(quiet=True)
@@ -28,19 +29,19 @@ tuning_seeds = 2
 participation = [1.0, 0.5]
 
 [own_method.lazy]
-name = "lapg"
-average_weight = 0.2
+method = "lapg"
+memory = { name = "running_average", weight = 0.2 }
 [own_method.lazy.grid]
 step = [0.7, 1.0]
-noise_weight = [0.0, 0.5, 1.0]
-decay = [0.0, 4e-4]
+trigger.noise_weight = [0.0, 0.5, 1.0]
+optimiser.decay = [0.0, 4e-4]
 
 [own_problem.noisy]
 step = 0.05
 momentum = 0.5
 rounds = 60
 batch_size = 2
-problem = { name = "quadratic", num_learners = 3, options = { dimension = 2 } }
+problem = { name = "quadratic", num_learners = 3, dimension = 2 }
 estimator = { name = "noisy" }
 """
 
@@ -87,13 +88,19 @@ def test_cases(tmp_path):
         ]
     noisy, half, six = (found[name] for name in ("noisy", "noisy-0.5", "fig6"))
     assert (noisy.step, noisy.config.rounds, noisy.config.batch_size) == (0.05, 60, 2)
-    assert noisy.config.estimator == EstimatorConfig("noisy")
+    assert noisy.config.estimator == Part("noisy")
     assert half.config == dataclasses.replace(noisy.config, participation=0.5)
-    assert {one.method.momentum for one in noisy.contenders} == {0.5}
+    assert {one.method.optimiser.options["momentum"] for one in noisy.contenders} == {0.5}
     lazy = noisy.contenders[2]
-    assert lazy.method == MethodConfig("lapg", xi=(0.03,), average_weight=0.2, momentum=0.5)
-    assert lazy.grid == {"step": (0.7, 1.0), "noise_weight": (0.0, 0.5, 1.0), "decay": (0.0, 4e-4)}
-    assert (six.config.rounds, six.step, six.contenders[0].method.momentum) == (3500, pytest.approx(0.0006), 0.6)
+    assert lazy.method == Choice(
+        "lapg", optimiser=Part("sgd", momentum=0.5), memory=Part("running_average", weight=0.2), trigger=Part(xi=0.03)
+    )
+    assert lazy.grid == {"step": (0.7, 1.0), "trigger.noise_weight": (0.0, 0.5, 1.0), "optimiser.decay": (0.0, 4e-4)}
+    assert (six.config.rounds, six.step, six.contenders[0].method.optimiser.options["momentum"]) == (
+        3500,
+        pytest.approx(0.0006),
+        0.6,
+    )
 
 
 def test_the_example():
@@ -101,7 +108,7 @@ def test_the_example():
     file = Path(__file__).parents[1] / "examples" / "study.toml"
     (case,) = study.cases(read_toml(file, Study()))
     assert [one.label for one in case.contenders] == ["pg", "awapg", "lazy", "periodic", "random", "periodic-average"]
-    assert (case.config.rounds, case.config.problem.num_learners, case.step) == (120, 3, 0.05)
+    assert (case.config.rounds, case.config.problem.options["num_learners"], case.step) == (120, 3, 0.05)
 
 
 def test_controls_follow_the_memory():
@@ -128,19 +135,19 @@ def test_grids_follow_the_rounds():
         return {one.label: one.grid for one in study.cases(asked)[0].contenders}
 
     fifth = grids(600)
-    assert fifth["periodic"]["period"] == pytest.approx((4, 8, 16))
-    assert fifth["random"]["rate"] == pytest.approx((1 / 16, 1 / 8, 1 / 4))
-    assert fifth["awapg"]["threshold"] == pytest.approx((16, 32, 64))
+    assert fifth["periodic"]["trigger.period"] == pytest.approx((4, 8, 16))
+    assert fifth["random"]["trigger.rate"] == pytest.approx((1 / 16, 1 / 8, 1 / 4))
+    assert fifth["awapg"]["trigger.threshold"] == pytest.approx((16, 32, 64))
     assert fifth["awapg"]["step"] == (1.0, 1.6)
-    assert all(grid["decay"] == pytest.approx((0, 4e-3)) for grid in fifth.values())
+    assert all(grid["optimiser.decay"] == pytest.approx((0, 4e-3)) for grid in fifth.values())
     short = grids(60)
-    assert short["periodic"]["period"] == pytest.approx((2, 4, 8))
-    assert short["random"]["rate"] == pytest.approx((1 / 8, 1 / 4, 1 / 2))
-    assert grids(60, shared={"decay": [0.0, 0.5]})["pg"]["decay"] == (0.0, 0.5)
+    assert short["periodic"]["trigger.period"] == pytest.approx((2, 4, 8))
+    assert short["random"]["trigger.rate"] == pytest.approx((1 / 8, 1 / 4, 1 / 2))
+    assert grids(60, shared={"optimiser.decay": [0.0, 0.5]})["pg"]["optimiser.decay"] == (0.0, 0.5)
     for name, figure in figures.FIGURES.items():
         usual = {one.label: one.grid for one in figures.contenders(figure, ["pg", "awapg", "periodic", "random"])[0]}
         assert grids(problem=name) == grids(figure.rounds, name) == usual
-    assert grids(1000, "fig4")["periodic"]["period"] == pytest.approx((20 / 3, 40 / 3, 80 / 3))
+    assert grids(1000, "fig4")["periodic"]["trigger.period"] == pytest.approx((20 / 3, 40 / 3, 80 / 3))
 
 
 @pytest.mark.parametrize(
@@ -148,13 +155,13 @@ def test_grids_follow_the_rounds():
     [
         ({"problem": ("fig9",)}, r"problem must be one of fig3, .*got 'fig9'"),
         ({"methods": ("wobble",)}, r"method must be one of .*got 'wobble'"),
-        ({"own_method": {"mine": {"average_weight": 0.1}}}, r"own_method\.mine must be a table with the name"),
+        ({"own_method": {"mine": {"trigger": "never"}}}, r"own_method\.mine must be a table with method"),
         (
-            {"own_method": {"mine": {"name": "awapg", "threshold": 3.0}}},
-            r"own_method\.mine fixes threshold, which is tuned",
+            {"own_method": {"mine": {"method": "awapg", "trigger": {"threshold": 3.0}}}},
+            r"own_method\.mine fixes trigger.threshold, which is tuned",
         ),
-        ({"own_method": {"mine": {"name": "pg", "grid": {"step": [1.0]}}}}, r"equally many points, got .*mine 1"),
-        ({"own_method": {"mine": {"name": "pg", "wobble": 1}}}, r"own_method\.mine\.wobble is not a setting"),
+        ({"own_method": {"mine": {"method": "pg", "grid": {"step": [1.0]}}}}, r"equally many points, got .*mine 1"),
+        ({"own_method": {"mine": {"method": "pg", "wobble": 1}}}, r"own_method\.mine\.wobble is not a setting"),
         ({"own_problem": {"fig4": {"rounds": 3}}}, r"own_problem\.fig4 must have step"),
         ({"own_problem": {"fig4": {"step": 0.1, "round": 3}}}, r"own_problem\.fig4\.round is not a setting"),
     ],
@@ -201,7 +208,7 @@ def test_a_study_is_tuned_on_other_seeds_than_it_reports(done):
         run = load(done / "noisy" / label)
         assert run.config.seed_list == [0, 1, 2, 3, 4]
         assert found["seeds"] == [1000, 1001]
-        assert dataclasses.asdict(run.config.method) == found["chosen"] | {"xi": None}
+        assert run.config.choice == from_dict(found["chosen"], Choice("scout"))
         assert run.record.sizes["round"] == 60
 
 

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from lapg import theory
 from lapg.cli import main
 from lapg.experiments import verify as verification
-from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, ProblemConfig
+from lapg.experiments.config import Choice, Config
 from lapg.experiments.predict import known_constants, predict
 from lapg.experiments.verify import outside, slips
 from lapg.experiments.verify.families import quadratics, tables
 from lapg.experiments.verify.rows import compare
 from lapg.experiments.verify.theorems import examine, judge
+from lapg.methods import Part
 from lapg.policies import product, softmax_table, with_policy
 from lapg.problems import cooperative_navigation, garnet, linear_quadratic, quadratic
 from lapg.problems.quadratic import minimiser, total_smoothness
@@ -310,9 +311,11 @@ def values(config, run=None):
 
 def test_prediction_for_a_table_by_hand():
     """Oracle: by hand: G = √2, F = 1/2, L_m = 2.5 ℓ̄_m Σ(t+1)γ^t with T = 3, γ = 1/2, i.e. 2.75; α against (1 − 0.3)/L; Lemma 4; (1 − β)⁻²."""
-    problem = ProblemConfig("garnet", num_learners=2, scales=(1.0, 0.01), num_steps=3, discount=0.5)
-    method = MethodConfig("lapg", step_size=0.05, momentum=0.6, xi=(0.1,), window=1, noise_weight=6.0)
-    lines = values(Config(problem, method=method, batch_size=4, rounds=50))
+    problem = Part("garnet", num_learners=2, scales=(1.0, 0.01), num_steps=3, discount=0.5)
+    method = Choice(
+        "lapg", optimiser=Part("sgd", step_size=0.05, momentum=0.6), trigger=Part(xi=0.1, window=1, noise_weight=6.0)
+    )
+    lines = values(Config(problem=problem, batch_size=4, rounds=50).playing(method))
     losses = lines["ℓ̄_m"].value
     constants = losses * 2.5 * 2.75
     np.testing.assert_allclose(lines["L_m"].value, constants, 1e-6)
@@ -328,18 +331,16 @@ def test_prediction_for_a_table_by_hand():
 
 def test_prediction_measures_the_noise():
     """Oracle: quadratics: σ²_m = (noise · c_m)²/N and ‖∇L_m(θ⁰)‖² exactly; 8 batches of 10 in 20 dimensions leave 4 standard errors of 15 %."""
-    method = MethodConfig("lapg", step_size=0.01)
+    method = Choice("lapg", optimiser=Part("sgd", step_size=0.01))
     config = Config(
-        ProblemConfig("quadratic", num_learners=2, scales=(1.0, 0.1), options={"noise": 0.5}),
-        EstimatorConfig("noisy"),
-        method,
-    )
+        problem=Part("quadratic", num_learners=2, scales=(1.0, 0.1), noise=0.5), estimator=Part("noisy")
+    ).playing(method)
     lines = values(config)
     np.testing.assert_allclose(lines["σ̂²_m"].value, np.array([1.0, 0.01]) * 0.25 / 10, 0.15)
     assert lines["L_m"].certainty == "exact"
     assert lines["method"].value == "lapg"
     noisy = values(
-        Config(ProblemConfig("quadratic", num_learners=2, options={"noise": 500.0}), EstimatorConfig("noisy"), method)
+        Config(problem=Part("quadratic", num_learners=2, noise=500.0), estimator=Part("noisy")).playing(method)
     )
     assert noisy["method"].value == "scout"
     assert "silences everybody" in noisy["change that (16) needs"].meaning

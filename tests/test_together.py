@@ -4,13 +4,14 @@ import jax
 import numpy as np
 import pytest
 
-from lapg import Config, EstimatorConfig, MethodConfig, ProblemConfig, estimators, methods
+from lapg import Config, estimators, methods
 from lapg.downlink import replicated
 from lapg.experiments.build import build
+from lapg.methods import Part
 from lapg.problems import quadratic
 from lapg.runtimes import sequential
 from lapg.uplink.compressors import identity
-from support import player, quadratic_gradients
+from support import full, player, quadratic_gradients
 
 ROUNDS, LEARNERS, DIMENSION, BATCH, EVERY = 40, 4, 3, 2, 5
 HYPER = {"step_size": 0.02}
@@ -25,14 +26,12 @@ def problem():
 
 def recipe(problem, method, every, **own):
     """A method whose learners hold replicas and upload in every so manieth round."""
-    setting = methods.Setting(
-        estimators.noisy(problem.gradient), BATCH, LEARNERS, downlink=replicated(identity()), upload_every=every
-    )
-    return lambda hyper: method(setting, **own, **hyper)
+    setting = methods.Setting(estimators.noisy(problem.gradient), BATCH, LEARNERS, upload_every=every)
+    return lambda hyper: methods.compose(method, setting, downlink=replicated(identity()), hyper=full(hyper), **own)
 
 
-ACCUMULATE = methods.awapg, {"threshold": 10.0}
-REUSE = methods.lapg, {"noise_weight": 0.3, "average_weight": 0.3, "xi": 0.03}
+ACCUMULATE = "awapg", {"trigger": Part(threshold=10.0)}
+REUSE = "lapg", {"trigger": Part(noise_weight=0.3), "memory": Part("running_average", weight=0.3)}
 
 
 @pytest.mark.parametrize(("method", "own"), [ACCUMULATE, REUSE])
@@ -41,7 +40,7 @@ def test_uploads_wait_for_the_round(problem, method, own):
     states, logs = player(recipe(problem, method, EVERY, **own), problem, ROUNDS)(HYPER)
     due = np.arange(ROUNDS) % EVERY == 0
     fires, first = logs.learner.trigger_left > logs.learner.trigger_right, logs.sent.cumsum(0) == logs.sent
-    wanted = fires | (first & (method is methods.lapg))
+    wanted = fires | (first & (method == "lapg"))
     np.testing.assert_array_equal(logs.sent, wanted & due[:, None])
     assert (wanted & ~due[:, None]).any()
     assert logs.sent.any(0).all()
@@ -53,7 +52,7 @@ def test_uploads_wait_for_the_round(problem, method, own):
     held, uploaded = held
     for k in range(ROUNDS):
         sent = logs.sent[k][:, None]
-        if method is methods.awapg:
+        if method == "awapg":
             held = held + gradients[k]
             aggregate = np.where(sent, held, 0).sum(0)
             held = np.where(sent, 0, held)
@@ -85,9 +84,7 @@ def test_every_round_is_no_restriction(problem, method, own):
         np.testing.assert_array_equal, player(recipe(problem, method, 1, **own), problem, ROUNDS)(HYPER), expected
     )
     config = Config(
-        ProblemConfig("quadratic", num_learners=LEARNERS),
-        EstimatorConfig("noisy"),
-        MethodConfig("awapg", upload_every=7),
+        problem=Part("quadratic", num_learners=LEARNERS), estimator=Part("noisy"), method="awapg", upload_every=7
     )
     built = build(config)
     assert built.hyper["upload_every"] == 7  # so that lanes of several share a compilation

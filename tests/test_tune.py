@@ -9,25 +9,34 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lapg import Config, EstimatorConfig, MethodConfig, ProblemConfig, RunError, train
+from lapg import Config, RunError, train
 from lapg.experiments import figures, tune
 from lapg.experiments.build import build
-from lapg.experiments.config import from_dict
+from lapg.experiments.config import Choice, from_dict, to_dict
 from lapg.experiments.curves import Curve, to_curve
 from lapg.experiments.grids import KNOWN, NUM_POINTS, Contender, check_budgets, contender
+from lapg.methods import Part, Preset
+from lapg.types import Scalar
+from lapg.uplink.triggers import always
 
 QUIET = Console(quiet=True)
 SETTING = Config(
-    problem=ProblemConfig("quadratic", num_learners=3, options={"dimension": 2}),
-    estimator=EstimatorConfig("noisy"),
+    problem=Part("quadratic", num_learners=3, dimension=2),
+    estimator=Part("noisy"),
     batch_size=2,
     rounds=70,
     seeds=2,
     first_seed=1000,
 )
 METHODS = [
-    Contender("PG", MethodConfig("pg", momentum=0.5), {"step": (0.5, 1.0), "decay": (0.0, 0.01)}),
-    Contender("periodic", MethodConfig("periodic", momentum=0.5), {"step": (0.5, 1.0), "period": (2.0, 5.0)}),
+    Contender(
+        "PG", Choice("pg", optimiser=Part("sgd", momentum=0.5)), {"step": (0.5, 1.0), "optimiser.decay": (0.0, 0.01)}
+    ),
+    Contender(
+        "periodic",
+        Choice("periodic", optimiser=Part("sgd", momentum=0.5)),
+        {"step": (0.5, 1.0), "trigger.period": (2.0, 5.0)},
+    ),
 ]
 
 
@@ -56,30 +65,41 @@ def test_grids_are_numbers_of_one_compilation(name):
     figure = figures.FIGURES[name]
     for one in figures.contenders(figure, [*KNOWN, "never", "lag_wk", "laq"])[0]:
         for point in one.points[-1:]:
-            built = build(dataclasses.replace(figures.setting(figure), method=tune.at(one.method, point, 0.1)))
+            built = build(figures.setting(figure).playing(tune.at_point(one.method, point, 0.1)))
             expected = {name: value for name, value in point.items() if name != "step"}
             assert {name: float(built.hyper[name]) for name in expected} == expected
-            assert built.hyper["step_size"] == pytest.approx(0.1 * point["step"])
-            assert set(expected) & {"decay", "kl_limit"} == set(figure.shared)
+            assert built.hyper["optimiser.step_size"] == pytest.approx(0.1 * point["step"])
+            assert set(expected) & {"optimiser.decay", "step_limit.limit"} == set(figure.shared)
 
 
-def test_numbers_without_a_field_of_their_own():
-    """Oracle: by hand. ξ is a list in a configuration, so that one number for it, which may vary, is an option; it comes back from JSON."""
-    found = tune.at(MethodConfig("lag_wk"), {"step": 2.0, "xi": 0.25, "decay": 0.5}, 0.1)
-    assert found == MethodConfig("lag_wk", 0.2, decay=0.5, options={"xi": 0.25})
-    assert from_dict(json.loads(json.dumps(dataclasses.asdict(found))), MethodConfig()) == found
+def test_points_change_options_of_parts():
+    """Oracle: by hand: numbers of parts, of parts in parts, and the step in units of PG's; the method comes back from JSON."""
+    found = tune.at_point(
+        Choice("lag_ps"), {"step": 2.0, "trigger.measure.smoothness": 0.25, "optimiser.decay": 0.5}, 0.1
+    )
+    assert found == Choice(
+        "lag_ps", optimiser=Part(step_size=0.2, decay=0.5), trigger=Part(measure=Part(smoothness=0.25))
+    )
+    assert from_dict(json.loads(json.dumps(to_dict(found))), Choice("scout")) == found
 
 
-def slow(setting, *, step_size, patience=4.0, optimiser=None):
-    """A recipe without the shared number."""
+def patient(patience: Scalar = 4.0, window: int = 3):
+    """A trigger with a number that may vary, and one that may not."""
+    return always()
 
 
-def test_unknown_recipes_get_a_grid_around_their_default():
-    """Oracle: by hand. 3 values of the recipe's own number leave 4 steps of 12 points; their ratio is √2, their middle 1."""
+slow = Preset("A method with a trigger of its own.", trigger=Part(patient))
+
+
+def test_unknown_methods_get_a_grid_around_their_default():
+    """Oracle: by hand. 3 values of the trigger's own number and 2 of the shared one leave 2 steps of 12 points; their ratio is √2, their middle 1."""
     found = contender(f"{__name__}:slow")
-    assert found.grid["patience"] == (1.0, 4.0, 16.0)
-    np.testing.assert_allclose(found.grid["step"], [2**-0.75, 2**-0.25, 2**0.25, 2**0.75])
-    assert list(found.grid) == ["step", "patience"]
+    assert found.grid["trigger.patience"] == (1.0, 4.0, 16.0)
+    np.testing.assert_allclose(found.grid["step"], [2**-0.25, 2**0.25])
+    assert list(found.grid) == ["step", "trigger.patience", "optimiser.decay"]
+    shared = contender("fedsvrpg_m").grid
+    assert list(shared) == ["step", "trigger.period"]  # it wants plain steps
+    np.testing.assert_allclose(shared["step"], [2**-0.75, 2**-0.25, 2**0.25, 2**0.75])
 
 
 @pytest.mark.parametrize(
@@ -98,7 +118,7 @@ def test_unknown_recipes_get_a_grid_around_their_default():
 def test_wrong_grids(unchecked, grid, message):
     """Oracle: the protocol's words."""
     with pytest.raises(ValueError, match=message):
-        Contender("mine", MethodConfig("pg"), grid)
+        Contender("mine", Choice("pg"), grid)
 
 
 def test_unequal_budgets():
@@ -116,11 +136,9 @@ def test_unequal_budgets():
 def test_a_point_is_a_run(tuned, tmp_path):
     """Oracle: the same method trained by itself on the tuning seeds: a lane of a sweep is that run."""
     trial = tuned[1]["periodic"].trials["periodic 1 5"]
-    assert trial.method.step_size == tuned[1]["PG"].best.method.step_size
-    assert trial.method.period == 5.0
-    alone = to_curve(
-        train(dataclasses.replace(SETTING, method=trial.method), tmp_path / "run", show_progress=False).record
-    )
+    assert trial.step_size == tuned[1]["PG"].best.step_size
+    assert trial.method.trigger == Part(period=5.0)
+    alone = to_curve(train(SETTING.playing(trial.method), tmp_path / "run", show_progress=False).record)
     for name in ("score", "raw_score", "upload_rates"):
         np.testing.assert_allclose(getattr(trial.curve, name), getattr(alone, name), 1e-9)
     assert trial.curve.costs.keys() == alone.costs.keys()
@@ -132,12 +150,12 @@ def test_a_point_is_a_run(tuned, tmp_path):
 def test_every_point_once(tuned):
     """Oracle: the products of the grids, in units of the experiment's step and of PG's."""
     out, found = tuned
-    pg = [(one.method.step_size, one.method.decay) for one in found["PG"].trials.values()]
+    pg = [(one.step_size, one.method.optimiser.options["decay"]) for one in found["PG"].trials.values()]
     assert pg == list(itertools.product((0.025, 0.05), (0.0, 0.01)))
     content = json.loads((out / tune.RESULT).read_text())
     assert [trial["values"] for trial in content["periodic"]["trials"]] == METHODS[1].points
     for label, plain in content.items():
-        assert from_dict(plain["chosen"], MethodConfig()) == found[label].best.method
+        assert from_dict(plain["chosen"], Choice("scout")) == found[label].best.method
         (chosen,) = [trial for trial in plain["trials"] if trial["chosen"]]
         assert chosen["values"] == found[label].best.values
         assert chosen["final"] == pytest.approx(found[label].best.curve.score[:, -4:].mean())
@@ -183,7 +201,7 @@ def test_pg_is_neither_slow_nor_weak(tmp_path, monkeypatch):
     """
     curves = iter([rising(150, 1.0), rising(100, 0.97), rising(100, 0.9)])
     monkeypatch.setattr(tune, "sweep_curves", lambda *_, **__: [next(curves) for _ in range(3)])
-    only = [Contender("PG", MethodConfig("pg"), {"step": (0.5, 1.0, 2.0)})]
+    only = [Contender("PG", Choice("pg"), {"step": (0.5, 1.0, 2.0)})]
     found = tune.tune(only, SETTING, tmp_path, step=1.0, console=QUIET)
     assert found["PG"].chosen == "PG 1"
     shown = Console(file=io.StringIO())
@@ -194,14 +212,14 @@ def test_pg_is_neither_slow_nor_weak(tmp_path, monkeypatch):
 def test_a_choice_at_an_end_is_told(tmp_path, monkeypatch):
     """Oracle: by hand. The smallest of three steps is best, so that a smaller one might be better; of two, both are ends."""
     monkeypatch.setattr(tune, "sweep_curves", lambda *_, **__: [rising(100, 1 - 0.1 * index) for index in range(6)])
-    only = [Contender("PG", MethodConfig("pg"), {"step": (0.5, 1.0, 2.0), "decay": (0.0, 0.1)})]
+    only = [Contender("PG", Choice("pg"), {"step": (0.5, 1.0, 2.0), "optimiser.decay": (0.0, 0.1)})]
     shown = Console(file=io.StringIO())
     tune.show("A title", tune.tune(only, SETTING, tmp_path, step=1.0, console=QUIET), shown)
     assert "chosen at an end: step = 0.5 of (0.5, 1, 2)\n" in shown.file.getvalue()
     budget = {
         "points": 6,
         "seeds": 2,
-        "chosen": "step 0.5, decay 0",
+        "chosen": "step 0.5, optimiser.decay 0",
         "note": "chosen at an end: step = 0.5 of (0.5, 1, 2)",
     }
     assert tune.read_budgets(tmp_path) == {"PG": budget}

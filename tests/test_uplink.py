@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from lapg import estimators, methods
+from lapg.methods import Part
 from lapg.problems import quadratic
 from lapg.types import Arrival, Broadcast, Candidate, Estimate, VarianceReduction
 from lapg.uplink import memories, triggers, variance_reduction
 from lapg.uplink.compressors import identity
-from support import player, quadratic_gradients
+from support import full, player, quadratic_gradients
 
 ROUNDS, LEARNERS, BATCH, STEP = 30, 3, 2, 0.05
 # Sums of at most 3 · 30 terms, relative error 90 · 2.2e-16 of the largest, which is below 100.
@@ -34,8 +35,16 @@ def mixed(sent):
 @pytest.mark.parametrize(
     "recipe",
     [
-        lambda setting: methods.lapg(setting, step_size=STEP, noise_weight=1.0, xi=0.1, window=3),
-        lambda setting: methods.lapg(setting, step_size=STEP, noise_weight=0.3, average_weight=0.3, momentum=0.5),
+        lambda setting: methods.compose(
+            "lapg", setting, optimiser=Part("sgd", step_size=STEP), trigger=Part(noise_weight=1.0, xi=0.1, window=3)
+        ),
+        lambda setting: methods.compose(
+            "lapg",
+            setting,
+            optimiser=Part("sgd", step_size=STEP, momentum=0.5),
+            memory=Part("running_average", weight=0.3),
+            trigger=Part(noise_weight=0.3),
+        ),
     ],
 )
 def test_reuse_keeps_the_aggregate_equal_to_what_was_uploaded(problem, setting, recipe):
@@ -53,8 +62,12 @@ def test_reuse_keeps_the_aggregate_equal_to_what_was_uploaded(problem, setting, 
 @pytest.mark.parametrize(
     "recipe",
     [
-        lambda setting: methods.awapg(setting, step_size=STEP, threshold=10.0),
-        lambda setting: methods.random(setting, step_size=STEP, rate=0.3),
+        lambda setting: methods.compose(
+            "awapg", setting, optimiser=Part("sgd", step_size=STEP), trigger=Part(threshold=10.0)
+        ),
+        lambda setting: methods.compose(
+            "random", setting, optimiser=Part("sgd", step_size=STEP), trigger=Part(rate=0.3)
+        ),
     ],
 )
 def test_accumulation_loses_nothing(problem, setting, recipe):
@@ -70,7 +83,7 @@ def test_accumulation_loses_nothing(problem, setting, recipe):
 def test_running_average_follows_its_definition(problem, setting):
     """Oracle: v ← (1−η)v + ηg from v = g, in NumPy on recomputed gradients."""
     hyper = {"step_size": STEP, "average_weight": 0.3, "noise_weight": 0.3}
-    states, _ = player(lambda hyper: methods.lapg(setting, **hyper), problem, ROUNDS)(hyper)
+    states, _ = player(lambda hyper: methods.compose("lapg", setting, hyper=full(hyper)), problem, ROUNDS)(hyper)
     gradients = quadratic_gradients(problem, states.controller.params[:-1], BATCH)
     value = gradients[0]
     for k in range(1, ROUNDS):
@@ -197,7 +210,11 @@ def test_always_and_never():
 def test_random_fires_at_its_rate(problem, setting):
     """Oracle: binomial, 4 standard errors, over rounds and learners; learners' coins differ."""
     rounds = 2000
-    _, logs = player(lambda hyper: methods.random(setting, step_size=1e-6, **hyper), problem, rounds)({"rate": 0.3})
+    _, logs = player(
+        lambda hyper: methods.compose("random", setting, optimiser=Part("sgd", step_size=1e-06), hyper=full(hyper)),
+        problem,
+        rounds,
+    )({"rate": 0.3})
     sent = logs.sent[1:]
     assert np.all(np.abs(sent.mean(0) - 0.3) < 4 * (0.3 * 0.7 / len(sent)) ** 0.5)
     assert np.all(np.abs(np.corrcoef(sent.T) - np.eye(LEARNERS)) < 4 / len(sent) ** 0.5 + 1e-12)
@@ -205,7 +222,11 @@ def test_random_fires_at_its_rate(problem, setting):
 
 def test_periodic_uploads_every_period(problem, setting):
     """Oracle: rounds 3, 7, 11; nobody waits for an accumulating learner in round 0."""
-    _, logs = player(lambda hyper: methods.periodic(setting, step_size=0.01, **hyper), problem, 13)({"period": 4.0})
+    _, logs = player(
+        lambda hyper: methods.compose("periodic", setting, optimiser=Part("sgd", step_size=0.01), hyper=full(hyper)),
+        problem,
+        13,
+    )({"period": 4.0})
     np.testing.assert_array_equal(logs.sent, (np.arange(13) % 4 == 3)[:, None].repeat(LEARNERS, 1))
 
 
@@ -215,7 +236,14 @@ def test_staggered_learners_upload_one_after_the_other(problem, setting, memory,
 
     Ages count from the beginning, or from the share that a reused gradient needs in round 0.
     """
-    recipe = lambda hyper: methods.periodic(setting, step_size=0.01, phase="staggered", memory=memory, **hyper)  # noqa: E731
+    recipe = lambda hyper: methods.compose(  # noqa: E731
+        "periodic",
+        setting,
+        optimiser=Part("sgd", step_size=0.01),
+        memory=Part(memory),
+        trigger=Part(phase="staggered"),
+        hyper=full(hyper),
+    )
     _, logs = player(recipe, problem, 30)({"period": 10.0})
     rounds = np.arange(30)[:, None]
     expected = (rounds >= first) & ((rounds - first) % 10 == 0) | ((rounds == 0) & (memory == "lagged"))
@@ -270,7 +298,7 @@ def test_age_weighted_before_the_first_upload():
 
 def test_somebody_speaks_first():
     """Oracle: M = 3, fractions .618, .236, .854, so that learner 1 comes first, then 0, then 2: at ages 5, 6, 7 while nobody has been heard, and never after."""
-    trigger = triggers.age_weighted(1e9, num_learners=3, max_age=None, first_age=5)
+    trigger = triggers.age_weighted(1e9, num_learners=3, max_age=None, first_upload=0.5, num_rounds=10)
     start = trigger.init(jnp.zeros(2))
 
     def ages(index, state=start, signal=0.0):
@@ -302,11 +330,14 @@ MEMORIES = {
     "average": (VarianceReduction(), memories.running_average(0.3)),
     "average of one": (VarianceReduction(), memories.running_average(1.0)),
     "accumulate": (VarianceReduction(), memories.accumulator()),
-    "dasha": (VarianceReduction(), memories.dasha(lambda dimension: 0.5)),
+    "dasha": (VarianceReduction(), memories.dasha(0.5, uplink=identity())),
     "storm": (variance_reduction.storm(0.3), memories.running_average(0.5)),
     "storm of one": (variance_reduction.storm(1.0), memories.lagged()),
     "snapshot": (variance_reduction.snapshot(4, 2), memories.accumulator()),
-    "federated": (variance_reduction.federated_momentum(0.5, 0.2), memories.accumulator()),
+    "federated": (
+        variance_reduction.federated_momentum(0.5, plain_step_size=0.05, num_learners=2, upload_period=2),
+        memories.accumulator(),
+    ),
 }
 WEIGHING = {  # the noise counts against an upload
     "lazy": lazily(noise_weight=1.0),
@@ -457,10 +488,6 @@ def test_identity_travels_unchanged(dtype):
         ),
         (lambda: memories.running_average(0.0), r"weight=\.\.\.\) must lie in \(0, 1\], got 0\.0"),
         (lambda: memories.running_average(1.5), r"weight=\.\.\.\) must lie in \(0, 1\], got 1\.5"),
-        (
-            lambda: methods.make_memory("elephant"),
-            r"memory must be one of fresh, lagged, average, accumulate, got 'elephant'",
-        ),
     ],
 )
 def test_wrong_parts_are_refused(build, message, unchecked):

@@ -27,7 +27,11 @@ def play(problem, reduction, memory=None, trigger=None):
     setting = methods.Setting(estimators.noisy(problem.gradient), BATCH, LEARNERS)
     run = player(
         lambda hyper: methods.assemble(
-            setting, memory or memories.fresh(), trigger or triggers.always(), heavy_ball(STEP), reduction=reduction
+            setting,
+            memory=memory or memories.fresh(),
+            trigger=trigger or triggers.always(),
+            optimiser=heavy_ball(STEP),
+            variance_reduction=reduction,
         ),
         problem,
         ROUNDS,

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lapg import Config, MethodConfig, PolicyConfig, ProblemConfig, estimators, methods
-from lapg.experiments.build import build, build_problem
-from lapg.experiments.config import from_dict, policy_apart, to_dict
+from lapg import Config, estimators, methods
+from lapg.experiments.build import build_problem
 from lapg.experiments.run import train
+from lapg.methods import Part
 from lapg.policies import conv, from_equinox, from_flax, gaussian_mlp, linear, make_policy, mlp, networks, with_policy
 from lapg.problems import cart_pole, cooperative_navigation, garnet, linear_quadratic, pendulum, quadratic
 from lapg.problems.protocol import from_environment, make_tasks
 from lapg.types import Box, Discrete, Environment, Spaces, Step
-from support import player
+from support import full, player
 
 RNG = np.random.default_rng(0)
 
@@ -74,7 +74,9 @@ def test_another_policy_is_the_one_that_is_trained():
     ends = []
     for problem in (swing._replace(policy=new), with_policy(swing, hidden=(2,))):
         setting = methods.Setting(estimators.gpomdp(problem.policy, problem.discount), 3, 2)
-        states, _ = player(lambda hyper, setting=setting: methods.pg(setting, **hyper), problem, 2)({"step_size": 0.01})
+        states, _ = player(
+            lambda hyper, setting=setting: methods.compose("pg", setting, hyper=full(hyper)), problem, 2
+        )({"step_size": 0.01})
         ends.append(states.controller.params)
     assert ends[0].shape == (3, 3 * 2 + 2 + 2 + 1)
     assert np.abs(ends[0][-1] - ends[0][0]).max() > 0
@@ -130,7 +132,7 @@ def test_defaults(problem, size):
     made = problem()
     assert made.policy.num_params == size
     if problem is cooperative_navigation:
-        changed = build_problem(ProblemConfig("cooperative_navigation"), PolicyConfig(hidden=(4,))).policy
+        changed = build_problem(Config(policy=Part(hidden=4))).policy
         assert changed.num_params == 2 * (12 * 4 + 4 + 4 * 5 + 5)
         theta, seen = jnp.asarray(RNG.normal(size=changed.num_params)), jnp.asarray(RNG.normal(size=12))
         relu = with_policy(made, hidden=(4,), activation="relu").policy
@@ -208,14 +210,17 @@ def test_networks_of_ones_own(library, tmp_path):
     np.testing.assert_allclose(found, jax.flatten_util.ravel_pytree(slope)[0], 1e-10)
     assert not np.array_equal(theta, policy.init(jax.random.key(4)))  # every seed has a start of its own
     setting = methods.Setting(estimators.gpomdp(policy, problem.discount, baseline="none"), 3, 2)
-    states, logs = player(lambda hyper: methods.pg(setting, **hyper), problem, 2)({"step_size": 0.01})
+    states, logs = player(lambda hyper: methods.compose("pg", setting, hyper=full(hyper)), problem, 2)(
+        {"step_size": 0.01}
+    )
     assert logs.sent.all()
     assert np.abs(states.controller.params[-1] - states.controller.params[0]).max() > 0
     name = f"test_with_policy:{'flax_net' if library == 'flax' else 'equinox_net'}"
     config = Config(
-        ProblemConfig("gymnasium", env="CartPole-v1", num_learners=2, num_steps=5),
-        method=MethodConfig("pg", 0.01, kl_limit="none"),
-        policy=PolicyConfig(name),
+        problem=Part("gymnasium", env="CartPole-v1", num_learners=2, num_steps=5),
+        method="pg",
+        optimiser=Part("sgd", step_size=0.01),
+        policy=Part(name),
         batch_size=2,
         rounds=2,
         seeds=1,
@@ -247,15 +252,16 @@ def test_normal_actions_around_ones_own_network():
 @pytest.mark.parametrize(
     ("policy", "size"),
     [
-        (PolicyConfig("conv", hidden=(4,), options={"channels": [2]}), 9 * 2 + 2 + 3 * 3 * 2 * 4 + 4 + 4 * 2 + 2),
-        (PolicyConfig("test_with_policy:image_net", options={"width": 2}), 9 * 2 + 2 + 6 * 5 * 2 * 2 + 2),
+        (Part("conv", hidden=4, channels=[2]), 9 * 2 + 2 + 3 * 3 * 2 * 4 + 4 + 4 * 2 + 2),
+        (Part("test_with_policy:image_net", width=2), 9 * 2 + 2 + 6 * 5 * 2 * 2 + 2),
     ],
 )
 def test_images(policy, size, tmp_path):
     """Oracle: parameters counted; the run's action on an image as it comes is the policy's own on bytes divided by 255."""
     config = Config(
-        ProblemConfig("gymnasium", env="test_with_policy:Pixels", num_learners=2, num_steps=4),
-        method=MethodConfig("pg", 0.1, kl_limit="none"),
+        problem=Part("gymnasium", env="test_with_policy:Pixels", num_learners=2, num_steps=4),
+        method="pg",
+        optimiser=Part("sgd", step_size=0.1),
         policy=policy,
         batch_size=2,
         rounds=2,
@@ -311,48 +317,30 @@ def bringing_its_own():
 @pytest.mark.parametrize(
     ("problem", "policy", "message"),
     [
-        ("cart_pole", PolicyConfig("mpl"), r"policy must be one of conv, linear, mlp, table, .*did you mean 'mlp'"),
+        ("cart_pole", Part("mpl"), r"policy must be one of conv, linear, mlp, table, .*did you mean 'mlp'"),
         (
             "cart_pole",
-            PolicyConfig(options={"hiden": [3]}),
+            Part(hiden=[3]),
             r"policy\.hiden is not an option of policy 'mlp'.*'hidden'",
         ),
-        ("garnet", PolicyConfig(hidden=(3,)), r"policy\.hidden is not an option of policy 'table'; it takes "),
-        ("cart_pole", PolicyConfig(std=0.3), r"policy\.std is of normal actions, and all actions are discrete"),
-        ("pendulum", PolicyConfig(std=-1.0), r"policy\.std must be > 0"),
-        ("cart_pole", PolicyConfig("table"), "needs discrete observations and actions"),
+        ("garnet", Part(hidden=3), r"policy\.hidden is not an option of policy 'table', which takes nothing"),
+        ("cart_pole", Part(std=0.3), r"policy\.std is of normal actions, and all actions are discrete"),
+        ("pendulum", Part(std=-1.0), r"policy\.std must be > 0"),
+        ("cart_pole", Part("table"), "needs discrete observations and actions"),
         (
             "quadratic",
-            PolicyConfig(hidden=(3,)),
+            Part(hidden=3),
             "policy cannot be chosen for problem 'quadratic', which needs no policy",
         ),
         (
             "test_with_policy:bringing_its_own",
-            PolicyConfig(hidden=(3,)),
+            Part(hidden=3),
             "brings a policy of its own, and does not say",
         ),
-        ("cart_pole", PolicyConfig("test_with_policy:not_a_policy"), r"must return a lapg\.types\.Policy, got int"),
+        ("cart_pole", Part("test_with_policy:not_a_policy"), r"must return a lapg\.types\.Policy, got int"),
     ],
 )
 def test_wrong_configurations_are_refused(problem, policy, message, unchecked):
     """Oracle: the docstrings, in the words of the configuration."""
     with pytest.raises(ValueError, match=message):
-        build_problem(ProblemConfig(problem), policy)
-
-
-def test_settings_that_were_the_problems():
-    """Oracle: by hand: networks go to the policy, a stranger's own arguments stay with it; in new settings the name is told."""
-    new = to_dict(
-        Config(ProblemConfig("cart_pole", num_learners=3), policy=PolicyConfig(hidden=(4,), activation="relu"))
-    )
-    old = {name: value for name, value in new.items() if name != "policy"}
-    old["problem"] = old["problem"] | {"hidden": [4], "activation": "relu", "std": None, "learned_std": None}
-    assert from_dict(policy_apart(old)) == from_dict(new)
-    assert policy_apart(new) == new
-    own = policy_apart({"problem": {"name": "mine:world", "hidden": [4], "std": None, "options": {"depth": 2}}})
-    assert own == {"problem": {"name": "mine:world", "options": {"depth": 2, "hidden": [4]}}}
-    with pytest.raises(
-        ValueError, match=r"config\.problem\.learned_std must be given as policy\.learned_std \(--policy\.learned-std"
-    ):
-        from_dict({"problem": {"learned_std": True}})
-    assert build(from_dict(policy_apart(old))).problem.policy.num_params == 4 * 4 + 4 + 4 * 2 + 2
+        build_problem(Config(problem=Part(problem), policy=policy))

@@ -7,17 +7,10 @@ from importlib.metadata import version
 
 from lapg import checks, estimators, ledger, local, methods, policies, problems, theory, types
 from lapg.experiments.advance import Interrupted
-from lapg.experiments.config import (
-    ClusterConfig,
-    Config,
-    EstimatorConfig,
-    EvaluationConfig,
-    MethodConfig,
-    PolicyConfig,
-    ProblemConfig,
-)
+from lapg.experiments.config import ClusterConfig, Config, EvaluationConfig
 from lapg.experiments.evaluate import evaluate, render
 from lapg.experiments.run import Run, load, resume, train
+from lapg.methods import Part, Preset
 from lapg.record import RunError
 from lapg.runtimes import Vectorised, sequential
 from lapg.uplink import compressors, memories, triggers
@@ -26,12 +19,10 @@ __version__ = version("lapg")
 __all__ = [
     "ClusterConfig",
     "Config",
-    "EstimatorConfig",
     "EvaluationConfig",
     "Interrupted",
-    "MethodConfig",
-    "PolicyConfig",
-    "ProblemConfig",
+    "Part",
+    "Preset",
     "Run",
     "RunError",
     "Vectorised",

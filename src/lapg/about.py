@@ -26,7 +26,9 @@ from lapg.files import (
     writing,
 )
 
-FORMAT = 2
+FORMAT = 3
+READABLE = (2, FORMAT)
+"""Formats of runs that can be read; only those of this one can be resumed."""
 INITIAL = "initial.npy"
 PACKAGES = ("lapg", "jax", "jaxlib", "optax", "equinox", "numpy", "xarray")
 _BEFORE_CHECKSUMS = {"format", "versions", "precision", "config"}
@@ -110,10 +112,10 @@ def read_about(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(text.decode())
         found, config = content["format"], content["config"]
-        if found == FORMAT and "checksum" not in content and not content.keys() <= _BEFORE_CHECKSUMS:
+        if found in READABLE and "checksum" not in content and not content.keys() <= _BEFORE_CHECKSUMS:
             raise ValueError("its checksum is missing")
         said = {name: value for name, value in content.items() if name != "checksum"}
-        if found == FORMAT and "checksum" in content and _checksum(said) != content["checksum"]:
+        if found in READABLE and "checksum" in content and _checksum(said) != content["checksum"]:
             raise ValueError("its checksum does not match")
         if not isinstance(config, dict):
             raise TypeError("config must be a table")
@@ -121,9 +123,9 @@ def read_about(path: Path) -> dict[str, Any]:
         raise RunError(
             f"{file} must be a run's configuration, but it is damaged ({error}); restore it or start a new run."
         ) from error
-    if found != FORMAT:
+    if found not in READABLE:
         raise RunError(
-            f"run={path} has format {found}, this version of lapg reads format {FORMAT}; install the version named in its config.json."
+            f"run={path} has format {found}, this version of lapg reads formats {READABLE[0]} to {FORMAT}; install the version named in its config.json."
         )
     return content
 
@@ -135,6 +137,20 @@ def read_config(path: Path) -> dict[str, Any]:
       RunError: not a run directory, a damaged one, or one of another format.
     """
     return read_about(path)["config"]
+
+
+def check_format(path: Path) -> None:
+    """Refuses to resume a run of an older format, whose saved state is another one.
+
+    Raises:
+      RunError: it is one.
+    """
+    found = read_about(path)["format"]
+    if found != FORMAT:
+        raise RunError(
+            f"run={path} must be of format {FORMAT} to be resumed, got {found}: an earlier version of lapg began it; what is there can be read, and a new run "
+            f"can start from its parameters with --init-from {path}."
+        )
 
 
 def check_precision(path: Path) -> None:

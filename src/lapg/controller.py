@@ -85,8 +85,8 @@ def limit_step(
       ValueError: limit is not positive, or the optimiser is not linear (Adam, clipping).
     """
     if known(limit) and not float(limit) > 0:
-        raise ValueError(f"kl_limit must be > 0, got {float(limit)}; none: steps without a limit.")
-    check_linear(optimiser, "kl_limit needs", "use heavy_ball, or kl_limit none")
+        raise ValueError(f"step_limit.limit must be > 0, got {float(limit)}; step_limit 'unlimited' has none.")
+    check_linear(optimiser, "a step limit needs", "use optimiser sgd, or step_limit unlimited")
 
     def init(params: Any) -> Any:
         zero = jnp.zeros((), params.dtype)

@@ -41,7 +41,7 @@ class Following(eqx.Module):
     owed: Int[Array, " M"]
 
 
-def replicated(compressor: Compressor) -> Downlink:
+def replicated(compressor: Compressor | None = None) -> Downlink:
     """Learners' hosts run a replica of the controller, and hear only what it stepped with; of a round in which nobody uploaded, nothing.
 
     Before step k the total of what arrived, and what compression has left over so far, is compressed; controller and replicas step with what this
@@ -52,10 +52,10 @@ def replicated(compressor: Compressor) -> Downlink:
     it missed and in which somebody uploaded, or the controller's whole state if that is shorter. The state is also what it hears first of all.
 
     Args:
-      compressor: of totals; one that contracts, or errors grow. `lapg.uplink.compressors.identity` loses nothing.
+      compressor: of totals; one that contracts, or errors grow; None is `lapg.uplink.compressors.identity`, which loses nothing.
     Source: error feedback at the sender as in Tang et al., arXiv 1905.05957 (DoubleSqueeze); here of increments, so that parameters are never sent.
     """
-    return _following(compressor, forwards=False)
+    return _following(compressor or identity(), forwards=False)
 
 
 def forwarded(uplink: Compressor) -> Downlink:

@@ -19,7 +19,17 @@ import equinox as eqx
 import xarray as xr
 
 from lapg import datasets
-from lapg.about import FORMAT, PACKAGES, check_free, check_precision, create, read_about, read_config, read_initial
+from lapg.about import (
+    FORMAT,
+    PACKAGES,
+    check_format,
+    check_free,
+    check_precision,
+    create,
+    read_about,
+    read_config,
+    read_initial,
+)
 from lapg.datasets import to_dataset, upgrade
 from lapg.files import RunError, contents, reason, replace_file, sealed, sweep, unsealed, usable, write_text, writing
 from lapg.owner import owned
@@ -29,6 +39,7 @@ __all__ = [
     "PACKAGES",
     "RunError",
     "check_finished",
+    "check_format",
     "check_free",
     "check_precision",
     "contents",

@@ -6,7 +6,6 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import tyro
 from lapg.cli.check import check
 from lapg.cli.compare import compare_command
 from lapg.cli.figures import reproduce, tune
+from lapg.cli.flags import named_by
 from lapg.cli.flower_demo import flower_demo
 from lapg.cli.parts import check_env, list_parts
 from lapg.cli.results import evaluate, guide, render, report
@@ -23,7 +23,7 @@ from lapg.cli.terminal import reader_has_gone
 from lapg.cli.theory import predict, verify
 from lapg.cli.train import config_file, train_command
 from lapg.experiments.advance import Interrupted
-from lapg.experiments.config import Config
+from lapg.experiments.config import PARTS, Config
 from lapg.experiments.run import resume_command
 from lapg.experiments.study import Study
 from lapg.files import DiskError, reason, remedy
@@ -41,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     try:
         BESIDE[:] = [str(Path.cwd())]
-        settings = config_file(arguments, Config()) if arguments[:1] == ["train"] else Config()
+        settings = Config()
+        if arguments[:1] == ["train"]:
+            settings = named_by(arguments, config_file(arguments, settings))
         study = config_file(arguments, Study()) if arguments[:1] == ["compare"] else Study()
         commands: dict[str, Callable[..., Any]] = {
             "reproduce": reproduce,
@@ -103,14 +105,13 @@ def _others(error: OSError) -> bool:
 
 
 def _flags(message: str) -> str:
-    """A message with settings by their flags: --method.step-size."""
-
-    def flag(match: re.Match[str]) -> str:
-        part = type(getattr(Config(), match[1]))
-        named = match[2] in (item.name for item in fields(part)) and match[2] != "options"
-        return f"--{match[1]}.{match[2].replace('_', '-')}" if named else match[0]
-
-    return re.sub(r"(?<![\w.\[-])(problem|estimator|method|cluster)\.(\w+)\b(?!\.\w)", flag, message)
+    """A message with settings by their flags: --trigger.max-age."""
+    kinds = "|".join(PARTS)
+    return re.sub(
+        rf"(?<![\w.\[-])(?:{kinds}|cluster)(?:\.[a-z]\w*)+\b(?![:(])",
+        lambda match: f"--{match[0].replace('_', '-')}",
+        message,
+    )
 
 
 def _fail(message: str, status: int) -> None:

@@ -8,13 +8,14 @@ import numpy as np
 from rich.table import Table
 
 from lapg.cli.terminal import console
-from lapg.experiments.config import Config, MethodConfig, PolicyConfig, ProblemConfig
+from lapg.experiments.config import Choice, Config
 from lapg.experiments.run import Run, train
 from lapg.ledger import downlink_bits, uplink_bits
+from lapg.methods import Part
 
 METHODS = {
-    "lapg": MethodConfig("lapg", noise_weight=1.0, xi=(0.5,)),
-    "pg": MethodConfig("pg"),
+    "lapg": Choice("lapg", trigger=Part(noise_weight=1.0, xi=0.5)),
+    "pg": Choice("pg"),
 }
 
 
@@ -38,16 +39,9 @@ def flower_demo(
     """
     if learners < 1 or rounds < 1:
         raise ValueError(f"learners and rounds must be >= 1, got {learners} and {rounds}.")
-    problem = ProblemConfig("cooperative_navigation", num_agents=learners)
-    config = Config(
-        problem,
-        method=METHODS[method],
-        policy=PolicyConfig(hidden=(8,)),
-        batch_size=4,
-        rounds=rounds,
-        seeds=1,
-        chunk_rounds=5,
-    )
+    problem, policy = Part("cooperative_navigation", num_agents=learners), Part(hidden=(8,))
+    setting = Config(problem=problem, policy=policy, batch_size=4, rounds=rounds, seeds=1, chunk_rounds=5)
+    config = setting.playing(METHODS[method])
     simulated = train(config, out.with_name(f"{out.name}-simulated"), show_progress=False) if check else None
     run = train(config, out, runtime="flower")
     _show_ledger(run)

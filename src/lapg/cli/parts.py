@@ -1,9 +1,7 @@
 """Commands about the parts: what there is, and whether one's own fits."""
 
-import inspect
 import re
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from rich.table import Table
 
@@ -11,28 +9,13 @@ from lapg.cli.check import print_checks
 from lapg.cli.terminal import Positional, console
 from lapg.experiments import figures
 from lapg.experiments.build import build_problem
-from lapg.experiments.config import ProblemConfig
-from lapg.experiments.names import ESTIMATORS, OPTIMISERS, POLICIES, PROBLEMS
-from lapg.methods import METHODS
+from lapg.experiments.config import Config
+from lapg.methods import REGISTRY, Part, Preset
+from lapg.methods.signatures import summary
 from lapg.problems.check import check_problem
 from lapg.runtimes import use_all_cores
-from lapg.uplink import compressors, memories, triggers
 
 EnvKind = Literal["gymnasium", "pettingzoo", "gymnax", "jaxmarl"]
-MEMORIES = {
-    "fresh": memories.fresh,
-    "lagged": memories.lagged,
-    "average": memories.running_average,
-    "accumulate": memories.accumulator,
-}
-COMPRESSORS = {
-    "none": compressors.identity,
-    "top_k": compressors.top_k,
-    "quantise": compressors.quantise,
-    "qsgd": compressors.qsgd,
-    "sign": compressors.sign,
-}
-"""As `lapg.methods.make_memory` and `lapg.methods.make_compressor` name them."""
 
 
 def check_env(
@@ -55,41 +38,31 @@ def check_env(
       env-kind: whose environment it is.
     """
     use_all_cores()
-    problem = build_problem(_problem(factory, env_kind))
+    problem = build_problem(Config(problem=_problem(factory, env_kind)))
     print_checks(factory, check_problem(problem, num=episodes, seed=seed, loss_bounds=loss_bounds))
 
 
-def _problem(name: str, kind: EnvKind | None) -> ProblemConfig:
+def _problem(name: str, kind: EnvKind | None) -> Part:
     """The problem that a name stands for."""
-    if kind is None and name not in PROBLEMS:
+    if kind is None and name not in REGISTRY["problem"]:
         if re.search(r"-v\d+$", name):
             kind = "gymnasium"
         elif ":" not in name and re.search(r"\._*\w*_v\d+$", name):
             kind = "pettingzoo"
-    return ProblemConfig(name) if kind is None else ProblemConfig(kind, env=name)
+    return Part(name) if kind is None else Part(kind, env=name)
 
 
 def list_parts() -> None:
-    """List the built-in problems, policies, estimators, methods and what they are made of, figures and presets."""
-    groups: dict[str, Mapping[str, Any]] = {
-        "problem": PROBLEMS,
-        "policy": POLICIES,
-        "estimator": ESTIMATORS,
-        "method": METHODS,
-        "memory": MEMORIES,
-        "trigger": {name: part for name in triggers.__all__ if inspect.isfunction(part := getattr(triggers, name))},
-        "compressor": COMPRESSORS,
-    }
+    """List the built-in parts by kind, methods among them, and figures and presets."""
     table = Table("part", "name", "what it is")
-    for kind, parts in groups.items():
-        for name, factory in parts.items():
-            table.add_row(kind, name, (factory.__doc__ or "").strip().partition("\n")[0])
+    for kind, parts in REGISTRY.items():
+        for name, part in parts.items():
+            table.add_row(kind, name, part.about if isinstance(part, Preset) else summary(part))
     for name, figure in figures.FIGURES.items():
         table.add_row("figure", name, figure.title)
     for name, text in figures.PRESET_TEXTS.items():
         table.add_row("preset", name, text)
     console.print(table)
-    console.print(f"optimisers: {', '.join(OPTIMISERS)}", highlight=False)
     console.print(
-        "Your own problem, policy, estimator, method or optimiser goes by MODULE:NAME wherever a built-in name can stand."
+        "A part of your own goes by MODULE:NAME wherever a built-in name can stand; lapg train --trigger.name periodic --help shows a part's options."
     )

@@ -7,7 +7,6 @@ import numpy as np
 from rich.table import Table
 
 from lapg.cli.terminal import Positional, console
-from lapg.experiments.build import resolve
 from lapg.experiments.evaluate import evaluate as evaluate_run
 from lapg.experiments.evaluate import render as render_run
 from lapg.experiments.guide import guide as make_guide
@@ -15,6 +14,7 @@ from lapg.experiments.reproduce import CONTENTS, baselines_of, check_comparable,
 from lapg.experiments.run import load
 from lapg.experiments.study import CONTENTS as STUDY
 from lapg.experiments.study import report_study
+from lapg.methods.registry import pick
 from lapg.network import PROFILES
 from lapg.record import write_text
 from lapg.runtimes import use_all_cores
@@ -66,7 +66,7 @@ def report(
     """
     if not runs:
         raise ValueError("RUNS must name at least one directory: of a run, a study or a reproduced figure.")
-    model = None if network is None else resolve("network", network, PROFILES)
+    model = None if network is None else pick(network, PROFILES, "network")
     together = []
     for path in runs:
         if (path / STUDY).is_file():
@@ -82,7 +82,7 @@ def report(
         raise ValueError("runs must have directories of different names, by which the report distinguishes them.")
     differing = check_comparable(loaded, may_differ)
     alone = next(iter(loaded)) if len(loaded) == 1 else None
-    dense = (name for name, run in loaded.items() if run.config.method.name == "pg")
+    dense = (name for name, run in loaded.items() if run.config.method == "pg")
     reference = reference or next(dense, alone)
     if reference is None or reference not in loaded:
         raise ValueError(
@@ -123,7 +123,7 @@ def guide(
     """
     if not studies:
         raise ValueError("STUDIES must name at least one directory of `lapg compare`.")
-    networks = {name: resolve("network", name, PROFILES) for name in network}
+    networks = {name: pick(name, PROFILES, "network") for name in network}
     text = make_guide(studies, networks, compute_seconds)
     if out is not None:
         write_text(out, text)

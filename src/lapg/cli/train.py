@@ -7,6 +7,7 @@ from typing import Annotated, TypeVar
 
 import tyro
 
+from lapg.cli.flags import flags_of, from_flags
 from lapg.cli.terminal import console
 from lapg.experiments.advance import Watcher
 from lapg.experiments.config import Config, read_toml
@@ -22,10 +23,11 @@ NOT_SOUND = 3
 
 
 def train_command(default: Config) -> Callable[..., None]:
-    """The command, with the settings that it starts from."""
+    """The command, with the settings that it starts from; its flags are those of the parts that these name."""
+    flags = flags_of(default)
 
     def train(
-        settings: Annotated[Config, tyro.conf.arg(name="")] = default,
+        settings: Annotated[type(flags), tyro.conf.arg(name="")] = flags,  # pyright: ignore[reportInvalidTypeForm]
         config: Path | None = None,
         out: Path | None = None,
         resume: Path | None = None,
@@ -36,7 +38,9 @@ def train_command(default: Config) -> Callable[..., None]:
         """Train one method on one problem over several seeds.
 
         For example:
-          lapg train --method.name lapg --method.noise-weight 1 --problem.scales 1 0.5 --rounds 2000
+          lapg train --method lapg --trigger.noise-weight 1 --problem.scales 1 0.5 --rounds 2000
+          lapg train --method awapg --trigger.name periodic --trigger.period 40 --optimiser.name adam --optimiser.b1 0.95
+          lapg train --trigger.name periodic --help             (its options, and those of all other parts)
           lapg train --config experiment.toml --seeds 20        (what the file says, with more seeds)
           lapg train --resume runs/lapg-20260101-120000
 
@@ -49,21 +53,22 @@ def train_command(default: Config) -> Callable[..., None]:
           tensorboard: also write scalars to OUT/tensorboard (extra `tensorboard`).
           trust: with resume: run code from outside lapg that the run names.
         """
+        asked = from_flags(settings, default)
         watchers: tuple[Watcher, ...] = ()
         if tensorboard:
             from lapg.experiments.tensorboard import tensorboard as board
 
-            place = resume or (out := out or default_out(settings))
+            place = resume or (out := out or default_out(asked))
             watchers = (board(expand(place) / "tensorboard"),)
         if resume is not None:
-            if settings != default or out or init_from or config:
+            if asked != Config() or out or init_from or config:
                 raise ValueError("--resume takes all settings from the run; leave the other options out.")
             run = resume_run(resume, watchers=watchers, trust=trust)
         else:
             if trust:
                 raise ValueError("--trust goes with --resume; what you name yourself is trusted.")
             source = None if init_from is None else load(init_from)
-            run = train_run(settings, out, init_from=source, watchers=watchers)
+            run = train_run(asked, out, init_from=source, watchers=watchers)
         console.print(
             f"{last_score(run.record)}   "
             f"uploads {int(run.record['sent'].sum(('round', 'learner')).mean())} of {run.config.rounds * run.record.sizes['learner']} a seed   "
@@ -76,7 +81,7 @@ def train_command(default: Config) -> Callable[..., None]:
             raise SystemExit(NOT_SOUND)
         if not run.record["sent"].any():
             console.print(
-                "Nobody has uploaded, so nothing was learned: lower the method's threshold, or give it more rounds.",
+                "Nobody has uploaded, so nothing was learned: lower the trigger's threshold, or give it more rounds.",
                 style="yellow",
             )
 

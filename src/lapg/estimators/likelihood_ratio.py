@@ -70,7 +70,10 @@ def reinforce(
 ) -> Estimator:
     """REINFORCE: (1/N) Σ_n (Σ_t ∇log π(a_t|s_t)) (Σ_t γ^t (ℓ_t − b_t)); at other θ with the weight of the whole trajectory.
 
-    Arguments as in `gpomdp`, whose variance is lower.
+    `gpomdp` has lower variance.
+
+    Args:
+      baseline, time_average: as in `gpomdp`.
     """
     return policy_gradient(
         lambda log_ratios: jnp.full_like(log_ratios, 1) * jnp.sum(log_ratios), policy, discount, baseline, time_average

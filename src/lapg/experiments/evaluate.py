@@ -108,7 +108,7 @@ def render(run: Run, out: str | Path, *, seed: int | None = None, episode: int =
     def paint(step: int) -> list[Any]:
         axes.clear()
         draw(axes, jax.tree.map(lambda leaf: leaf[step], states))
-        axes.set_title(f"{run.config.method.name}, step {step + 1}/{length}")
+        axes.set_title(f"{run.config.method}, step {step + 1}/{length}")
         return []
 
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -150,9 +150,14 @@ def write_app(path: Path, out: Path, config: Config) -> None:
 
 
 def _given(settings: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
-    """What differs from the default; nothing that is None does."""
-    given = {name: value for name, value in settings.items() if value != default.get(name)}
-    return {
-        name: _given(value, default.get(name) or {}) if isinstance(value, Mapping) else value
-        for name, value in given.items()
-    }
+    """What differs from the default, tables whole."""
+    return {name: _worded(value) for name, value in settings.items() if value != default.get(name)}
+
+
+def _worded(value: Any) -> Any:
+    """The value as TOML has it, which has no None: the word stands for it."""
+    if isinstance(value, Mapping):
+        return {name: _worded(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_worded(item) for item in value]
+    return "None" if value is None else value

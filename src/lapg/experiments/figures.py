@@ -5,11 +5,12 @@ The paper gives M, the networks, N, T, γ, and α and β from Figure 4 on. Every
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from lapg.experiments import tuned
-from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, PolicyConfig, ProblemConfig
+from lapg.experiments.config import Choice, Config
 from lapg.experiments.grids import SHARED, XI, Contender, Grid, contender
+from lapg.methods import Part
 
 RECOMMENDED = "SCOUT"
 """The label of the recommended method."""
@@ -27,16 +28,16 @@ class Figure:
 
     name: str
     title: str
-    problem: ProblemConfig
+    problem: Part
     batch_size: int
     rounds: int
     """K; enough by the protocol: PG improves by less than 2 % in the last fifth."""
-    tuned: dict[str, MethodConfig] = field(repr=False)
+    tuned: dict[str, Choice] = field(repr=False)
     """Methods of preset recommended by label, tuned on seeds that are never reported."""
     step: float
     """The step size about which PG's is sought."""
-    policy: PolicyConfig = field(default_factory=PolicyConfig)
-    estimator: EstimatorConfig = field(default_factory=lambda: EstimatorConfig(baseline="leave_one_out"))
+    policy: Part = Part()
+    estimator: Part = Part("gpomdp", baseline="leave_one_out")
     """Of preset recommended."""
     shared: Grid = field(default_factory=lambda: SHARED, repr=False)
     """The number that every method may tune beside its step and one of its own."""
@@ -62,15 +63,15 @@ PRESET_TEXTS: dict[str, str] = {
 def _paced(*rounds: float, thresholds: tuple[float, ...], steps: tuple[float, float]) -> dict[str, Grid]:
     """Grids for a problem that is learned in so few rounds that uploads must be as much more frequent."""
     return {
-        "awapg": {"step": steps, "threshold": thresholds},
-        "scout": {"step": steps, "threshold": thresholds},
-        "periodic": {"step": steps, "period": rounds},
-        "periodic-local": {"step": steps, "period": rounds},
-        "staggered": {"step": steps, "period": tuple(2 * period for period in rounds)},
-        "staggered-local": {"step": steps, "period": tuple(2 * period for period in rounds)},
-        "periodic-average": {"period": rounds},
-        "random": {"step": steps, "rate": tuple(1 / period for period in rounds)},
-        "random-local": {"step": steps, "rate": tuple(1 / period for period in rounds)},
+        "awapg": {"step": steps, "trigger.threshold": thresholds},
+        "scout": {"step": steps, "trigger.threshold": thresholds},
+        "periodic": {"step": steps, "trigger.period": rounds},
+        "periodic-local": {"step": steps, "trigger.period": rounds},
+        "staggered": {"step": steps, "trigger.period": tuple(2 * period for period in rounds)},
+        "staggered-local": {"step": steps, "trigger.period": tuple(2 * period for period in rounds)},
+        "periodic-average": {"trigger.period": rounds},
+        "random": {"step": steps, "trigger.rate": tuple(1 / period for period in rounds)},
+        "random-local": {"step": steps, "trigger.rate": tuple(1 / period for period in rounds)},
     }
 
 
@@ -85,7 +86,7 @@ def _navigation(
     hidden: tuple[int, ...],
     batch_size: int,
     rounds: int,
-    tuned: dict[str, MethodConfig],
+    tuned: dict[str, Choice],
     step: float,
     claim: str,
     *,
@@ -98,11 +99,10 @@ def _navigation(
     return Figure(
         name=f"fig{number}",
         title=", ".join([f"Figure {number}: {num_agents} agents", activation, *words]),
-        problem=ProblemConfig(
-            num_agents=num_agents,
-            scales=SCALES[num_agents] if heterogeneous else None,
+        problem=Part(
+            "cooperative_navigation", num_agents=num_agents, scales=SCALES[num_agents] if heterogeneous else None
         ),
-        policy=PolicyConfig(hidden=hidden, activation=activation),
+        policy=Part(hidden=hidden, activation=activation),
         batch_size=batch_size,
         rounds=rounds,
         tuned=tuned,
@@ -127,8 +127,8 @@ def _parallel(
     batch_size: int,
     rounds: int,
     *,
-    alike: dict[str, MethodConfig],
-    different: dict[str, MethodConfig],
+    alike: dict[str, Choice],
+    different: dict[str, Choice],
     step: float,
     kl_limits: tuple[float, float],
     grids: dict[str, Grid],
@@ -138,16 +138,16 @@ def _parallel(
     What every method may tune is not the decay of its steps but their limit (nats an episode).
     """
 
-    def one(word: str, heterogeneity: float, tuned: dict[str, MethodConfig]) -> Figure:
+    def one(word: str, heterogeneity: float, tuned: dict[str, Choice]) -> Figure:
         return Figure(
             name=f"{name}-{word}",
             title=f"Parallel RL, {problem.replace('_', ' ')}: 16 learners, {word}",
-            problem=ProblemConfig(problem, num_learners=16, heterogeneity=heterogeneity),
+            problem=Part(problem, num_learners=16, heterogeneity=heterogeneity),
             batch_size=batch_size,
             rounds=rounds,
             tuned=tuned,
             step=step,
-            shared={"kl_limit": kl_limits},
+            shared={"step_limit.limit": kl_limits},
             grids=grids,
         )
 
@@ -192,15 +192,13 @@ PARALLEL = {
 SCALES_APART = Figure(
     name="scales-apart",
     title="Noisy quadratics: 32 learners whose losses differ in scale by three decades",
-    problem=ProblemConfig(
-        "quadratic", num_learners=32, scales=tuple(10 ** (-3 * m / 31) for m in range(32)), options={"noise": 14.0}
-    ),
+    problem=Part("quadratic", num_learners=32, scales=tuple(10 ** (-3 * m / 31) for m in range(32)), noise=14.0),
     batch_size=2,
     rounds=500,
     tuned=tuned.SCALES_APART,
     step=0.02,
-    estimator=EstimatorConfig("noisy"),
-    shared={"decay": (0.0, 5e-3)},
+    estimator=Part("noisy"),
+    shared={"optimiser.decay": (0.0, 5e-3)},
     grids=_paced(20.0, 40.0, 80.0, thresholds=(30.0, 60.0, 120.0), steps=(1.0, 2.0)),
 )
 GROUPS = {"all": tuple(figure.name for figure in PAPER)} | {
@@ -214,18 +212,19 @@ FIGURES = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One curve of a figure. ``rate_of`` names the entry whose measured upload fraction becomes this one's ``rate``."""
+    """One curve of a figure. ``rate_of`` names the entry whose measured upload fraction becomes this one's ``trigger.rate``."""
 
     label: str
     config: Config
     rate_of: str | None = None
 
 
-def _with_momentum(method: MethodConfig, momentum: float | None) -> MethodConfig:
+def _with_momentum(method: Choice, momentum: float | None) -> Choice:
     """Heavy ball at an unchanged effective step α/(1−β)."""
-    return (
-        method if momentum is None else replace(method, step_size=method.step_size * (1 - momentum), momentum=momentum)
-    )
+    if momentum is None:
+        return method
+    step = method.optimiser.options["step_size"] * (1 - momentum)
+    return method.but(optimiser=Part("sgd", step_size=step, momentum=momentum))
 
 
 def setting(figure: Figure) -> Config:
@@ -246,11 +245,10 @@ def contenders(figure: Figure, labels: Iterable[str]) -> tuple[list[Contender], 
       ValueError: there is no such method.
     """
     found = [contender(label, shared=figure.shared, own=figure.grids) for label in labels]
-    unit = _with_momentum(MethodConfig("pg", figure.step), figure.momentum)
-    return [replace(one, method=replace(one.method, momentum=unit.momentum)) for one in found], unit.step_size
+    return [one.under(figure.momentum) for one in found], figure.step * (1 - (figure.momentum or 0.0))
 
 
-def methods(figure: Figure, preset: Preset) -> tuple[EstimatorConfig, dict[str, MethodConfig]]:
+def methods(figure: Figure, preset: Preset) -> tuple[Part, dict[str, Choice]]:
     """The estimator of a preset and its methods by label, without the random control.
 
     Raises:
@@ -262,16 +260,21 @@ def methods(figure: Figure, preset: Preset) -> tuple[EstimatorConfig, dict[str, 
         return setting(figure).estimator, {
             label: _with_momentum(method, figure.momentum) for label, method in figure.tuned.items()
         }
-    step = {"step_size": 0.01, "momentum": figure.momentum}
-    pg = MethodConfig("pg", **step)
+    momentum = {} if figure.momentum is None else {"momentum": figure.momentum}
+    step = Part("sgd", step_size=0.01, **momentum)
+    pg = Choice("pg", optimiser=step)
+
+    def lapg(c: float, **trigger: Any) -> Choice:
+        return Choice("lapg", optimiser=step, trigger=Part(xi=XI, noise_weight=c, **trigger))
+
     if preset == "literal":
-        lapg = MethodConfig("lapg", **step, xi=XI, noise_weight=6.0, noise_bound="printed", strict=False)
-        return EstimatorConfig(baseline="none", time_average=False), {"PG": pg, "LAPG": lapg}
-    return EstimatorConfig(baseline="none", time_average=True), {
+        literal = lapg(6.0, noise_bound="printed", strict=False)
+        return Part("gpomdp", baseline="none", time_average=False), {"PG": pg, "LAPG": literal}
+    return Part("gpomdp", baseline="none", time_average=True), {
         "PG": pg,
-        "LAPG": MethodConfig("lapg", **step, xi=XI, noise_weight=1.0),
-        "LAPG c=0": MethodConfig("lapg", **step, xi=XI, noise_weight=0.0),
-        "LAPG c=6": MethodConfig("lapg", **step, xi=XI, noise_weight=6.0),
+        "LAPG": lapg(1.0),
+        "LAPG c=0": lapg(0.0),
+        "LAPG c=6": lapg(6.0),
     }
 
 
@@ -292,8 +295,9 @@ def lineup(
         seeds=10 if seeds is None else seeds,
         first_seed=first_seed,
     )
-    entries = [Entry(label, replace(common, method=method)) for label, method in chosen.items()]
+    entries = [Entry(label, common.playing(method)) for label, method in chosen.items()]
     if RECOMMENDED in chosen:
-        matched = replace(chosen[RECOMMENDED], name="random", threshold=None, scale=None, max_age=None)
-        entries.append(Entry("random", replace(common, method=matched), rate_of=RECOMMENDED))
+        same = {kind: chosen[RECOMMENDED].parts[kind] for kind in ("local", "memory", "compressor")}
+        matched = replace(chosen[RECOMMENDED], method="random", trigger=Part(), **same)
+        entries.append(Entry("random", common.playing(matched), rate_of=RECOMMENDED))
     return entries

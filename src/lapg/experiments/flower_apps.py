@@ -11,14 +11,12 @@ import numpy as np
 from lapg import record
 from lapg.experiments.advance import advance
 from lapg.experiments.build import Built, build
-from lapg.experiments.config import Config, from_dict, to_dict
+from lapg.experiments.config import Config, agreed, from_dict, to_dict
 from lapg.runtimes.compiled import Compiled
 from lapg.runtimes.evaluation import Evaluation
 from lapg.runtimes.federated import Terms
 from lapg.runtimes.limits import Limits
 from lapg.runtimes.posted import Posted
-
-AGREED = ("problem", "policy", "estimator", "method", "batch_size", "participation", "rounds", "seeds", "first_seed")
 
 
 def read_settings(run_config: Any) -> Config:
@@ -48,13 +46,9 @@ def prepare(config: Config, built: Built | None = None) -> tuple[Terms, Limits]:
     """
     built = built or build(config)
     hyper = {name: np.asarray(value, np.asarray(jax.numpy.zeros(())).dtype)[()] for name, value in built.hyper.items()}
-    terms = Terms(Compiled(built.recipe, built.problem, hyper), hyper, config.seed_list, _agreed(config))
+    terms = Terms(Compiled(built.recipe, built.problem, hyper), hyper, config.seed_list, agreed(config))
     waits = {name: getattr(config.cluster, name) for name in ("deadline", "quorum", "patience", "timeout")}
     return terms, Limits(**waits).checked(built.problem.num_learners)
-
-
-def _agreed(config: Config) -> dict[str, Any]:
-    return {name: to_dict(config)[name] for name in AGREED}
 
 
 def play(run_config: Any, gather: Any) -> None:
@@ -70,7 +64,7 @@ def play(run_config: Any, gather: Any) -> None:
         record.check_free(path)
         with record.owned(path, "out"):
             record.create(path, to_dict(config))
-    elif _agreed(from_dict(record.read_config(path))) != _agreed(config):
+    elif agreed(from_dict(record.read_config(path))) != agreed(config):
         raise record.RunError(f"out={path} must be new, or this very run, but other settings were played there.")
     if (path / "record.nc").is_file():
         print(f"nothing to do: {path} is complete", flush=True)

@@ -1,19 +1,19 @@
 """What is tuned: for every method a grid of numbers, equally many points for each."""
 
-import inspect
 import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
-from lapg.experiments.build import resolve
-from lapg.experiments.config import MethodConfig
-from lapg.methods import METHODS, controls
+from lapg.experiments.config import Choice
+from lapg.methods import PRESETS, Part, settings, signature_of
 
 Grid = dict[str, tuple[float, ...]]
-"""Values by the name of a method's number; ``step`` multiplies a step size: PG's grid that of the experiment, all others that chosen for PG."""
+"""Values by the full name of a method's number, ``trigger.period``; ``step`` multiplies a step size: PG's grid that of the experiment, all others that
+chosen for PG."""
 MAX_NUMBERS = 3
-XI = (0.03,)
+XI = 0.03
 """ξ_d = 0.03 for D = 10: Σξ = 0.3 < 1/3, as Theorem 1 asks."""
 
 NUM_ROUNDS = 3000
@@ -22,37 +22,44 @@ SHORTEST = 2.0
 """Rounds of the shortest period; 1 is an upload in every round."""
 NUM_POINTS = 12
 STEPS = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
-SHARED: Grid = {"decay": (0.0, 8e-4)}
+SHARED: Grid = {"optimiser.decay": (0.0, 8e-4)}
 """What every method may tune beside its step and a number of its own."""
-LOCAL = MethodConfig(look_ahead=1.0, compressor="quantise", compressor_bits=4, downlink="replicated")
+LOCAL: dict[str, Any] = {
+    "local": Part("sgd", step_scale=1.0),
+    "compressor": Part("quantise", bits=4),
+    "downlink": Part("replicated"),
+}
 """What is fixed of the recommended method, and of the controls that keep the same memory."""
-KNOWN: dict[str, tuple[MethodConfig, Grid]] = {
-    "pg": (MethodConfig("pg"), {"step": STEPS}),
-    "lapg": (MethodConfig("lapg", xi=XI), {"step": (0.7, 1.0), "noise_weight": (0.0, 0.5, 1.0)}),
+STAGGERED = Part("periodic", phase="staggered")
+AVERAGE = Part("running_average", weight=0.05)
+DRIFT = Part(xi=XI)
+KNOWN: dict[str, tuple[Choice, Grid]] = {
+    "pg": (Choice("pg"), {"step": STEPS}),
+    "lapg": (Choice("lapg", trigger=DRIFT), {"step": (0.7, 1.0), "trigger.noise_weight": (0.0, 0.5, 1.0)}),
     "lapg-average": (
-        MethodConfig("lapg", xi=(0.0,), average_weight=0.05),
-        {"step": (0.7, 1.0), "noise_weight": (0.75, 1.0, 1.5)},
+        Choice("lapg", trigger=Part(xi=0.0), memory=AVERAGE),
+        {"step": (0.7, 1.0), "trigger.noise_weight": (0.75, 1.0, 1.5)},
     ),
-    "scout": (replace(LOCAL, name="scout"), {"step": (0.8, 1.2), "threshold": (160.0, 320.0, 640.0)}),
-    "awapg": (MethodConfig("awapg"), {"step": (1.0, 1.6), "threshold": (80.0, 160.0, 320.0)}),
-    "periodic": (MethodConfig("periodic"), {"step": (1.0, 1.6), "period": (20.0, 40.0, 80.0)}),
-    "periodic-local": (replace(LOCAL, name="periodic"), {"step": (0.8, 1.2), "period": (25.0, 50.0, 100.0)}),
+    "scout": (Choice("scout", **LOCAL), {"step": (0.8, 1.2), "trigger.threshold": (160.0, 320.0, 640.0)}),
+    "awapg": (Choice("awapg"), {"step": (1.0, 1.6), "trigger.threshold": (80.0, 160.0, 320.0)}),
+    "periodic": (Choice("periodic"), {"step": (1.0, 1.6), "trigger.period": (20.0, 40.0, 80.0)}),
+    "periodic-local": (Choice("periodic", **LOCAL), {"step": (0.8, 1.2), "trigger.period": (25.0, 50.0, 100.0)}),
     "staggered": (
-        MethodConfig("periodic", phase="staggered"),
-        {"step": (1.0, 1.6), "period": (40.0, 80.0, 160.0)},
+        Choice("periodic", trigger=STAGGERED),
+        {"step": (1.0, 1.6), "trigger.period": (40.0, 80.0, 160.0)},
     ),
     "staggered-local": (
-        replace(LOCAL, name="periodic", phase="staggered"),
-        {"step": (0.8, 1.2), "period": (50.0, 100.0, 200.0)},
+        Choice("periodic", trigger=STAGGERED, **LOCAL),
+        {"step": (0.8, 1.2), "trigger.period": (50.0, 100.0, 200.0)},
     ),
     "periodic-average": (
-        MethodConfig("periodic", memory="average", average_weight=0.05),
-        {"step": (0.7, 1.0), "period": (5.0, 10.0, 20.0)},
+        Choice("periodic", memory=AVERAGE),
+        {"step": (0.7, 1.0), "trigger.period": (5.0, 10.0, 20.0)},
     ),
-    "ef14": (MethodConfig("ef14", compressor="top_k"), {"step": (0.7, 1.0), "compressor_fraction": (0.01, 0.05, 0.2)}),
-    "ef21": (MethodConfig("ef21", compressor="top_k"), {"step": (0.7, 1.0), "compressor_fraction": (0.01, 0.05, 0.2)}),
-    "random": (MethodConfig("random"), {"step": (1.0, 1.6), "rate": (0.0125, 0.025, 0.05)}),
-    "random-local": (replace(LOCAL, name="random"), {"step": (1.0, 1.6), "rate": (0.005, 0.01, 0.02)}),
+    "ef14": (Choice("ef14"), {"step": (0.7, 1.0), "compressor.fraction": (0.01, 0.05, 0.2)}),
+    "ef21": (Choice("ef21"), {"step": (0.7, 1.0), "compressor.fraction": (0.01, 0.05, 0.2)}),
+    "random": (Choice("random"), {"step": (1.0, 1.6), "trigger.rate": (0.0125, 0.025, 0.05)}),
+    "random-local": (Choice("random", **LOCAL), {"step": (1.0, 1.6), "trigger.rate": (0.005, 0.01, 0.02)}),
 }
 """By name: what of a method is fixed, and its grid without the shared number. A grid of two numbers of its own takes no shared one."""
 
@@ -62,7 +69,7 @@ class Contender:
     """A method as it enters a comparison: what of it is fixed, and the grid of what is tuned."""
 
     label: str
-    method: MethodConfig
+    method: Choice
     grid: Grid
 
     def __post_init__(self) -> None:
@@ -75,19 +82,36 @@ class Contender:
                     f"{where}: {name} must be finite numbers with a decimal point, which need no compiling of their own, got {values}."
                 )
 
+    def under(self, momentum: float | None) -> "Contender":
+        """The same under momentum; None: without."""
+        optimiser = Part() if momentum is None else Part("sgd", momentum=momentum)
+        return replace(self, method=self.method.but(optimiser=optimiser))
+
     @property
     def points(self) -> list[dict[str, float]]:
         """The grid's points."""
         return [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
 
 
-SCHEDULES = {"fedavg", *(name for name, recipe in METHODS.items() if recipe.__module__ == controls.__name__)}
-"""Recipes that upload by a schedule, whatever they have measured: the baselines of a comparison."""
+SCHEDULES = ("periodic", "random", "never")
+"""Triggers that upload by a schedule, whatever has been measured: methods that have one are the baselines of a comparison."""
 
 
-def is_baseline(method: MethodConfig) -> bool:
-    """Whether a method, in whatever variant, uploads by a schedule."""
-    return method.name in SCHEDULES
+def is_baseline(method: Choice) -> bool:
+    """Whether a method uploads by a schedule; nothing is imported for the answer, and one of one's own does not unless its trigger is named."""
+    preset = PRESETS.get(method.method)
+    return (method.trigger.name or (preset and preset.trigger.name)) in SCHEDULES
+
+
+def at(method: Choice, numbers: Mapping[str, float]) -> Choice:
+    """A method with other numbers, by their full names."""
+    for name, value in numbers.items():
+        kind, *tables, last = name.split(".")
+        part = Part(**{last: value})
+        for table in reversed(tables):
+            part = Part(**{table: part})
+        method = method.but(**{kind: part})
+    return method
 
 
 def slug(label: str) -> str:
@@ -118,11 +142,11 @@ def follow(grid: Grid, pace: float) -> Grid:
     """
 
     def scaled(name: str, values: tuple[float, ...]) -> tuple[float, ...]:
-        if name in ("period", "threshold"):
-            factor = max(pace, SHORTEST / min(values)) if name == "period" and pace < 1 else pace
+        if name in ("trigger.period", "trigger.threshold"):
+            factor = max(pace, SHORTEST / min(values)) if name == "trigger.period" and pace < 1 else pace
             return tuple(value * factor for value in values)
-        if name in ("rate", "decay"):
-            factor = max(pace, SHORTEST * max(values)) if name == "rate" and pace < 1 else pace
+        if name in ("trigger.rate", "optimiser.decay"):
+            factor = max(pace, SHORTEST * max(values)) if name == "trigger.rate" and pace < 1 else pace
             return tuple(value / factor for value in values)
         return values
 
@@ -132,7 +156,7 @@ def follow(grid: Grid, pace: float) -> Grid:
 def contender(
     label: str, *, shared: Grid = SHARED, own: Mapping[str, Grid] | None = None, pace: float = 1.0
 ) -> Contender:
-    """A method by its name, with the grid that is known for it; for any other recipe one around its own default.
+    """A method by its name, with the grid that is known for it; for any other one around its own default.
 
     Args:
       label: a name in `KNOWN` (case and blanks as in a figure's legend), a method of `lapg list`, or MODULE:NAME.
@@ -147,20 +171,28 @@ def contender(
         method, grid = KNOWN[name]
         rest = shared if len(grid) < MAX_NUMBERS else {}
     else:
-        name, method = label, MethodConfig(label)
-        grid, rest = _around_default(label, shared)
+        name, method = label, Choice(label)
+        grid, rest = _around_default(method, shared)
     return Contender(label, method, follow(grid | (own or {}).get(name, {}), pace) | rest)
 
 
-def _around_default(name: str, shared: Grid) -> tuple[Grid, Grid]:
-    """A quarter, once and four times the default of a recipe's first number, and as many steps as the budget leaves."""
-    parameters = inspect.signature(resolve("method", name, METHODS)).parameters
-    accepts_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    rest = {number: values for number, values in shared.items() if number in {*parameters, "kl_limit"} or accepts_all}
-    taken = {"step_size", "momentum", *shared}
-    defaults = {number: parameter.default for number, parameter in parameters.items() if number not in taken}
-    first = next(((number, value) for number, value in defaults.items() if type(value) is float and value), None)
-    own: Grid = {} if first is None else {first[0]: (first[1] / 4, first[1], 4 * first[1])}
+OWN = ("trigger", "memory", "variance_reduction")
+"""Kinds of parts in which a method's own number is looked for."""
+
+
+def _around_default(method: Choice, shared: Grid) -> tuple[Grid, Grid]:
+    """A quarter, once and four times a method's first number that may vary without compiling again, and as many steps as the budget leaves."""
+    parts = method.parts
+    found = {kind: signature_of(kind, part.name) for kind, part in parts.items()}
+    plain = any("plain_step_size" in each.supplied for each in found.values())
+    rest = {name: values for name, values in shared.items() if not (plain and name.startswith("optimiser."))}
+    own: Grid = {}
+    for kind in OWN:
+        current = settings(kind, parts[kind])
+        for name, option in found[kind].options.items():
+            value = current.get(name)
+            if not own and option.traced and type(value) is float and value:
+                own = {f"{kind}.{name}": (value / 4, value, 4 * value)}
     num_steps = NUM_POINTS // math.prod(len(values) for values in (own | rest).values())
     steps = tuple(2 ** ((index - (num_steps - 1) / 2) / 2) for index in range(num_steps))
     return {"step": steps} | own, rest

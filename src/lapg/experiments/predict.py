@@ -1,6 +1,5 @@
 """What the theory and a few measured batches say about a configuration before, or after, it is run."""
 
-import inspect
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from lapg import theory
-from lapg.experiments.build import build, build_estimator, resolve
+from lapg.experiments.build import build, build_estimator
 from lapg.experiments.config import Config
 from lapg.experiments.run import Run
-from lapg.methods import METHODS
+from lapg.methods import settings
 from lapg.runtimes.outside import sampler, to_batch
 from lapg.runtimes.protocol import sample_batch
 from lapg.types import INIT, NOBODY, SAMPLE, Problem, ScoreBounds, address
+from lapg.uplink.triggers.lazy import past_weights
 
 FAILURE = 0.05
 """δ of the high-probability statements."""
@@ -66,26 +66,19 @@ def predict(config: Config, run: Run | None = None, *, seed: int = 0, num_batche
     built = build(config) if run is None else run.built
     problem = built.problem
     params = problem.init(address(jax.random.key(seed), INIT, NOBODY, 0)) if run is None else jnp.asarray(run.params())
-    settings = _settings(config)
+    trigger, optimiser = (settings(kind, config.parts[kind]) for kind in ("trigger", "optimiser"))
     constants = known_constants(problem, params, seed)
-    if config.estimator.time_average:
+    if config.estimator.options.get("time_average"):
         share = 1 / problem.num_steps
         constants = constants._replace(
             losses=None if constants.losses is None else constants.losses * share,
             smoothness=None if constants.smoothness is None else constants.smoothness * share,
         )
     noise, signal = measure(config, problem, params, seed, num_batches)
-    findings = [*_constants(constants), *_step(settings, constants), *_uploads(config, settings, constants, run)]
-    findings += [*_momentum(settings), *_noise(config, problem, settings, constants, noise, signal)]
+    findings = [*_constants(constants), *_step(optimiser, trigger, constants)]
+    findings += [*_uploads(config, optimiser, trigger, constants, run), *_momentum(optimiser)]
+    findings += _noise(config, problem, trigger, constants, noise, signal)
     return [*findings, _suggestion(noise, signal)]
-
-
-def _settings(config: Config) -> dict[str, Any]:
-    """The method's arguments: given ones, and its own defaults."""
-    factory = resolve("method", config.method.name, METHODS)
-    defaults = {name: item.default for name, item in inspect.signature(factory).parameters.items()}
-    given = {name: getattr(config.method, name) for name in defaults if getattr(config.method, name, None) is not None}
-    return defaults | given | config.method.options
 
 
 def known_constants(problem: Problem, params: Any, seed: int) -> Constants:
@@ -123,7 +116,7 @@ def measure(
 
     Where an estimator does not know its noise (inf) it is the variance of the batches' gradients.
     """
-    estimator = build_estimator(config.estimator, problem, config.batch_size)
+    estimator = build_estimator(config, problem)
     root, num = jax.random.key(seed), config.batch_size
 
     def take(state: Any, task: Any, batch: Any) -> Any:
@@ -184,15 +177,20 @@ def _constants(constants: Constants) -> list[Finding]:
     return lines or [Finding("constants", "L_m", "unknown", constants.certainty, "; ".join(constants.remarks))]
 
 
-def _weights(settings: dict[str, Any]) -> np.ndarray | None:
+def _weights(trigger: dict[str, Any]) -> np.ndarray | None:
     """ξ_1..ξ_D of the trigger (16), or None for methods without it."""
-    if "xi" not in settings:
-        return None
-    return np.broadcast_to(np.atleast_1d(np.asarray(settings["xi"], float)), (settings["window"],))
+    return np.asarray(past_weights(trigger["xi"], trigger["window"])) if "xi" in trigger else None
 
 
-def _step(settings: dict[str, Any], constants: Constants) -> list[Finding]:
-    step, weights = float(settings["step_size"]), _weights(settings)
+def _averages(config: Config) -> bool:
+    """Whether innovations are those of a running average of gradients, about which the paper says nothing."""
+    return config.parts["memory"].name == "running_average"
+
+
+def _step(optimiser: dict[str, Any], trigger: dict[str, Any], constants: Constants) -> list[Finding]:
+    if optimiser.get("step_size") is None:
+        return []
+    step, weights = float(optimiser["step_size"]), _weights(trigger)
     total = 0.0 if weights is None else float(weights.sum())
     lines = [Finding("step", "α", step, "setting")]
     if total >= 1 / 3:
@@ -208,12 +206,12 @@ def _step(settings: dict[str, Any], constants: Constants) -> list[Finding]:
     return [*lines, Finding("step", "(1 − 3Σξ)/L", limit, constants.certainty, f"the step is {word}")]
 
 
-def _uploads(config: Config, settings: dict[str, Any], constants: Constants, run: Run | None) -> list[Finding]:
-    lines, weights = [], _weights(settings)
-    if weights is None or settings.get("average_weight") is not None:
-        meaning = (
-            "PG uploads always" if config.method.name == "pg" else "Lemma 4 is about lapg without a running average"
-        )
+def _uploads(
+    config: Config, optimiser: dict[str, Any], trigger: dict[str, Any], constants: Constants, run: Run | None
+) -> list[Finding]:
+    lines, weights = [], _weights(trigger)
+    if weights is None or _averages(config):
+        meaning = "PG uploads always" if config.method == "pg" else "Lemma 4 is about lapg without a running average"
         lines.append(Finding("uploads", "largest fractions", "no bound", "bound", meaning))
     elif constants.smoothness is None or (np.diff(weights) > 0).any():
         lines.append(
@@ -223,7 +221,7 @@ def _uploads(config: Config, settings: dict[str, Any], constants: Constants, run
         )
     else:
         total, num_learners = constants.smoothness.sum(), constants.smoothness.size
-        step = settings.get("trigger_step_size") or settings["step_size"]
+        step = trigger["displacement_scale"] or optimiser["step_size"]
         thresholds = theory.hardness_thresholds(weights, step, total, num_learners)
         lazy = np.asarray(theory.laziness(theory.hardness(constants.smoothness, total), thresholds))
         meaning = "1/(d+1) by Lemma 4, for exact gradients, or with (15) and its probability in (16)"
@@ -237,8 +235,8 @@ def _uploads(config: Config, settings: dict[str, Any], constants: Constants, run
     return lines
 
 
-def _momentum(settings: dict[str, Any]) -> list[Finding]:
-    momentum = float(settings.get("momentum") or 0.0)
+def _momentum(optimiser: dict[str, Any]) -> list[Finding]:
+    momentum = float(optimiser.get("momentum") or 0.0)
     if momentum == 0:
         return []
     meaning = "β lengthens displacements by 1/(1−β) and the drift of (16) by the square: it makes the trigger lazier by itself"
@@ -248,7 +246,7 @@ def _momentum(settings: dict[str, Any]) -> list[Finding]:
 def _noise(
     config: Config,
     problem: Problem,
-    settings: dict[str, Any],
+    trigger: dict[str, Any],
     constants: Constants,
     noise: np.ndarray,
     signal: np.ndarray,
@@ -260,8 +258,8 @@ def _noise(
             "noise", "σ̂²_m/‖∇L_m‖²", ratio, "measured", "noise to signal of one gradient; inf: no signal to be seen"
         ),
     ]
-    if "noise_weight" in settings and settings.get("average_weight") is None:
-        weight = float(settings["noise_weight"])
+    if "noise_weight" in trigger and not _averages(config):
+        weight = float(trigger["noise_weight"])
         # noise alone makes E‖δ‖² = 2σ²; a change Δ of the gradient adds ‖Δ‖², and fires where that exceeds (c − 2)σ²
         need = np.sqrt(np.maximum(weight - 2, 0) * ratio)
         meaning = f"a learner is heard when its gradient changes by this many of its own lengths (c = {weight:g})"

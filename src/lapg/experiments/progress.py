@@ -30,7 +30,7 @@ class Display:
     """Says how far a run is. What nobody can read any more is left out, for the run does not need it."""
 
     def __init__(self, config: Config, first: int, bar: Progress | None, *, plain: bool) -> None:
-        self._name, self._total, self._first, self._round = config.method.name, config.rounds, first, first
+        self._name, self._total, self._first, self._round = config.method, config.rounds, first, first
         self._status, self._sent, self._score = "first round: compiling and playing", np.zeros(2), ""
         self._bar, self._plain = bar, plain
         self._began = self._said = time.monotonic()

@@ -18,6 +18,7 @@ from lapg.experiments.figures import FIGURES, RECOMMENDED, REPORTED_SEED, Entry,
 from lapg.experiments.grids import is_baseline, slug
 from lapg.experiments.run import Run, load, read_config, resume, train
 from lapg.ledger import upload_fraction
+from lapg.methods import Part
 from lapg.network import Network
 from lapg.record import RunError
 
@@ -54,7 +55,7 @@ def play(entries: Sequence[Entry], path: Path, about: dict[str, Any], *, show_pr
         place, config = path / slug(entry.label), entry.config
         if entry.rate_of is not None:
             rate = float(upload_fraction(done[entry.rate_of].record["sent"].values).mean())
-            config = dataclasses.replace(config, method=dataclasses.replace(config.method, rate=rate))
+            config = config.but(trigger=Part(rate=rate))
         started = (place / "config.json").is_file()
         if started and (other := read_config(place)) != config:
             names = [name for name, value in vars(config).items() if getattr(other, name) != value]
@@ -116,6 +117,7 @@ def curves_of(
 
 COMPARABLE = (
     "problem",
+    "smoothing",
     "policy",
     "estimator",
     "batch_size",
@@ -160,7 +162,15 @@ def _differences(name: str, first: str, one: Any, second: str, other: Any) -> li
     """Settings that are not equal, with both values; those of parts one by one."""
     if one == other:
         return []
-    if dataclasses.is_dataclass(one) and type(one) is type(other):
+    if isinstance(one, Part) and isinstance(other, Part) and one.name == other.name:
+        return [
+            words
+            for option in dict.fromkeys([*one.options, *other.options])
+            for words in _differences(
+                f"{name}.{option}", first, one.options.get(option), second, other.options.get(option)
+            )
+        ]
+    if dataclasses.is_dataclass(one) and not isinstance(one, Part) and type(one) is type(other):
         return [
             words
             for item in dataclasses.fields(one)
@@ -173,7 +183,7 @@ def _differences(name: str, first: str, one: Any, second: str, other: Any) -> li
 
 def baselines_of(runs: Mapping[str, Run]) -> list[str]:
     """Labels of the runs whose methods upload by a schedule."""
-    return [label for label, run in runs.items() if is_baseline(run.config.method)]
+    return [label for label, run in runs.items() if is_baseline(run.config)]
 
 
 def summarise(

@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,14 +18,14 @@ import xarray as xr
 from lapg import record
 from lapg.experiments.advance import Interrupted, Watcher, advance
 from lapg.experiments.build import Built, build, build_problem, parts
-from lapg.experiments.config import Config, as_config, from_dict, policy_apart, to_dict
+from lapg.experiments.config import Config, agreed, as_config, from_dict, to_dict
+from lapg.experiments.convert import from_format_2
 from lapg.experiments.federate import check_flower, federate
 from lapg.experiments.silence import silence
 from lapg.experiments.size import check_size
 from lapg.experiments.soundness import unsound
 from lapg.experiments.trust import Trust, require_trust
 from lapg.files import expand, make_folder, usable
-from lapg.methods.adaptive import default_threshold
 from lapg.problems.adapters import interface_of
 from lapg.runtimes import DISTRIBUTED, Runtime, RuntimeName, Sequential, distributed, runtime_of, use_all_cores
 from lapg.runtimes.evaluation import Evaluation
@@ -61,8 +61,7 @@ class Run:
     @cached_property
     def plain(self) -> Problem:
         """The problem without the perturbations of smoothing, which serve training: the one to act in with θ itself."""
-        asked, built = self.config.problem, self.built.problem
-        return built if asked.smoothing is None else build_problem(replace(asked, smoothing=None), self.config.policy)
+        return self.built.problem if self.config.smoothing is None else build_problem(self.config, plain=True)
 
     def params(self, seed: int | None = None) -> np.ndarray:
         """θ after the last saved round, of one seed (the first if None)."""
@@ -139,24 +138,11 @@ def read_config(path: Path) -> Config:
     Raises:
       RunError: the directory is not a run's, is damaged, or comes from another version.
     """
-    data = record.read_config(path)
+    about = record.read_about(path)
     try:
-        return from_dict(policy_apart(_explicit(data)))
+        return from_dict(from_format_2(about["config"]) if about["format"] == 2 else about["config"])
     except ValueError as error:
         raise record.RunError(f"run={path} cannot be used: {error}") from error
-
-
-def _explicit(data: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a run from before ``method.first_upload``, with what it was then to leave ``kl_limit`` and κ out."""
-    method = data.get("method", {})
-    if "first_upload" in method:
-        return data
-    name, then = method.get("name"), dict[str, Any](kl_limit="none")
-    if name in ("scout", "awapg", "lena"):
-        then["first_upload"] = "none"
-    if name == "scout":
-        then["threshold"] = default_threshold(None)
-    return data | {"method": method | {key: value for key, value in then.items() if method.get(key) is None}}
 
 
 def resume_command(path: Path) -> str:
@@ -170,7 +156,7 @@ def resume_command(path: Path) -> str:
 
 def default_out(config: Config) -> Path:
     """runs/METHOD-DATE-TIME, or the first of ...-2, ...-3 and so on that is not taken."""
-    first = Path("runs") / f"{config.method.name.replace(':', '.')}-{time.strftime('%Y%m%d-%H%M%S')}"
+    first = Path("runs") / f"{config.method.replace(':', '.')}-{time.strftime('%Y%m%d-%H%M%S')}"
     others = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
     return next(path for path in itertools.chain([first], others) if not path.exists())
 
@@ -252,6 +238,7 @@ def resume(
         if (path / "record.nc").is_file() and not record.superseded(path):
             record.check_finished(path)
             return load(path, trust=trust)
+        record.check_format(path)
     require_trust(config, path, trust, resumed=True)
     record.check_precision(path)
     use_all_cores()
@@ -277,10 +264,7 @@ def make_lanes(config: Config, built: Built, initial: np.ndarray | None = None) 
     common: dict[str, Any] = {"chunk_rounds": config.chunk_rounds, "initial_params": initial}
     common["evaluation"] = Evaluation(**vars(config.evaluation))
     if config.runtime in DISTRIBUTED:
-        shared = {
-            name: to_dict(config)[name] for name in ("problem", "policy", "estimator", "method", "batch_size", "rounds")
-        }
-        common |= {"built": (built.recipe, built.problem), "settings": shared} | vars(config.cluster)
+        common |= {"built": (built.recipe, built.problem), "settings": agreed(config)} | vars(config.cluster)
         return distributed(config.runtime)(partial(parts, config), hypers, config.seed_list, **common)
     runtime = runtime_of(built.problem, config.runtime)
     if runtime is Sequential:

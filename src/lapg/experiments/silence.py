@@ -1,6 +1,5 @@
 """Saying, while a run goes on, that nobody uploads."""
 
-import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -10,10 +9,9 @@ import xarray as xr
 from rich import get_console
 
 from lapg.experiments.advance import Watcher
-from lapg.experiments.build import resolve
 from lapg.experiments.config import Config
-from lapg.methods import METHODS
-from lapg.methods.adaptive import default_threshold
+from lapg.methods import settings
+from lapg.uplink.triggers.age_weighted import default_threshold
 
 FRACTION, LEAST = 0.1, 20
 """Rounds of silence before the first word, of K and at least."""
@@ -23,13 +21,13 @@ def silence(config: Config, tell: Callable[[str], None] | None = None) -> Watche
     """A watcher that tells when nobody, in any seed, has uploaded for a tenth of the rounds, and again each time that this has doubled.
 
     It says how near the trigger came to firing, max left/right since, and which threshold would have fired by then. Only for methods whose trigger compares
-    (they have an argument ``threshold`` or ``xi``); a period or a rate is silent as it was asked.
+    (they have an option ``threshold`` or ``xi``); a period or a rate is silent as it was asked.
 
     Args:
       tell: what to do with the words; None prints them where the progress bar is.
     """
-    parameters = inspect.signature(resolve("method", config.method.name, METHODS)).parameters
-    compares = "threshold" in parameters or "xi" in parameters
+    options = settings("trigger", config.parts["trigger"])
+    compares = "threshold" in options or "xi" in options
     say = tell or (lambda words: get_console().print(words, style="yellow", markup=False, soft_wrap=True))
     since, ratio = 0, 0.0
     patience = max(LEAST, FRACTION * config.rounds)
@@ -43,7 +41,7 @@ def silence(config: Config, tell: Callable[[str], None] | None = None) -> Watche
         ratio = max(ratio, _largest(segment))
         if compares and until - since >= patience:
             patience = 2 * (until - since)
-            say(f"Nobody has uploaded in {until - since} rounds; {_remedy(config, parameters, ratio)}")
+            say(f"Nobody has uploaded in {until - since} rounds; {_remedy(config.rounds, options, ratio)}")
 
     return watch
 
@@ -55,19 +53,15 @@ def _largest(segment: xr.Dataset) -> float:
     return float(np.max(ratios, initial=0.0))
 
 
-def _remedy(config: Config, parameters: Any, ratio: float) -> str:
-    method = config.method
+def _remedy(rounds: int, options: dict[str, Any], ratio: float) -> str:
     if ratio == 0:
         return "their triggers could not fire: the noise is not known (inf), or there is nothing to upload."
     near = f"the largest trigger ratio (left over right; above 1 it fires) since then is {ratio:.2g}"
-    if "threshold" not in parameters:
-        return f"{near}; a smaller --method.xi or --method.noise-weight, or --method.max-age, makes learners upload."
-    default = parameters["threshold"].default
-    if default is None:
-        default = default_threshold(config.rounds)
-    threshold = method.options.get("threshold", default) if method.threshold is None else method.threshold
+    if "threshold" not in options:
+        return f"{near}; a smaller --trigger.xi or --trigger.noise-weight, or --trigger.max-age, makes learners upload."
+    threshold = default_threshold(rounds) if options["threshold"] is None else options["threshold"]
     if not isinstance(threshold, int | float):
-        return f"{near}; lower the method's threshold."
+        return f"{near}; lower the trigger's threshold."
     number = threshold * ratio
     digits = 10.0 ** (math.floor(math.log10(number)) - 1)
-    return f"{near}, so --method.threshold {math.floor(number / digits) * digits:.6g} in place of {threshold:g} would have fired."
+    return f"{near}, so --trigger.threshold {math.floor(number / digits) * digits:.6g} in place of {threshold:g} would have fired."

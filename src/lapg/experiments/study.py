@@ -3,17 +3,18 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import tyro
 from rich.console import Console
 
 from lapg import record
 from lapg.experiments import export, figures, report
 from lapg.experiments.compare import Comparison
-from lapg.experiments.config import Config, Options, from_dict
+from lapg.experiments.config import Config, from_dict
 from lapg.experiments.curves import Curve
 from lapg.experiments.figures import FIGURES, GROUPS, Entry
 from lapg.experiments.fitting import fit
@@ -21,6 +22,8 @@ from lapg.experiments.grids import NUM_ROUNDS, SHARED, Contender, Grid, check_bu
 from lapg.experiments.reproduce import TUNING, check_names, play, summarise
 from lapg.experiments.tune import FIRST_SEED, NUM_SEEDS, show, tune
 from lapg.network import Network
+
+Options = Annotated[dict[str, Any], tyro.conf.Suppress]
 
 CONTENTS = "study.json"
 REFERENCE = "pg"
@@ -45,9 +48,9 @@ class Study:
     participation: tuple[float, ...] = (1.0,)
     """Fractions of the learners that take part in a round; each makes a problem of its own."""
     own_method: Options = field(default_factory=dict)
-    """Methods by labels of your own: TOML tables as [method] of `lapg train`, and `grid` where the method's usual one does not fit."""
+    """Methods by labels of your own: TOML tables of a method and its parts as in a file of `lapg train`, and `grid` where the method's usual one does not fit."""
     own_problem: Options = field(default_factory=dict)
-    """Problems by names of your own: TOML tables as the file of `lapg train`, without [method], and `step`: the step size about which PG's is sought."""
+    """Problems by names of your own: TOML tables as the file of `lapg train`, without a method, and `step`: the step size about which PG's is sought."""
 
     def __post_init__(self) -> None:
         fit(self)
@@ -79,10 +82,7 @@ def cases(study: Study) -> list[Case]:
     """
     found = []
     for name, config, step, momentum, make in _problems(study):
-        contenders = tuple(
-            dataclasses.replace(one, method=dataclasses.replace(one.method, momentum=momentum))
-            for one in _contenders(study, make)
-        )
+        contenders = tuple(one.under(momentum) for one in _contenders(study, make))
         check_budgets(contenders)
         for fraction in study.participation:
             full = name if fraction == 1 else f"{name}-{fraction:g}"
@@ -97,9 +97,7 @@ def _problems(study: Study) -> Iterator[tuple[str, Config, float, float | None, 
             table = dict(study.own_problem[asked])
             where = f"own_problem.{asked}"
             if not isinstance(table.get("step"), float) or "method" in table:
-                raise ValueError(
-                    f"{where} must have step, a number with a decimal point, and no [method]; got {table}."
-                )
+                raise ValueError(f"{where} must have step, a number with a decimal point, and no method; got {table}.")
             step, momentum, shared = table.pop("step"), table.pop("momentum", None), table.pop("shared", None)
             config = _long(from_dict(table, Config(), where), study.rounds)
             pace = config.rounds / NUM_ROUNDS
@@ -111,11 +109,11 @@ def _problems(study: Study) -> Iterator[tuple[str, Config, float, float | None, 
                 known = ", ".join([*FIGURES, *GROUPS, *study.own_problem])
                 raise ValueError(f"problem must be one of {known}, or a table [own_problem.{name}], got {name!r}.")
             figure = FIGURES[name]
-            (pg,), step = figures.contenders(figure, [REFERENCE])
+            _, step = figures.contenders(figure, [REFERENCE])
             config = _long(figures.setting(figure), study.rounds)
             pace = config.rounds / figure.rounds
             make = functools.partial(contender, shared=follow(figure.shared, pace), own=figure.grids, pace=pace)
-            yield name, config, step, pg.method.momentum, make
+            yield name, config, step, figure.momentum, make
 
 
 def _long(config: Config, rounds: int | None) -> Config:
@@ -132,29 +130,41 @@ def _contenders(study: Study, make: Callable[[str], Contender]) -> list[Contende
 
 def _more_controls(found: list[Contender]) -> list[str]:
     """A control uses the memory of what it controls: a running average, or steps of the learners' own."""
-    rivals = [one.method for one in found if not is_baseline(one.method)]
-    averages = any(method.average_weight is not None for method in rivals)
-    local = any(method.look_ahead is not None for method in rivals)
+    rivals = [one.method.parts for one in found if not is_baseline(one.method)]
+    averages = any(parts["memory"].name == "running_average" for parts in rivals)
+    local = any(parts["local"].name == "sgd" for parts in rivals)
     return ["periodic-average"] * averages + ["periodic-local", "random-local"] * local
 
 
 def _own(label: str, table: dict[str, Any], make: Callable[[str], Contender]) -> Contender:
     where = f"own_method.{label}"
-    if not isinstance(table, dict) or "name" not in table:
-        raise ValueError(f"{where} must be a table with the name of a method, got {table}.")
-    usual = make(table["name"])
-    rest = {name: value for name, value in table.items() if name != "grid"}
+    if not isinstance(table, dict) or "method" not in table:
+        raise ValueError(f"{where} must be a table with method, a method's name, got {table}.")
+    usual = make(table["method"])
+    method = from_dict({name: value for name, value in table.items() if name != "grid"}, usual.method, where)
     grid = _grid(table["grid"]) if "grid" in table else usual.grid
-    tuned = grid.keys() | {"step_size"}
-    if fixed := tuned & (rest.keys() | rest.get("options", {}).keys()):
+    tuned = grid.keys() | {"optimiser.step_size"}
+    if fixed := tuned & _names(table):
         raise ValueError(
             f"{where} fixes {', '.join(sorted(fixed))}, which is tuned; leave it out, or give a grid without it."
         )
-    return Contender(label, from_dict(rest, usual.method, where), grid)
+    return Contender(label, method, grid)
 
 
-def _grid(table: dict[str, Any]) -> Grid:
-    return {name: tuple(values) for name, values in table.items()}
+def _names(table: Mapping[str, Any], where: str = "") -> set[str]:
+    """The full names of all settings in a table."""
+    found = set[str]()
+    for name, value in table.items():
+        found |= _names(value, f"{where}{name}.") if isinstance(value, Mapping) else {f"{where}{name}"}
+    return found
+
+
+def _grid(table: Mapping[str, Any], where: str = "") -> Grid:
+    """A grid by full names, of a table in which these may be tables in tables."""
+    grid: Grid = {}
+    for name, value in table.items():
+        grid |= _grid(value, f"{where}{name}.") if isinstance(value, Mapping) else {f"{where}{name}": tuple(value)}
+    return grid
 
 
 def run(study: Study, out: Path, *, console: Console, show_progress: bool = True) -> None:
@@ -173,7 +183,7 @@ def run(study: Study, out: Path, *, console: Console, show_progress: bool = True
         tuned = tune(case.contenders, tuning, place / TUNING, step=case.step, console=console)
         show(f"{case.name}: tuning, {tuning.rounds} rounds, PG's steps in units of {case.step:g}", tuned, console)
         config = dataclasses.replace(case.config, seeds=study.seeds)
-        entries = [Entry(label, dataclasses.replace(config, method=one.best.method)) for label, one in tuned.items()]
+        entries = [Entry(label, config.playing(one.best.method)) for label, one in tuned.items()]
         play(entries, place, {"title": case.name, "reference": REFERENCE}, show_progress=show_progress)
     record.write_text(out / CONTENTS, json.dumps({"cases": [case.name for case in found]}, indent=2))
     report_study(out, console)

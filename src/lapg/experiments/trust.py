@@ -4,8 +4,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lapg.experiments.config import Config
-from lapg.experiments.names import named
+from lapg.experiments.config import PARTS, Config
+from lapg.methods.parts import as_table
+from lapg.methods.registry import named
 from lapg.record import RunError
 
 Trust = bool | str | Callable[..., Any] | Collection[str | Callable[..., Any]]
@@ -38,10 +39,11 @@ def require_trust(config: Config, path: Path, trust: Trust, *, resumed: bool = F
 
 def _names(config: Config, resumed: bool) -> Iterator[tuple[str, str]]:
     """Every name that would be imported or connected to, by its setting."""
-    for kind in ("problem", "policy", "estimator", "method"):
-        part = getattr(config, kind)
-        yield from ((where, text) for where, text in _texts(kind, vars(part)) if ":" in text)
-    env = config.problem.options.get("env", config.problem.env)
+    if ":" in config.method:
+        yield "method", config.method
+    for kind in PARTS:
+        yield from ((where, text) for where, text in _texts(kind, as_table(getattr(config, kind))) if ":" in text)
+    env = config.problem.options.get("env")
     if config.problem.name == "pettingzoo" and env and ":" not in env and env.split(".")[0] not in PACKAGES:
         yield "problem.env", env
     if resumed and config.cluster.address is not None:

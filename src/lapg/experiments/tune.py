@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +20,9 @@ from lapg import ledger, record
 from lapg.experiments import figures
 from lapg.experiments.build import build
 from lapg.experiments.compare import MARGIN, Comparison, compare
-from lapg.experiments.config import Config, MethodConfig, to_dict
+from lapg.experiments.config import Choice, Config, to_dict
 from lapg.experiments.curves import COSTS, Curve, final, running_costs
-from lapg.experiments.grids import Contender, check_budgets, follow, slug
+from lapg.experiments.grids import Contender, at, check_budgets, follow, slug
 from lapg.experiments.report import ROUNDS_TOLERANCE
 from lapg.experiments.size import check_size
 from lapg.experiments.tables import interval, number
@@ -42,8 +41,19 @@ class Trial:
     """One point of a grid, and its curve on the tuning seeds."""
 
     values: dict[str, float]
-    method: MethodConfig
+    method: Choice
     curve: Curve
+
+    @property
+    def step_size(self) -> float:
+        """Of the controller."""
+        return self.method.optimiser.options["step_size"]
+
+
+def at_point(method: Choice, point: Mapping[str, float], unit: float) -> Choice:
+    """A method at a point of its grid, with its steps in this unit."""
+    numbers = {name: value for name, value in point.items() if name != "step"}
+    return at(method, {"optimiser.step_size": unit * point["step"]} | numbers)
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,7 @@ class Tuned:
         return self.trials[self.chosen]
 
 
-def sweep(config: Config, methods: Sequence[MethodConfig], *, console: Console, label: str) -> xr.Dataset:
+def sweep(config: Config, methods: Sequence[Choice], *, console: Console, label: str) -> xr.Dataset:
     """Plays methods that differ in numbers alone side by side: lanes are (point, seed), compiled once.
 
     Returns:
@@ -70,7 +80,7 @@ def sweep(config: Config, methods: Sequence[MethodConfig], *, console: Console, 
     """
     if not config.evaluation.every:
         raise ValueError("evaluation.every must be >= 1 to tune methods, which are chosen by their scores, got 0.")
-    built = [build(dataclasses.replace(config, method=method)) for method in methods]
+    built = [build(config.playing(method)) for method in methods]
     check_size(config, built[0], len(methods) * config.seeds)
     num_points, seeds, dtype = len(methods), config.seed_list, np.asarray(jnp.zeros(())).dtype
     hypers = {name: np.repeat(np.array([b.hyper[name] for b in built], dtype), len(seeds)) for name in built[0].hyper}
@@ -106,15 +116,13 @@ def _curve(point: xr.Dataset) -> Curve:
     )
 
 
-def sweep_curves(
-    config: Config, methods: Sequence[MethodConfig], file: Path, *, console: Console, label: str
-) -> list[Curve]:
+def sweep_curves(config: Config, methods: Sequence[Choice], file: Path, *, console: Console, label: str) -> list[Curve]:
     """A sweep's curves, one for each method: from its file, or played and saved there.
 
     Raises:
       RunError: the file holds another sweep.
     """
-    asked = json.dumps([to_dict(dataclasses.replace(config, method=method)) for method in methods])
+    asked = json.dumps([to_dict(config.playing(method)) for method in methods])
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         played = sweep(config, methods, console=console, label=label)
@@ -125,15 +133,6 @@ def sweep_curves(
             f"{file} holds another sweep than the one asked for; choose a new directory, or ask for the same one."
         )
     return [_curve(data.isel(point=index)) for index in range(len(methods))]
-
-
-def at(method: MethodConfig, point: dict[str, float], unit: float) -> MethodConfig:
-    """A method at a point of its grid; numbers without a field that takes one number are options."""
-    hints = typing.get_type_hints(MethodConfig)
-    fields = {name for name, hint in hints.items() if float in (hint, *typing.get_args(hint))}
-    own = {name: value for name, value in point.items() if name in fields}
-    options = {name: value for name, value in point.items() if name not in fields and name != "step"}
-    return dataclasses.replace(method, step_size=unit * point["step"], options=method.options | options, **own)
 
 
 def choose(comparison: Comparison, labels: Sequence[str]) -> str:
@@ -178,8 +177,8 @@ def tune(
     reference = contenders[0].label
     found: dict[str, Tuned] = {}
     for contender in contenders:
-        unit = found[reference].best.method.step_size if found else step
-        methods = [at(contender.method, point, unit) for point in contender.points]
+        unit = found[reference].best.step_size if found else step
+        methods = [at_point(contender.method, point, unit) for point in contender.points]
         file = out / f"{slug(contender.label)}.nc"
         played = sweep_curves(config, methods, file, console=console, label=contender.label)
         names = [
@@ -222,7 +221,7 @@ def _plain(tuned: Tuned) -> dict[str, Any]:
                 "to_90": finite(to_90),
             }
         )
-    return {"chosen": dataclasses.asdict(tuned.best.method), "trials": trials}
+    return {"chosen": to_dict(tuned.best.method), "trials": trials}
 
 
 def read_trials(out: Path) -> dict[str, list[dict[str, Any]]]:
@@ -289,7 +288,7 @@ def show(title: str, found: Mapping[str, Tuned], console: Console) -> None:
     for label, tuned in found.items():
         ends = at_an_end([trial.values for trial in tuned.trials.values()], tuned.best.values)
         note = f"; chosen at an end: {', '.join(ends)}" if ends else ""
-        words = f"{label}: {', '.join(tuned.best.values)}; chosen step size {tuned.best.method.step_size:.3g}{note}"
+        words = f"{label}: {', '.join(tuned.best.values)}; chosen step size {tuned.best.step_size:.3g}{note}"
         console.print(words, highlight=False, soft_wrap=True)
 
 

@@ -1,16 +1,18 @@
-"""What all recipes share: the setting, the one way to a Method, memories by name."""
+"""The one way to a Method: parts are made of the choice of them, and put together."""
 
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
 
 from lapg.controller import check_linear, inverse_time, limit_step, make_controller
 from lapg.downlink import dense
 from lapg.learner import make_learner
-from lapg.local import sgd
+from lapg.methods.making import choose, make, settings
+from lapg.methods.parts import Part
+from lapg.methods.presets import Preset
+from lapg.methods.registry import resolve
 from lapg.types import (
     Compressor,
     Downlink,
@@ -24,54 +26,94 @@ from lapg.types import (
     VarianceReduction,
     known,
 )
-from lapg.uplink import compressors, memories
-from lapg.uplink.variance_reduction import snapshot, storm
-
-Optimiser = Callable[..., optax.GradientTransformation]
-MemoryName = Literal["fresh", "lagged", "average", "accumulate"]
-Weights = Scalar | Sequence[float] | Float[Array, " D"]
-CompressorName = Literal["none", "top_k", "quantise", "qsgd", "sign"]
-REDUCTIONS = {"storm": storm, "snapshot": snapshot}
+from lapg.uplink import compressors
 
 
 class Setting(NamedTuple):
     """What every method of an experiment shares: the estimator, N trajectories a round and learner, M learners.
 
-    ``step_limit`` bounds the controller's steps; ``variance_reduction`` is what every gradient goes through before anything else is done with it;
-    ``compressor`` replaces the method's own; ``downlink`` is what learners hear, or a function that makes it of the uploads' compressor;
     ``participation`` is the fraction of them that takes part in a round; ``upload_every``: learners upload in rounds 0, R, 2R, ... alone, so that what
-    they hear of each other comes together as well; ``num_rounds`` is K, None where it is not known: the pace of a run, for methods whose defaults
-    follow it.
+    they hear of each other comes together as well; ``num_rounds`` is K, None where it is not known: the pace of a run, for parts whose defaults follow it.
     """
 
     estimator: Estimator
     batch_size: int
     num_learners: int
-    step_limit: StepLimit | None = None
-    variance_reduction: VarianceReduction | None = None
-    compressor: Compressor | None = None
-    downlink: Downlink | Callable[[Compressor], Downlink] = dense()
     participation: float = 1.0
     upload_every: Scalar | None = None
     num_rounds: int | None = None
 
 
+def compose(
+    method: str | Preset,
+    setting: Setting,
+    *,
+    about: Mapping[str, Any] | None = None,
+    hyper: Mapping[str, Any] | None = None,
+    **changes: Any,
+) -> Method:
+    """The method that a preset and changes of its parts choose.
+
+    Args:
+      about: what else parts may want to know (`lapg.methods.signatures.RUN`): ``policy``, ``printed_noise_bound``.
+      hyper: values, possibly traced, that take the place of options, by their full names: ``trigger.threshold``.
+      changes: by kind, `Part`s, of which one without a name changes options of the preset's; or parts that are made already.
+    Raises:
+      ValueError: there is no such method, part or option, or parts do not fit together.
+    """
+    preset = resolve("method", method) if isinstance(method, str) else method
+    values, made = hyper or {}, {kind: part for kind, part in changes.items() if not isinstance(part, Part)}
+    chosen = choose(preset, {kind: part for kind, part in changes.items() if isinstance(part, Part)})
+    parts = {kind: part for kind, part in chosen.items() if kind not in made}
+    run = {"num_learners": setting.num_learners, "num_rounds": setting.num_rounds, "batch_size": setting.batch_size}
+    run |= {"policy": None, "printed_noise_bound": None} | dict(about or {}) | _steps(parts.get("optimiser"), values)
+    run["upload_period"] = _current("trigger", parts.get("trigger"), values).get("period")
+    if "compressor" in parts:
+        made["compressor"] = make("compressor", parts.pop("compressor"), run, values)
+    run["uplink"] = made["compressor"]
+    return assemble(setting, **made, **{kind: make(kind, part, run, values) for kind, part in parts.items()})
+
+
+def _current(kind: str, part: Part | None, hyper: Mapping[str, Any]) -> dict[str, Any]:
+    """A part's options, by default, as given, or as hyperparameters; none are known of a part that is made already."""
+    if part is None:
+        return {}
+    return {name: hyper.get(f"{kind}.{name}", value) for name, value in settings(kind, part).items()}
+
+
+def _steps(optimiser: Part | None, hyper: Mapping[str, Any]) -> dict[str, Any]:
+    """What parts may want to know of the controller's steps."""
+    current = _current("optimiser", optimiser, hyper)
+    step, ours = current.get("step_size"), optimiser is not None and optimiser.name == "sgd"
+    decay, momentum = (current["decay"], current["momentum"]) if ours else (0.0, 0.0)
+    plain = optimiser is not None and ours and not {"momentum", "decay"} & optimiser.options.keys()
+    found: dict[str, Any] = {"step_size": step, "plain_step_size": step if plain else None}
+    if step is not None:
+        found["step_sizes"] = lambda round, factor: inverse_time(factor * step, decay)(round)
+        found["foreseen_steps"] = lambda round, factor: inverse_time(factor * step / jnp.asarray(1 - momentum), decay)(
+            round
+        )
+    return found
+
+
 def assemble(
     setting: Setting,
+    *,
     memory: Memory,
     trigger: Trigger,
     optimiser: optax.GradientTransformation,
     compressor: Compressor | None = None,
-    *,
     local: Local | None = None,
-    reduction: VarianceReduction | None = None,
+    variance_reduction: VarianceReduction | None = None,
+    step_limit: StepLimit | None = None,
+    downlink: Downlink | None = None,
 ) -> Method:
-    """The one way to a Method: both ends share the compressor and the trigger, and the memory says how arrivals aggregate.
+    """Puts parts together: both ends share the compressor and the trigger, and the memory says how arrivals aggregate.
 
     Args:
-      compressor: the method's own, where the setting names none; None is `lapg.uplink.compressors.identity`.
-      local: the learners' own steps.
-      reduction: the method's own variance reduction, where the setting names none.
+      compressor: None is `lapg.uplink.compressors.identity`.
+      local: None is `lapg.local.stand`.
+      downlink: None is `lapg.downlink.dense`.
     Raises:
       ValueError: the batch, or a part of it, is smaller than the estimator can work with; a step limit or local steps do not fit the optimiser, the
         memory or the variance reduction; a rule needs the noise, which nobody knows; what a biased compressor leaves out would be lost for good;
@@ -80,8 +122,7 @@ def assemble(
     local = local or Local()
     check_batch(setting, local)
     check_noise(setting, local, memory, trigger)
-    reduction = setting.variance_reduction or reduction
-    if reduction is not None and local.num_steps > 1:
+    if variance_reduction not in (None, VarianceReduction()) and local.num_steps > 1:
         raise ValueError(
             f"variance_reduction must be left out where learners take {local.num_steps} steps a batch: it refines the first gradient alone; leave it "
             "out, or use epochs 1 and minibatches 1."
@@ -93,7 +134,7 @@ def assemble(
     every = setting.upload_every
     if every is not None and known(every) and not (float(every) >= 1 and float(every).is_integer()):
         raise ValueError(f"upload_every must be a whole number >= 1, got {every}; leave it out for every round.")
-    compressor = setting.compressor or compressor or compressors.identity()
+    compressor = compressor or compressors.identity()
     if not memory.forgets:
         compressor = compressors.contractive(compressor)
     elif compressor.variance is None:
@@ -104,20 +145,19 @@ def assemble(
     if local.moves and local.increment == "gradient":
         check_linear(
             optimiser,
-            "local steps (scout, fedavg, look_ahead) need",
-            "a learner's own step foresees what the controller makes of its gradient: use heavy_ball, or a method without local steps (awapg, periodic)",
+            "local steps (scout, fedavg, local sgd) need",
+            "a learner's own step foresees what the controller makes of its gradient: use optimiser sgd, or a method without local steps (awapg, periodic)",
         )
-    limit = setting.step_limit
-    if limit is not None:
-        optimiser = limit_step(optimiser, limit.limit, setting.num_learners, memory.aggregate)
+    if step_limit is not None:
+        optimiser = limit_step(optimiser, step_limit.limit, setting.num_learners, memory.aggregate)
     learner = make_learner(
         setting.estimator,
         memory,
         compressor,
         trigger,
-        reduction=reduction,
+        reduction=variance_reduction,
         local=local,
-        step_limit=limit,
+        step_limit=step_limit,
         every=every,
         batch_size=setting.batch_size,
     )
@@ -128,7 +168,7 @@ def assemble(
         setting.batch_size,
         memory.aggregate,
         local=local,
-        downlink=setting.downlink if isinstance(setting.downlink, Downlink) else setting.downlink(compressor),
+        downlink=downlink or dense(),
         participation=setting.participation,
     )
 
@@ -157,102 +197,3 @@ def check_noise(setting: Setting, local: Local, memory: Memory, trigger: Trigger
                 f"{name} must not need the noise of {whose}, got one that does, and nobody knows it; use one that looks at the size alone (lazy: "
                 "noise_weight 0 or noise_bound), or gradients whose noise is known."
             )
-
-
-def local_steps(look_ahead: Scalar | None, step_size: Scalar, momentum: Scalar, decay: Scalar) -> Local:
-    """Steps of the learners' own, in units b of what the controller makes of an upload in the end, α_k/(1−β); None: no such steps.
-
-    Raises:
-      ValueError: look_ahead is negative.
-    """
-    if look_ahead is None:
-        return Local()
-    if known(look_ahead) and not float(look_ahead) >= 0:
-        raise ValueError(f"local_steps(look_ahead=...) must be >= 0, got {float(look_ahead)}; leave it out for none.")
-    return sgd(inverse_time(look_ahead * step_size / jnp.asarray(1 - momentum), decay))
-
-
-def first_age(setting: Setting, first_upload: Scalar | None) -> Scalar | None:
-    """The whole number of rounds, at least 1, that is this fraction of K; None where there is no fraction or no K.
-
-    Raises:
-      ValueError: the fraction is not in (0, 1].
-    """
-    if first_upload is None or setting.num_rounds is None:
-        return None
-    if known(first_upload) and not 0 < float(first_upload) <= 1:
-        raise ValueError(
-            f"first_upload must lie in (0, 1], a fraction of the rounds, got {float(first_upload)}; none: nobody uploads before its trigger fires."
-        )
-    return jnp.maximum(1, jnp.floor(jnp.asarray(first_upload) * setting.num_rounds))
-
-
-def past_weights(xi: Weights, window: int) -> Float[Array, " D"]:
-    """ξ_1..ξ_D of the last D displacements, newest first, from one number for all or D numbers.
-
-    Raises:
-      ValueError: window < 1, or xi has neither 1 nor D entries.
-    """
-    if window < 1:
-        raise ValueError(f"window must be >= 1, got {window}.")
-    weights = jnp.atleast_1d(jnp.asarray(xi))
-    if weights.shape not in ((1,), (window,)):
-        raise ValueError(
-            f"xi must have 1 or window={window} entries, got {weights.size}; give one weight for all, or change the window."
-        )
-    return jnp.broadcast_to(weights, (window,))
-
-
-def make_memory(name: MemoryName, average_weight: Scalar = 0.1) -> Memory:
-    """A memory by name: ``fresh``, ``lagged``, ``average`` (running, weight η) or ``accumulate``.
-
-    Raises:
-      ValueError: an unknown name.
-    """
-    choices = {
-        "fresh": memories.fresh,
-        "lagged": memories.lagged,
-        "average": lambda: memories.running_average(average_weight),
-        "accumulate": memories.accumulator,
-    }
-    if name not in choices:
-        raise ValueError(f"memory must be one of {', '.join(choices)}, got {name!r}.")
-    return choices[name]()
-
-
-def make_compressor(
-    name: CompressorName, *, fraction: Scalar | None = None, bits: int | None = None, block: int | None = None
-) -> Compressor:
-    """A compressor by name: ``none``, ``top_k`` (fraction, bits), ``quantise`` (bits, block), ``qsgd`` (bits, block) or ``sign`` (block).
-
-    Args:
-      fraction: of the entries that top_k sends; .05 unless given.
-      bits: of an entry before its code is shortened, 4 unless given: quantise and qsgd have 2^bits − 1 levels; top_k sends entries at their own precision
-        unless given.
-      block: entries that share a scale; all unless given.
-    Raises:
-      ValueError: an unknown name, an argument that does not belong to it, or one out of range.
-    """
-    choices: dict[str, tuple[Callable[..., Compressor], tuple[str, ...]]] = {
-        "none": (compressors.identity, ()),
-        "top_k": (lambda fraction=0.05, bits=None: compressors.top_k(fraction, bits=bits), ("fraction", "bits")),
-        "quantise": (lambda bits=4, block=None: compressors.quantise(bits, block=block), ("bits", "block")),
-        "qsgd": (_qsgd, ("bits", "block")),
-        "sign": (lambda block=None: compressors.sign(block=block), ("block",)),
-    }
-    if name not in choices:
-        raise ValueError(f"compressor must be one of {', '.join(choices)}, got {name!r}.")
-    make, taken = choices[name]
-    given = {"fraction": fraction, "bits": bits, "block": block}
-    for option, value in given.items():
-        if value is not None and option not in taken:
-            raise ValueError(
-                f"compressor_{option} does not belong to compressor {name!r}, which takes {', '.join(taken) or 'nothing'}; leave it out."
-            )
-    return make(**{option: value for option, value in given.items() if value is not None})
-
-
-def _qsgd(bits: int = 4, block: int | None = None) -> Compressor:
-    if not 2 <= bits <= 16:
-        raise ValueError(f"compressor_bits must lie in 2..16 for qsgd, got {bits}; sign has 1 bit.")
-    return compressors.qsgd(2 ** (bits - 1) - 1, block=block)

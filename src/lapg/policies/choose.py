@@ -4,7 +4,7 @@ A factory is ``spaces, **options → Policy`` of one agent; its keyword argument
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from lapg.policies.products import one_view, product, replicated
 from lapg.types import Box, Discrete, JointSpaces, Policy, Problem, Spaces
 
 Factory = Callable[..., Policy]
+Activation = Literal["relu", "softplus", "tanh"]
 
 
 def with_policy(problem: Problem, policy: Policy | Factory | None = None, **options: Any) -> Problem:
@@ -63,7 +64,7 @@ def mlp(
     spaces: Spaces,
     *,
     hidden: Sequence[int] = (16,),
-    activation: str = "tanh",
+    activation: Activation = "tanh",
     initialisation: Initialisation = "normal",
     std: float | None = None,
     learned_std: bool = False,
@@ -91,7 +92,7 @@ def conv(
     kernel: int = 3,
     stride: int = 2,
     hidden: Sequence[int] = (32,),
-    activation: str = "relu",
+    activation: Activation = "relu",
     initialisation: Initialisation = "normal",
     std: float | None = None,
     learned_std: bool = False,

@@ -62,6 +62,8 @@ def gymnax(
 
     Args:
       env: a name that gymnax knows, ``CartPole-v1`` or ``Pendulum-v1`` for example.
+      scales: c_m > 0, one per learner; None is all 1.
+      discount: γ.
       num_learners: M.
       num_steps: T; None is the environment's own time limit (500 for CartPole-v1).
     Raises:

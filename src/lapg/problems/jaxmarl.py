@@ -92,6 +92,8 @@ def jaxmarl(
       observations: what agents' policies see. ``global``: all that the environment's ``get_world_state`` returns (JaxNav, FACMAC);
         ``local``: every agent its own observation; ``concatenated``: all of them the observations of all, which in simple_spread determine the
         state.
+      scales: c_m > 0, one per learner; None is all 1.
+      discount: γ.
       env_options: further arguments of the environment, such as {"num_agents": 2, "num_landmarks": 2}.
       num_steps: T; None is the environment's ``max_steps`` (25 in MPE, where JaxMARL itself ends an episode one call later).
       shared_trajectories: whether all learners see the same episodes (one physical environment) or each samples its own.

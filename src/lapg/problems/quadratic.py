@@ -26,6 +26,15 @@ def quadratic(
     A batch is N draws of gradient noise, standard normal times ``noise``/√d, scaled by c_m like everything that learner m measures. θ⁰ is
     ``start`` times a standard normal draw.
 
+    Args:
+      num_learners: M.
+      dimension: d.
+      scales: c_m > 0, one per learner; None is all 1.
+      conditioning: largest over smallest curvature that can be drawn.
+      noise: of a single draw, the root of its mean square length.
+      start: distance of θ⁰ from 0, in standard deviations.
+      shared_noise: whether all learners draw the same noise.
+      problem_seed: draws A_m and b_m.
     Raises:
       ValueError: a size is below 1, conditioning is below 1, noise is negative, scales do not fit.
     """

@@ -32,6 +32,11 @@ def tabular(
       transitions: P(s'|s,a), rows summing to 1.
       losses: ℓ_m(s,a), raw.
       initial: ρ_m(s), rows summing to 1.
+      scales: c_m > 0, one per learner; None is all 1.
+      num_steps: T; None is the infinite horizon, of which an episode plays ``horizon`` steps.
+      horizon: steps of an episode where ``num_steps`` is None.
+      discount: γ.
+      shared_trajectories: whether all learners see the same episodes.
     Raises:
       ValueError: shapes disagree, rows are not distributions, or the discount is 1 without a number of steps.
     """
@@ -102,6 +107,14 @@ def garnet(
 ) -> Problem:
     """A random MDP (Garnet): every (s, a) leads to ``branching`` states; losses are uniform in [0, 1], per learner; ρ_m is Dirichlet.
 
+    Args:
+      num_learners: M.
+      num_states, num_actions: of the MDP.
+      branching: states that a state and an action can lead to.
+      scales: c_m > 0, one per learner; None is all 1.
+      num_steps: T.
+      discount: γ.
+      problem_seed: draws the MDP.
     Raises:
       ValueError: a size is below 1, or branching exceeds the number of states.
     """

@@ -12,7 +12,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from lapg.types import Broadcast, Estimate, Memory, Scalar, weighed
+from lapg.types import Broadcast, Compressor, Estimate, Memory, Scalar, weighed
 from lapg.uplink.aggregates import arrivals, running_sum
 
 
@@ -104,7 +104,7 @@ def lagged() -> Memory:
     return _tracked(1.0, lambda noise, age: noise)
 
 
-def running_average(weight: Scalar) -> Memory:
+def running_average(weight: Scalar = 0.1) -> Memory:
     """The innovation of a running average v ← (1−η)v + ηg, which moves more than its noise only when the policy has moved.
 
     Args:
@@ -128,13 +128,14 @@ class Shifted(eqx.Module):
     noise: Float[Array, ""]
 
 
-def dasha(weight: Callable[[int], Scalar]) -> Memory:
+def dasha(correction: Scalar | None = None, *, uplink: Compressor) -> Memory:
     """Differences of gradients for unbiased messages: h − h_last − a (uploaded − h_last), with h_last the gradient at the last upload.
 
     What a message adds by chance is taken back at the rate a, and no dense upload is ever needed. With nothing lost on the way it is `lagged`.
 
     Args:
-      weight: d → a; 1/(2ω + 1) for a compressor with variance ω (`lapg.types.Compressor`).
+      correction: a; None is the paper's 1/(2ω + 1) for a compressor with variance ω (`lapg.types.Compressor`).
+      uplink: the compressor.
     Source: Tyurin and Richtárik, arXiv 2202.01268, Algorithm 1; there the first upload is exact, here uploaded and h_last start at 0. On
       `lapg.uplink.variance_reduction.storm` it is DASHA-MVR.
     """
@@ -143,7 +144,8 @@ def dasha(weight: Callable[[int], Scalar]) -> Memory:
         return Shifted(estimate.gradient, state.held, state.uploaded, estimate.noise_or_inf)
 
     def innovation(state: Shifted, age: Int[Array, ""]) -> Any:
-        rate = jnp.asarray(weight(state.value.size), state.value.dtype)
+        variance = 0.0 if uplink.variance is None else uplink.variance(state.value.size)  # a biased one is refused
+        rate = jnp.asarray(1 / (2 * variance + 1) if correction is None else correction, state.value.dtype)
         return state.value - state.held - rate * (state.uploaded - state.held), state.noise
 
     def init(params: Float[Array, " d"]) -> Shifted:

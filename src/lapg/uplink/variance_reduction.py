@@ -22,6 +22,11 @@ def _start(params: Float[Array, " d"]) -> Anchored:
     return Anchored(zeros, zeros, jnp.zeros((), params.dtype), jnp.int32(0))
 
 
+def plain() -> VarianceReduction:
+    """No reduction: gradients as they are."""
+    return VarianceReduction()
+
+
 def storm(weight: Scalar = 0.2) -> VarianceReduction:
     """Recursive variance reduction: v ← g(θ^k) + (1 − β)(v − g(θ^{k−1})), both gradients from this round's batch; v = g in the first round.
 
@@ -62,6 +67,7 @@ def snapshot(period: int = 10, num_batches: int = 5) -> VarianceReduction:
 
     Args:
       period: rounds between snapshots.
+      num_batches: batches whose mean is μ, 1..period.
     Returns:
       A reduction whose noise is that of μ: exact where a batch's errors at θ^k and θ̃ are equal, else low.
     Raises:
@@ -95,22 +101,28 @@ class Followed(eqx.Module):
     before: Float[Array, " d"]
 
 
-def federated_momentum(weight: Scalar, controller_step: Scalar) -> VarianceReduction:
+def federated_momentum(
+    weight: Scalar = 0.5, *, plain_step_size: Scalar, num_learners: int, upload_period: Scalar
+) -> VarianceReduction:
     """Drift correction: v = g(θ_m) + (1 − β)(u − g(θ_before)), with both gradients from this batch and u the mean direction of the last aggregation.
 
     θ_m is where the learner's own steps have taken it; θ_before are the controller's parameters before its last step, and
-    u = (θ_before − θ)/controller_step, so that nobody has to send it. That u is everybody's and g(θ_before) the learner's own takes the drift out of
+    u = (θ_before − θ)/(α M H) for plain steps α, M learners and H local steps each, so that nobody has to send it. That u is everybody's and g(θ_before) the learner's own takes the drift out of
     the local steps. Before the controller's first step v = g.
 
     Args:
       weight: β in (0, 1]; 1 is the plain local step of FedAvg.
-      controller_step: what turns the mean direction into a step of the controller's: α M H for plain steps α, M learners and H local steps each.
+      plain_step_size: α.
+      num_learners: M.
+      upload_period: H.
     Raises:
       ValueError: weight outside (0, 1].
     Source: Wang et al., arXiv 2405.19499, Algorithm 1 (FedSVRPG-M).
     """
     if known(weight) and not 0 < float(weight) <= 1:
         raise ValueError(f"federated_momentum(weight=...) must lie in (0, 1], got {float(weight)}; 1 is FedAvg.")
+
+    controller_step = num_learners * plain_step_size * upload_period
 
     def refine(
         last: Followed, broadcast: Broadcast, params: Float[Array, " d"], here: Estimate, gradient_at: GradientAt

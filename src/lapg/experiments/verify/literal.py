@@ -9,6 +9,7 @@ from lapg import estimators, methods, theory
 from lapg.experiments.verify.families import TABLE, rescaled, spread_scales
 from lapg.experiments.verify.play import many, play
 from lapg.experiments.verify.rows import Row, compare
+from lapg.methods import Part
 from lapg.problems import garnet
 
 
@@ -36,7 +37,12 @@ def literal_trigger(
         bound = theory.concentration_bound(deviation, batch_size, num_rounds, failure)
         step = 0.7 / jnp.sum(theory.smoothness(TABLE, losses, 0.5, 8, form="sharp"))
         setting = methods.Setting(estimators.gpomdp(problem.policy, 0.5, baseline="none"), batch_size, 3)
-        method = methods.lapg(setting, step_size=step, xi=0.1, window=1, noise_bound=bound)
+        method = methods.compose(
+            "lapg",
+            setting,
+            optimiser=Part("sgd", step_size=step),
+            trigger=Part(xi=0.1, window=1, noise_bound=bound),
+        )
         path = play(method, problem, key, num_rounds, problem.init(key))
         # whatever the samples: ‖ĝ‖ is at most half of V_m, so ‖δ‖² at most V_m²
         return jnp.sum(path.sent[1:]), path.left[1:] / path.right[1:], deviation**2 / (6 * bound)

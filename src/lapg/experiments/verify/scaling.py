@@ -12,6 +12,7 @@ from lapg.experiments.verify.families import TABLE, centred, rescaled
 from lapg.experiments.verify.play import many, play
 from lapg.experiments.verify.rows import Row, compare
 from lapg.experiments.verify.theorems import until
+from lapg.methods import Part
 from lapg.problems import garnet
 from lapg.types import Method, Problem
 
@@ -82,8 +83,11 @@ def _lapg(problem: Problem, example: Example, step: Any) -> Method:
     setting = methods.Setting(estimators.exact(problem.gradient), 2, problem.num_learners)
     # (16) divides by α·(number of learners): α M / padded makes that α M
     scale = step * example.num_learners / problem.num_learners
-    return methods.lapg(
-        setting, step_size=step, xi=example.weights, window=example.weights.shape[-1], trigger_step_size=scale
+    return methods.compose(
+        "lapg",
+        setting,
+        optimiser=Part("sgd", step_size=step),
+        trigger=Part(xi=example.weights, displacement_scale=scale),
     )
 
 

@@ -12,6 +12,7 @@ from lapg.experiments.verify.families import TABLE, centred, gradients, quadrati
 from lapg.experiments.verify.play import compiled, many, play
 from lapg.experiments.verify.rows import Row, compare
 from lapg.experiments.verify.theorems import Noise, frequency, lazily
+from lapg.methods import Part
 from lapg.policies import gaussian_linear, softmax_mlp
 from lapg.problems import quadratic, tabular
 from lapg.types import Problem
@@ -161,9 +162,9 @@ def trigger(num_rounds: int = 30) -> list[Row]:
     )
     assert case.problem.gradient is not None
     setting = methods.Setting(estimators.exact(case.problem.gradient), 2, 2)
-    counts = []
+    counts, optimiser = [], Part("sgd", step_size=step)
     for strict in (False, True):
-        method = methods.lapg(setting, step_size=step, xi=xi, window=1, strict=strict)
+        method = methods.compose("lapg", setting, optimiser=optimiser, trigger=Part(xi=xi, window=1, strict=strict))
         path = compiled(lambda method=method: play(method, case.problem, jax.random.key(0), num_rounds, jnp.zeros(1)))()
         counts.append(jnp.sum(path.sent, 0))
     limit, premise = theory.max_uploads(lazy, num_rounds), lazy > 0

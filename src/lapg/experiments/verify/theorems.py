@@ -12,6 +12,7 @@ from lapg import estimators, methods, theory
 from lapg.experiments.verify.families import Case, Family, gradients, random_fraction, random_weights, total_value
 from lapg.experiments.verify.play import Path, many, play
 from lapg.experiments.verify.rows import Row, compare
+from lapg.methods import Part
 from lapg.types import Method, Problem
 
 ROUNDING = 1e-12
@@ -61,15 +62,16 @@ def lazily(case: Case, xi: Any, step_size: Any, *, noise: Noise | None = None, b
     assert problem.gradient is not None
     estimator = (estimators.exact if noise is None else estimators.noisy)(problem.gradient)
     setting = methods.Setting(estimator, noise.batch_size if noise else 2, problem.num_learners)
-    return methods.lapg(setting, step_size=step_size, xi=xi, window=xi.shape[0], noise_bound=bound)
+    return methods.compose(
+        "lapg", setting, optimiser=Part("sgd", step_size=step_size), trigger=Part(xi=xi, noise_bound=bound)
+    )
 
 
 def eagerly(case: Case, step_size: Any) -> Method:
     """PG on exact gradients."""
     assert case.problem.gradient is not None
-    return methods.pg(
-        methods.Setting(estimators.exact(case.problem.gradient), 1, case.problem.num_learners), step_size=step_size
-    )
+    setting = methods.Setting(estimators.exact(case.problem.gradient), 1, case.problem.num_learners)
+    return methods.compose("pg", setting, optimiser=Part("sgd", step_size=step_size))
 
 
 def until(norms: Float[Array, " K"], accuracy: Any) -> Any:

@@ -33,7 +33,9 @@ class Rounded(eqx.Module):
     scales: Float[Array, " blocks"]
 
 
-def quantise(bits: int, *, block: int | None = None, even: bool = False, scale_bits: ScaleBits = None) -> Compressor:
+def quantise(
+    bits: int = 4, *, block: int | None = None, even: bool = False, scale_bits: ScaleBits = None
+) -> Compressor:
     """The nearest of equally spaced values between −R and R, R the block's largest magnitude.
 
     2^bits − 1 values with 0 among them, 2R/(2^bits − 2) apart, so that small entries vanish and no error exceeds its entry, nor
@@ -81,7 +83,7 @@ def sign(*, block: int | None = None, scale_bits: ScaleBits = None) -> Compresso
     return _rounded("sign", 1, size, nearest, block, scale_bits, even=True)
 
 
-def qsgd(levels: int = 1, *, block: int | None = None, scale_bits: ScaleBits = None) -> Compressor:
+def qsgd(levels: int = 7, *, block: int | None = None, scale_bits: ScaleBits = None) -> Compressor:
     """Unbiased stochastic rounding: s|x_i|/‖x‖ up or down to a whole number; E‖C(x) − x‖² <= min(n/s², √n/s) ‖x‖² in a block of n.
 
     Args:

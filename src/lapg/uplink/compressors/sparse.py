@@ -12,7 +12,7 @@ from lapg.uplink.compressors.codes import Reader, pack, positions_length, whole_
 from lapg.uplink.compressors.rounded import quantise
 
 
-def top_k(fraction: Scalar, *, bits: int | None = None) -> Compressor:
+def top_k(fraction: Scalar = 0.05, *, bits: int | None = None) -> Compressor:
     """The k = ⌈fraction · d⌉ entries of largest magnitude: ‖x − C(x)‖² <= (1 − k/d) ‖x‖². Entries equal to the k-th travel too, zeros never.
 
     Positions as in `lapg.uplink.compressors.codes`, about log₂(d/k) + 1.5 bits each. As an array the message has d entries, so that the fraction

@@ -1,6 +1,7 @@
 """Uploads when the gradient has changed by more than recent policy movement explains."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,17 +11,48 @@ from lapg.types import Candidate, Decision, Estimate, GradientAt, Scalar, Trigge
 from lapg.uplink.triggers.common import check_max_age, overdue
 from lapg.uplink.triggers.measures import Measure, innovation
 
+Weights = Scalar | Sequence[float] | Float[Array, " D"]
+WINDOW = 10
+
+
+def past_weights(xi: Weights, window: int | None = None) -> Float[Array, " D"]:
+    """ξ_1..ξ_D of the last D displacements, newest first, from one number for all or D numbers.
+
+    Args:
+      window: D; None is as many as there are weights, `WINDOW` of one number.
+    Raises:
+      ValueError: window < 1, or xi has neither 1 nor D entries, or an entry is negative.
+    """
+    weights = jnp.asarray(xi)
+    if weights.ndim > 1 or not weights.size:
+        raise ValueError(f"lazy(xi=...) must be one weight per past round, D >= 1, got shape {weights.shape}.")
+    if window is None:
+        window = weights.size if weights.ndim else WINDOW
+    if window < 1:
+        raise ValueError(f"lazy(window=...) must be >= 1, got {window}.")
+    if weights.size not in (1, window):
+        raise ValueError(
+            f"lazy(xi=...) must have 1 or window={window} entries, got {weights.size}; give one weight for all, or change the window."
+        )
+    if known(xi) and bool(np.any(np.asarray(xi) < 0)):
+        raise ValueError(f"lazy(xi=...) must be non-negative, got {np.asarray(xi).tolist()}; 0 switches the drift off.")
+    return jnp.broadcast_to(weights, (window,))
+
 
 def lazy(
-    xi: Float[Array, " D"],
+    xi: Weights = 0.03,
     *,
-    step_size: Scalar,
-    num_learners: int,
+    window: int | None = None,
     noise_weight: Scalar = 6.0,
-    noise_bound: Float[Array, " M"] | None = None,
+    noise_bound: Sequence[float] | Float[Array, " M"] | Literal["printed"] | None = None,
     strict: bool = True,
     max_age: int | None = None,
+    displacement_scale: Scalar | None = None,
     measure: Measure | None = None,
+    step_size: Scalar,
+    num_learners: int,
+    batch_size: int | None = None,
+    printed_noise_bound: Callable[[], Sequence[float]] | None = None,
 ) -> Trigger:
     """Uploads when the innovation outgrows recent policy movement and its own noise.
 
@@ -29,26 +61,44 @@ def lazy(
     ``max_age`` makes a learner upload; noise_weight 0 and noise_bound do without it.
 
     Args:
-      xi: weights ξ_1..ξ_D, newest first, non-negative; Σξ < 1/3 for Theorem 1. Dimensionless.
-      step_size: α of the controller's plain step. With other optimisers, the scale that turns a displacement into a gradient.
-      num_learners: M.
+      xi: weights ξ_1..ξ_D, newest first, or one number for all, non-negative; Σξ < 1/3 for Theorem 1. Dimensionless.
+      window: D, how many past displacements count; None is as many as xi has entries, 10 if it is one number.
       noise_weight: c; 6 in the paper, for a high-probability bound on σ²; 1 to 2 for a sample variance.
-      noise_bound: σ²_m as constants that replace the candidate's own noise, as in (15); None uses the sample variance.
+      noise_bound: σ²_m, one for each learner, as constants that replace the sample variance; ``printed`` are those of (15), (31), δ = 0.05, with constants
+        estimated from 1,000 initial trajectories; None uses the sample variance.
       strict: ``>``; False is the paper's ``>=``, which also fires at 0 >= 0.
       max_age: rounds after which a learner uploads in any case; None as in the paper.
+      displacement_scale: what turns displacements into gradients; None is the step size α of the controller, right for plain steps.
       measure: what takes the place of ‖δ_m‖² (`lapg.uplink.triggers.measures`); None is `measures.innovation`.
+      step_size: α of the controller's step.
+      num_learners: M.
+      batch_size: N.
+      printed_noise_bound: what ``printed`` stands for.
     Raises:
-      ValueError: an entry of xi or noise_weight is negative, step_size is not positive, the bound is not one per learner, or max_age < 1.
+      ValueError: xi has neither 1 nor D entries; an entry of xi or noise_weight is negative; a step size is not positive; the bound is not one per learner;
+        max_age < 1; or one trajectory has no noise that could be weighed.
     Source: Chen et al., arXiv 1812.03239, eq. (16); strict '>' where the paper has '≥' (see Lemma 4).
     """
-    if xi.ndim != 1 or xi.shape[0] < 1:
-        raise ValueError(f"lazy(xi=...) must be one weight per past round, D >= 1, got shape {xi.shape}.")
-    if known(xi) and bool(np.any(np.asarray(xi) < 0)):
-        raise ValueError(f"lazy(xi=...) must be non-negative, got {np.asarray(xi).tolist()}; 0 switches the drift off.")
+    xi = past_weights(xi, window)
+    scale = step_size if displacement_scale is None else displacement_scale
     if known(noise_weight) and float(noise_weight) < 0:
         raise ValueError(f"lazy(noise_weight=...) must be >= 0, got {float(noise_weight)}; 0 ignores the noise.")
-    if known(step_size) and float(step_size) <= 0:
-        raise ValueError(f"lazy(step_size=...) must be > 0, got {float(step_size)}.")
+    if known(scale) and float(scale) <= 0:
+        name = "step_size" if displacement_scale is None else "displacement_scale"
+        raise ValueError(f"lazy({name}=...) must be > 0, got {float(scale)}.")
+    weighs = noise_bound is None and not (known(noise_weight) and float(noise_weight) == 0)
+    if weighs and batch_size == 1 and measure is None:
+        raise ValueError(
+            "batch_size must be >= 2 for this trigger, got 1; the noise of one trajectory cannot be estimated: raise batch_size, or give "
+            "lazy(noise_bound=...)."
+        )
+    if isinstance(noise_bound, str):
+        if printed_noise_bound is None:
+            raise ValueError(
+                f"lazy(noise_bound=...) must be numbers here, got {noise_bound!r}, which needs a problem of episodes."
+            )
+        noise_bound = printed_noise_bound()
+    noise_bound = None if noise_bound is None else jnp.asarray(noise_bound, float)
     if noise_bound is not None and noise_bound.shape != (num_learners,):
         raise ValueError(
             f"lazy(noise_bound=...) must have one entry per learner, {num_learners}, got {noise_bound.shape}."
@@ -69,7 +119,7 @@ def lazy(
         return state, Decision(fires, left, right)
 
     def signal(key: Key[Array, ""], movements: Float[Array, " D"]) -> Float[Array, ""]:
-        return (jnp.sum(xi * movements) / (step_size * num_learners) ** 2).astype(movements.dtype)
+        return (jnp.sum(xi * movements) / (scale * num_learners) ** 2).astype(movements.dtype)
 
     return Trigger(
         update=update,
@@ -84,7 +134,7 @@ def lazy(
     )
 
 
-def changed(weight: Scalar, *, max_age: int | None = None) -> Trigger:
+def changed(weight: Scalar = 1.0, *, max_age: int | None = None) -> Trigger:
     """Uploads when the innovation is large beside the last round's change of the gradient: ‖g^k − uploaded‖² > ζ ‖g^k − g^{k−1}‖².
 
     Args:

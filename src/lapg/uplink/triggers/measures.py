@@ -1,6 +1,6 @@
 """What `lapg.uplink.triggers.lazy` holds against the drift: how much a learner's gradient has changed since its last upload."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -35,6 +35,8 @@ def innovation() -> Measure:
 def quantised(error_weight: Scalar = 3.0) -> Measure:
     """What the message would carry, ‖δ_Q‖², less 3 (‖ε‖² + ‖ε̂‖²): the compression errors of this message and of the one uploaded last.
 
+    Args:
+      error_weight: 3 in the paper.
     Source: Sun, Chen, Giannakis, Yang, arXiv 1909.07588, eq. (7a).
     """
 
@@ -49,7 +51,7 @@ def quantised(error_weight: Scalar = 3.0) -> Measure:
     )
 
 
-def staleness(smoothness: Scalar | Float[Array, " M"]) -> Measure:
+def staleness(smoothness: Scalar | Sequence[float] | Float[Array, " M"] = 1.0) -> Measure:
     """L_m² ‖θ̂_m − θ^k‖², a bound on the change of the gradient since θ̂_m, the parameters at the last upload; it has no noise.
 
     In LAG-PS the controller keeps all θ̂_m and asks for uploads. Learner m knows its own, so that it decides the same without being asked.

@@ -36,8 +36,8 @@ def never() -> Trigger:
     return _rule(lambda key, candidate: (jnp.bool_(False), squared_norm(candidate.innovation), jnp.inf))
 
 
-def periodic(period: Scalar, *, phase: Phase = "together") -> Trigger:
-    """Upload when ``period`` rounds have passed since the last upload.
+def periodic(period: Scalar = 10.0, *, phase: Phase = "together") -> Trigger:
+    """Upload every few rounds: when so many have passed since the last upload.
 
     Args:
       period: P, rounds; a fraction is rounded up.
@@ -73,9 +73,11 @@ def periodic(period: Scalar, *, phase: Phase = "together") -> Trigger:
     return Trigger(update=update, init=lambda params: jnp.bool_(False), settle=settle)
 
 
-def random(rate: Scalar) -> Trigger:
-    """Upload with probability ``rate``, every learner by its own coin.
+def random(rate: Scalar = 0.1) -> Trigger:
+    """Upload with a probability, every learner by its own coin.
 
+    Args:
+      rate: the probability.
     Raises:
       ValueError: rate outside [0, 1].
     """

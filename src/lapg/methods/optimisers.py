@@ -1,0 +1,110 @@
+"""The controller's optimisers: plain steps with momentum, and those of optax, all by a step size that may decay."""
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lapg.controller import heavy_ball, inverse_time
+from lapg.types import Scalar
+
+TRIED = 10
+"""Steps after which an optimiser must have gone downhill; a schedule may begin at 0."""
+STEP_SIZE = 0.001
+
+
+def sgd(step_size: Scalar = STEP_SIZE, *, momentum: Scalar = 0.0, decay: Scalar = 0.0) -> optax.GradientTransformation:
+    """Plain steps, the paper's: θ^{k+1} = θ^k − α_k∇̂^k + β(θ^k − θ^{k−1}), heavy ball.
+
+    Args:
+      step_size: α.
+      momentum: β of heavy ball, in [0, 1).
+      decay: α_k = α/(1 + decay · k); 0 keeps the step size constant.
+    Raises:
+      ValueError: step_size is not positive, momentum lies outside [0, 1), or decay is negative.
+    """
+    return heavy_ball(step_size, momentum, decay)
+
+
+def scheduled(factory: Callable[..., Any]) -> Callable[..., optax.GradientTransformation]:
+    """An optimiser factory of optax's kind, whose first argument is a step size or a schedule, as one of ``step_size`` and ``decay``.
+
+    ``decay`` makes the schedule α/(1 + decay · k); a factory that has an argument of this name keeps it for itself.
+    """
+    if factory is sgd:
+        return sgd
+    parameters = list(inspect.signature(factory).parameters.values())
+    first, rest = parameters[0].name if parameters else None, parameters[1:]
+    hints = {name: hint for name, hint in _hints(factory).items() if name not in (first, "return")}
+    own = [inspect.Parameter("step_size", inspect.Parameter.KEYWORD_ONLY, default=STEP_SIZE)]
+    if not any(parameter.name == "decay" for parameter in rest):
+        own.append(inspect.Parameter("decay", inspect.Parameter.KEYWORD_ONLY, default=None))
+    schedules = len(own) > 1
+
+    @functools.wraps(factory)
+    def make(*, step_size: Scalar = STEP_SIZE, **options: Any) -> Any:
+        decay = options.pop("decay", None) if schedules else None
+        return factory(step_size if decay is None else inverse_time(step_size, decay), **options)
+
+    del make.__wrapped__
+    keyword = [
+        parameter.replace(kind=parameter.KEYWORD_ONLY)
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        else parameter
+        for parameter in rest
+    ]
+    described: Any = make
+    described.__signature__ = inspect.Signature(sorted([*own, *keyword], key=lambda parameter: parameter.kind))
+    described.__annotations__ = {"step_size": Scalar, "decay": Scalar | None} | hints
+    words = ["step_size: α.", *(["decay: α_k = α/(1 + decay · k); left out: constant."] if schedules else [])]
+    described.__doc__ = _with_arguments(inspect.getdoc(factory) or "", words)
+    return described
+
+
+def _hints(factory: Any) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(factory)
+    except Exception:  # a user's own, with hints that cannot be resolved
+        return {}
+
+
+def _with_arguments(text: str, words: list[str]) -> str:
+    """A docstring with arguments in front of those that it has."""
+    before, _, after = text.partition("\nArgs:\n")
+    edge = " " * ((len(after) - len(after.lstrip(" "))) or 2)
+    return "\n".join([before, "Args:", *(edge + line for line in words), after])
+
+
+def check_descent(name: str, optimiser: Any, size: int) -> None:
+    """Refuses what is no optimiser, and what goes uphill: optax adds updates, so that their sign is the optimiser's business.
+
+    Args:
+      size: d.
+    Raises:
+      ValueError: it is one of these.
+    """
+    if not (callable(getattr(optimiser, "init", None)) and callable(getattr(optimiser, "update", None))):
+        raise ValueError(
+            f"optimiser {name!r} must return an optax optimiser, got {type(optimiser).__name__}; it is called with a step size."
+        )
+    params = jnp.ones(size)
+    slope = jnp.where(jnp.arange(size) % 2 == 0, 1.0, -1.0)  # orthogonal to θ, so that shrinking θ counts for nothing
+
+    def step(carry: Any, _: None) -> tuple[Any, None]:
+        theta, state = carry
+        updates, state = optimiser.update(slope, state, theta)
+        return (optax.apply_updates(theta, updates), state), None
+
+    start = (params, optimiser.init(params))
+    (after, _), _ = jax.jit(lambda: jax.lax.scan(step, start, length=TRIED))()
+    rise = float(slope @ (after - params))
+    if not rise <= 0:
+        raise ValueError(
+            f"optimiser {name!r} must step against the gradient, but {TRIED} steps along one gradient changed the loss by {rise:+.3g}; "
+            "end its chain with optax.scale_by_learning_rate(step_size), which turns the sign."
+        )

@@ -1,0 +1,53 @@
+"""The learners' own steps in units of the controller's, as parts."""
+
+from collections.abc import Callable
+from typing import Any
+
+import optax
+
+from lapg import local
+from lapg.types import Local, Scalar, known
+
+Schedule = Callable[[Any, Any], Any]
+"""Round and factor to factor · step size."""
+
+
+def stand() -> Local:
+    """No steps of the learners' own: they sample at θ^k, and the memory takes in the gradient."""
+    return local.stand()
+
+
+def sgd(step_scale: Scalar = 1.0, *, foreseen_steps: Schedule) -> Local:
+    """Steps along the learner's own gradients: it samples where they lead, at θ^k − step · E, E being what its memory holds back.
+
+    Args:
+      step_scale: b, in units of what the controller makes of an upload in the end, α_k/(1−β): 1 steps as far as the controller will, M as if all learners
+        measured the same.
+    Raises:
+      ValueError: step_scale is negative.
+    """
+    if known(step_scale) and not float(step_scale) >= 0:
+        raise ValueError(f"sgd(step_scale=...) must be >= 0, got {float(step_scale)}; local 'stand' takes no steps.")
+    return local.sgd(lambda round: foreseen_steps(round, step_scale))
+
+
+def averaging(*, num_learners: int, step_sizes: Schedule) -> Local:
+    """Steps M α_k along the learner's own gradients, so that the controller steps to the mean of the learners' models, θ − α Σ_m E_m (FedAvg).
+
+    Source: McMahan et al., arXiv 1602.05629.
+    """
+    return local.sgd(lambda round: step_sizes(round, num_learners))
+
+
+def optimise(optimiser: optax.GradientTransformation, *, epochs: int = 1, minibatches: int = 1) -> Local:
+    """Several steps of an optimiser of the learner's own on a batch; what it uploads is how far they have led, in units of the parameters.
+
+    The controller's optimiser is the outer one: sgd with step size 1/M steps to the mean over M learners.
+
+    Args:
+      optimiser: the learner's own; its moments outlive uploads and skipped rounds.
+      epochs: passes over a batch.
+      minibatches: parts of a batch, one step for each; must divide N.
+    Source: McMahan et al., arXiv 1602.05629; Reddi et al., arXiv 2003.00295, for inner and outer optimisers.
+    """
+    return local.optimise(optimiser, epochs, minibatches)
