@@ -22,10 +22,10 @@ import ray
 
 from lapg import estimators, methods
 from lapg.controller import heavy_ball
-from lapg.problems.protocol import make_tasks
+from lapg.problems.builders import make_tasks
 from lapg.runtimes import use_all_cores
-from lapg.runtimes.actor import INLINE_BYTES, Parts
-from lapg.runtimes.ray import Ray
+from lapg.runtimes.ray.actor import INLINE_BYTES, Parts
+from lapg.runtimes.ray.runtime import Ray
 from lapg.types import Model, Problem
 from lapg.uplink import memories, triggers
 

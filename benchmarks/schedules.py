@@ -4,7 +4,7 @@
     python benchmarks/schedules.py scales-apart --fresh         # the fresh seeds alone, with the schedule that docs/results has
     python benchmarks/schedules.py --table                      # the table of README.md, from docs/results/*.json
 
-Settings and grids are below. SCOUT stands at the setting that `lapg.experiments.tuned` has for it, which earlier searches chose on tuning seeds.
+Settings and grids are below. SCOUT stands at the setting that `lapg.comparison.tuned` has for it, which earlier searches chose on tuning seeds.
 A schedule is chosen by the fewest uploads to 90 % of PG's improvement, of the points that end no lower than 5 % below PG, lose no seed, and take no more
 rounds than SCOUT or PG, whichever takes more, and a tenth. SCOUT itself is not held to that rule. Tuning seeds begin at 1000, fresh ones at 30.
 """
@@ -108,11 +108,11 @@ def play(
     rounds: int | None = None,
 ) -> dict[str, Any]:
     """Costs to 90 % of PG, SCOUT and every schedule of the grids, or of the one named: see `points_of`."""
-    from lapg.experiments import figures, tune
+    from lapg.comparison import presets, tune
 
-    figure = figures.FIGURES[name]
-    config = replace(figures.setting(figure), seeds=seeds, first_seed=first_seed, rounds=rounds or figure.rounds)
-    _, methods = figures.methods(figure, "recommended")
+    figure = presets.FIGURES[name]
+    config = replace(presets.setting(figure), seeds=seeds, first_seed=first_seed, rounds=rounds or figure.rounds)
+    _, methods = presets.methods(figure, "recommended")
     sweeps = {"PG": ("PG", Part(), {}), "SCOUT": (SCOUT, Part(), {})} | SEARCHES[name]["sweeps"]
     curves = {}
     for label, (source, trigger, grid) in sweeps.items():
@@ -136,7 +136,7 @@ def points_of(curves: dict[str, Any]) -> dict[str, Any]:
 
     ``behind_scout`` is what the schedule spent to the target over what SCOUT spent.
     """
-    from lapg.experiments.compare import compare
+    from lapg.comparison.statistics import compare
 
     def plain(value: Any) -> list[float | None]:
         return [bound if math.isfinite(bound) else None for bound in (value.value, value.low, value.high)]

@@ -27,10 +27,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from lapg import ledger, network
+from lapg.comparison.presets import FIGURES, RECOMMENDED
+from lapg.costs import ledger, links
 from lapg.experiments.build import build, parts
 from lapg.experiments.config import Config
-from lapg.experiments.figures import FIGURES, RECOMMENDED
 from lapg.methods import Part
 from lapg.methods.parts import merged
 
@@ -103,7 +103,7 @@ def carried() -> np.ndarray:
 
 def drive(given: argparse.Namespace) -> dict[str, Any]:
     """One run, from the controller's namespace."""
-    from lapg.runtimes.ray import Ray
+    from lapg.runtimes.ray.runtime import Ray
 
     began, before = time.monotonic(), carried()
     time.sleep(given.idle)
@@ -142,8 +142,8 @@ def drive(given: argparse.Namespace) -> dict[str, Any]:
     )
     heard, answered = ledger.messages(present, down, sent)
     counted = [int(ledger.uplink_bits(up, answered)[-1]), int(ledger.downlink_bits(down, heard)[-1])]
-    each = network.Link(1e3 * given.kilobits / given.learners, overhead_bytes=TCP_BYTES)
-    model = network.seconds(network.Network(each, each), network.Traffic(up, sent, down, heard, answered))
+    each = links.Link(1e3 * given.kilobits / given.learners, overhead_bytes=TCP_BYTES)
+    model = links.seconds(links.Network(each, each), links.Traffic(up, sent, down, heard, answered))
     return {
         "method": given.drive,
         "kilobits": given.kilobits,

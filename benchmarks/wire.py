@@ -13,16 +13,16 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from lapg import ledger
+from lapg.comparison.presets import FIGURES, RECOMMENDED
+from lapg.costs import ledger
 from lapg.experiments.build import build
 from lapg.experiments.config import Choice, Config
-from lapg.experiments.figures import FIGURES, RECOMMENDED
 from lapg.methods import Part
 from lapg.runtimes import wire
-from lapg.runtimes.compiled import Compiled
-from lapg.runtimes.controller_host import ControllerHost
-from lapg.runtimes.deployed import begin
-from lapg.runtimes.learner_host import LearnerHost
+from lapg.runtimes.distributed.compiled import Compiled
+from lapg.runtimes.distributed.controller import ControllerHost
+from lapg.runtimes.distributed.learner import LearnerHost
+from lapg.runtimes.distributed.state import begin
 
 
 def contenders(figure: str) -> Iterator[tuple[str, Choice]]:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from lapg import Config, Part, evaluate, train
-from lapg.problems.protocol import from_environment, make_tasks
+from lapg.problems.builders import from_environment, make_tasks
 from lapg.types import Discrete, Environment, Problem, Step, Task
 
 SECONDS_PER_STEP = 0.1

@@ -23,7 +23,7 @@ from lapg.estimators import mean_and_noise, stateless
 from lapg.local import sgd
 from lapg.policies import around
 from lapg.policies.networks import Network
-from lapg.problems.protocol import from_environment, make_tasks
+from lapg.problems.builders import from_environment, make_tasks
 from lapg.types import (
     Compressor,
     Decision,

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 
 from lapg.runtimes import wire
-from lapg.runtimes.controller_host import ControllerHost
-from lapg.runtimes.deployed import begin
-from lapg.runtimes.learner_host import LearnerHost
+from lapg.runtimes.distributed.controller import ControllerHost
+from lapg.runtimes.distributed.learner import LearnerHost
+from lapg.runtimes.distributed.state import begin
 
 
 class Network:

@@ -20,7 +20,7 @@ from lapg.experiments.build import build  # noqa: E402
 from lapg.experiments.run import make_lanes  # noqa: E402
 from lapg.problems import quadratic  # noqa: E402
 from lapg.runtimes import Sequential, Vectorised  # noqa: E402
-from lapg.runtimes.ray import Ray  # noqa: E402
+from lapg.runtimes.ray.runtime import Ray  # noqa: E402
 
 M, ROUNDS = 4, 24
 HYPERS = {"optimiser.step_size": np.array([0.1, 0.05]), "trigger.noise_weight": np.array([0.5, 0.5])}

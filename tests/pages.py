@@ -6,7 +6,7 @@ import sys
 import traceback
 from pathlib import Path
 
-import lapg.experiments.study  # noqa: F401  (imported once, for all)
+import lapg.comparison.study  # noqa: F401  (imported once, for all)
 
 AT_ONCE = 2
 

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lapg.about import _checksum
-from lapg.files import checksum, sealed, unsealed
-from lapg.runtimes.protocol import initialise, play_round, sample_batch
+from lapg.record.about import _checksum
+from lapg.record.files import checksum, sealed, unsealed
+from lapg.rounds import initialise, play_round, sample_batch
 
 
 def player(recipe: Any, problem: Any, num_rounds: int, seed: int = 0) -> Callable[[dict[str, Any]], tuple[Any, Any]]:

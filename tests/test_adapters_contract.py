@@ -22,7 +22,7 @@ from lapg.policies import with_policy
 from lapg.problems.check import check_problem
 from lapg.problems.gymnasium import gymnasium
 from lapg.problems.pettingzoo import pettingzoo
-from lapg.runtimes.outside import sampler
+from lapg.runtimes.host_env import sampler
 
 SEEDS = np.array([11, 12], np.uint32)
 Box, Discrete, Dict, Tuple = gym.spaces.Box, gym.spaces.Discrete, gym.spaces.Dict, gym.spaces.Tuple

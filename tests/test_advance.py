@@ -227,7 +227,7 @@ lapg_command.main()
 """
 
 
-@pytest.mark.parametrize("module", ["lapg", "optax", "lapg.experiments.study"])
+@pytest.mark.parametrize("module", ["lapg", "optax", "lapg.comparison.study"])
 def test_stopped_while_importing(module):
     """Oracle: status 130 and one line that says what is on disk, whatever is being imported."""
     code = [sys.executable, "-c", IMPORTING, module]

@@ -8,7 +8,7 @@ from lapg import estimators, methods
 from lapg.methods import Part
 from lapg.policies import with_policy
 from lapg.problems import cooperative_navigation
-from lapg.runtimes.protocol import sample_batch
+from lapg.rounds import sample_batch
 from oracles import algorithms
 from support import full, player
 

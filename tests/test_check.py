@@ -9,8 +9,8 @@ import pytest
 
 from lapg import problems
 from lapg.policies import gaussian_mlp, softmax_mlp
+from lapg.problems.builders import from_environment, make_tasks, score
 from lapg.problems.check import check_problem
-from lapg.problems.protocol import from_environment, make_tasks, score
 from lapg.types import Environment, Problem, Recorded, Step
 
 LEARNERS, STEPS = 2, 4

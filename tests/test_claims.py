@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lapg.experiments import figures
+from lapg.comparison import presets
 
 ROOT = Path(__file__).parents[1]
 
@@ -74,7 +74,7 @@ def test_scouts_example_is_the_tuned_one():
     """Oracle: Figure 4's line-up, every setting that the command names."""
     page = (ROOT / "docs" / "scout.md").read_text(encoding="utf-8")
     words = re.search(r"`lapg train (--method.name scout .*)`", page)[1].split()
-    tuned = figures.methods(figures.FIGURES["fig4"], "recommended")[1]["SCOUT"]
+    tuned = presets.methods(presets.FIGURES["fig4"], "recommended")[1]["SCOUT"]
     for flag, value in zip(words[::2], words[1::2], strict=True):
         found = getattr(tuned, flag.removeprefix("--method.").replace("-", "_"))
         assert type(found)(value) == (pytest.approx(found) if isinstance(found, float) else found), flag

@@ -20,9 +20,9 @@ from rich.console import Console
 from lapg import RunError, cli, load
 from lapg.cli import flags
 from lapg.cli.terminal import make_console
-from lapg.experiments import figures, reproduce
+from lapg.comparison import presets, reproduce
+from lapg.costs.ledger import upload_fraction
 from lapg.experiments.config import Choice, Config, read_toml
-from lapg.ledger import upload_fraction
 from lapg.methods import REGISTRY, Part
 from support import edit_config
 
@@ -388,7 +388,7 @@ def test_render(place, lapg, tmp_path, fails):
 def test_list(lapg):
     """Oracle: every built-in name, from the registries, and how to name one's own."""
     printed = lapg("list")
-    names = [*(name for known in REGISTRY.values() for name in known), *figures.FIGURES, *figures.PRESETS]
+    names = [*(name for known in REGISTRY.values() for name in known), *presets.FIGURES, *presets.PRESETS]
     assert all(f" {name} " in printed for name in names)
     assert "MODULE:NAME" in printed
 
@@ -409,7 +409,7 @@ def test_help_has_examples(capsys):
 @pytest.fixture(scope="module")
 def reproduced(tmp_path_factory):
     """Figure 4 with tiny networks and three methods, one of them at the measured rate of another."""
-    four = figures.FIGURES["fig4"]
+    four = presets.FIGURES["fig4"]
     chosen = {
         "PG": Choice("pg", optimiser=Part("sgd", step_size=0.01)),
         "SCOUT": Choice(
@@ -418,7 +418,7 @@ def reproduced(tmp_path_factory):
     }
     small = replace(four, policy=Part(hidden=4), batch_size=2, tuned=chosen)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(figures.FIGURES, "fig4", small)
+        patch.setitem(presets.FIGURES, "fig4", small)
         out = tmp_path_factory.mktemp("reproduce")
         cli.main([*["reproduce", "fig4", "--seeds", "2", "--rounds", "60", "--out"], str(out)])
         yield out
@@ -512,8 +512,8 @@ def test_reproduce_something_else_in_the_same_place(reproduced, fails, tmp_path)
     assert (status, len(errors.splitlines())) == (2, 1)
     assert "comparison.json cannot be read" in errors
     with pytest.MonkeyPatch.context() as patch:
-        other = replace(figures.FIGURES["fig4"], tuned={"PG": Choice("pg", optimiser=Part("sgd", step_size=0.01))})
-        patch.setitem(figures.FIGURES, "fig4", other)
+        other = replace(presets.FIGURES["fig4"], tuned={"PG": Choice("pg", optimiser=Part("sgd", step_size=0.01))})
+        patch.setitem(presets.FIGURES, "fig4", other)
         status, errors = fails("reproduce", "fig4", "--seeds", 2, "--rounds", 60, "--out", reproduced)
     assert (status, len(errors.splitlines())) == (2, 1)
     assert "holds another comparison" in errors
@@ -543,7 +543,7 @@ def test_check_env(lapg, fails, tmp_path, monkeypatch):
         "from lapg.problems import garnet\n"
         "def problem():\n"
         "    whole = garnet(num_learners=2)\n"
-        "    import lapg.problems.protocol as p\n"
+        "    import lapg.problems.builders as p\n"
         "    nowhere = whole.environment._replace(\n"
         "        step=lambda *a: whole.environment.step(*a)._replace(loss=float('nan') * whole.environment.step(*a).loss))\n"
         "    return p.from_environment(nowhere, whole.policy, tasks=whole.tasks, num_steps=3, discount=0.9)\n"

@@ -11,15 +11,16 @@ import numpy as np
 import optax
 import pytest
 
-from lapg import RunError, about, cli, evaluate, load, policies, problems, record, render, resume, train
+from lapg import RunError, cli, evaluate, load, policies, problems, record, render, resume, train
+from lapg.comparison.reproduce import read_contents
+from lapg.comparison.study import read_cases
 from lapg.controller import inverse_time
 from lapg.experiments.build import build
 from lapg.experiments.config import ClusterConfig, Config, from_dict, to_dict
 from lapg.experiments.predict import predict
-from lapg.experiments.reproduce import read_contents
-from lapg.experiments.study import read_cases
-from lapg.files import sealed, unsealed
 from lapg.methods import REGISTRY, Part, make
+from lapg.record import about
+from lapg.record.files import sealed, unsealed
 
 QUADRATIC = Config(
     problem=Part("quadratic"), estimator=Part("noisy"), method="pg", optimiser=Part("sgd", step_size=0.05)

@@ -14,13 +14,13 @@ from lapg.downlink import dense, replicated
 from lapg.methods import Part
 from lapg.problems import quadratic
 from lapg.runtimes import wire
-from lapg.runtimes.compiled import Compiled
-from lapg.runtimes.consistency import ASTRAY, PLAY, RENEW, STALE, Held, hear, judge
-from lapg.runtimes.controller_host import FAULTS, ControllerHost
+from lapg.runtimes.distributed.compiled import Compiled
+from lapg.runtimes.distributed.consistency import ASTRAY, PLAY, RENEW, STALE, Held, hear, judge
+from lapg.runtimes.distributed.controller import FAULTS, ControllerHost
+from lapg.runtimes.distributed.handshake import check as check_introduction
+from lapg.runtimes.distributed.handshake import introduction
 from lapg.runtimes.evaluation import Evaluation, finish_log
-from lapg.runtimes.in_turn import stack
-from lapg.runtimes.join import check as check_introduction
-from lapg.runtimes.join import introduction
+from lapg.runtimes.per_lane import stack
 from lapg.runtimes.sequential import Sequential
 from support import full
 

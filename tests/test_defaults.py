@@ -9,9 +9,9 @@ import pytest
 import xarray as xr
 
 from lapg import Config, estimators, methods
+from lapg.comparison.presets import FIGURES, lineup
 from lapg.experiments.build import KL, build, build_problem, step_limit
 from lapg.experiments.config import Choice
-from lapg.experiments.figures import FIGURES, lineup
 from lapg.experiments.silence import silence
 from lapg.methods import Part
 from lapg.problems import quadratic

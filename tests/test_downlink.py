@@ -7,14 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lapg import Config, estimators, ledger, methods
+from lapg import Config, estimators, methods
 from lapg.controller import heavy_ball, make_controller
+from lapg.costs import ledger
 from lapg.downlink import dense, forwarded, replicated
 from lapg.experiments.build import build
 from lapg.methods import Part
 from lapg.problems import quadratic
 from lapg.runtimes import sequential, wire
-from lapg.runtimes.replicas import Outbox, follow
+from lapg.runtimes.distributed.replica import Outbox, follow
 from lapg.types import Arrival, Relay
 from lapg.uplink import aggregates, triggers
 from lapg.uplink.compressors import identity, quantise

@@ -21,13 +21,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-import lapg.files
+import lapg.record.files
 from disks import DAMAGE, Disk, after_power_cut
 from lapg import Config, RunError, load, record, resume, train
 from lapg.experiments.config import Choice
 from lapg.experiments.run import default_out
-from lapg.files import DiskError, unsealed
 from lapg.methods import Part
+from lapg.record.files import DiskError, unsealed
 
 TINY = Config(
     problem=Part("quadratic", num_learners=2, scales=(1.0, 0.5)),
@@ -508,7 +508,7 @@ def test_the_home_directory(runs, tmp_path, monkeypatch):
 def test_one_process_at_a_time(runs, tmp_path):
     """Oracle: who holds it, by the process's own number; the lock of a process that was killed holds nobody up."""
     shutil.copytree(runs / "own-part", tmp_path / "run")
-    words = "import sys, time, pathlib; from lapg.owner import owned\nwith owned(pathlib.Path(sys.argv[1])): print(flush=True); time.sleep(60)"
+    words = "import sys, time, pathlib; from lapg.record.owner import owned\nwith owned(pathlib.Path(sys.argv[1])): print(flush=True); time.sleep(60)"
     holder = subprocess.Popen([sys.executable, "-c", words, tmp_path / "run"], stdout=subprocess.PIPE)
     try:
         holder.stdout.readline()
@@ -561,7 +561,7 @@ def test_two_starts_at_once(tmp_path, monkeypatch):
 
 def test_a_lock_removed_by_its_last_owner(tmp_path, monkeypatch):
     """Oracle: a lock on a file that is no longer there is worth nothing: whoever had opened it meanwhile takes the new one."""
-    original, rounds = lapg.owner._hold, []
+    original, rounds = lapg.record.owner._hold, []
 
     def hold(handle):
         original(handle)
@@ -569,7 +569,7 @@ def test_a_lock_removed_by_its_last_owner(tmp_path, monkeypatch):
         if len(rounds) == 1:
             (tmp_path / ".lock").unlink()
 
-    monkeypatch.setattr(lapg.owner, "_hold", hold)
+    monkeypatch.setattr(lapg.record.owner, "_hold", hold)
     with record.owned(tmp_path):
         assert len(rounds) == 2
         with pytest.raises(RunError, match=f"process {os.getpid()} on"), record.owned(tmp_path):

@@ -8,8 +8,8 @@ import pytest
 from lapg import estimators
 from lapg.policies import softmax_table
 from lapg.problems import tabular
-from lapg.problems.protocol import make_tasks
-from lapg.sampling import rollouts
+from lapg.problems.builders import make_tasks
+from lapg.rollouts import rollouts
 from lapg.types import Environment, Step
 from oracles import markov
 

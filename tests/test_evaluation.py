@@ -12,19 +12,19 @@ import xarray as xr
 
 from faults import Network
 from lapg import Config, cli, estimators, methods, train
-from lapg.experiments import plots, report
+from lapg.comparison import plots, report
+from lapg.comparison.curves import Curve, to_curve
+from lapg.comparison.statistics import compare
 from lapg.experiments.build import build
-from lapg.experiments.compare import compare
 from lapg.experiments.config import Choice, EvaluationConfig
-from lapg.experiments.curves import Curve, to_curve
 from lapg.experiments.soundness import last_score
 from lapg.methods import Part
 from lapg.policies import softmax_mlp, with_policy
 from lapg.problems import cart_pole, quadratic
+from lapg.problems.builders import from_environment, make_tasks
 from lapg.problems.hosting import Host, from_hosts
-from lapg.problems.protocol import from_environment, make_tasks
 from lapg.runtimes import Hosted, Sequential, Vectorised, wire
-from lapg.runtimes.compiled import Compiled
+from lapg.runtimes.distributed.compiled import Compiled
 from lapg.runtimes.evaluation import Evaluation, finish_log, make_evaluator
 from lapg.types import SCORE, Environment, Step, address
 from support import full, player

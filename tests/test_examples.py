@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from lapg import cli, load
+from lapg.comparison.study import Study, cases
 from lapg.experiments.build import build
 from lapg.experiments.config import Config, read_toml
-from lapg.experiments.study import Study, cases
 from lapg.methods import Part
 
 ROOT = Path(__file__).parent.parent

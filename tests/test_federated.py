@@ -14,13 +14,13 @@ from lapg.experiments.run import train
 from lapg.methods import Part
 from lapg.problems import quadratic
 from lapg.runtimes import wire
-from lapg.runtimes.compiled import Compiled
-from lapg.runtimes.consistency import Held
-from lapg.runtimes.controller_host import ControllerHost
-from lapg.runtimes.deployed import begin
-from lapg.runtimes.federated import MAX_TRIES, PLAY, Terms, answer, as_skip, play_round, recall, remember
-from lapg.runtimes.limits import Limits
-from lapg.runtimes.posted import Posted
+from lapg.runtimes.distributed.compiled import Compiled
+from lapg.runtimes.distributed.consistency import Held
+from lapg.runtimes.distributed.controller import ControllerHost
+from lapg.runtimes.distributed.limits import Limits
+from lapg.runtimes.distributed.state import begin
+from lapg.runtimes.flower.runtime import Posted
+from lapg.runtimes.flower.transport import MAX_TRIES, PLAY, Terms, answer, as_skip, play_round, recall, remember
 from lapg.runtimes.sequential import Sequential
 from support import full
 

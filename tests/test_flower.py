@@ -18,14 +18,14 @@ import flwr.serverapp
 from flwr.app import Context, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
+from lapg.costs.ledger import downlink_bits, uplink_bits
 from lapg.experiments import flower_apps
 from lapg.experiments.config import Choice, ClusterConfig, Config
-from lapg.experiments.federate import write_app
+from lapg.experiments.flower_launch import write_app
 from lapg.experiments.run import load, train
-from lapg.ledger import downlink_bits, uplink_bits
 from lapg.methods import Part
 from lapg.record import RunError
-from lapg.runtimes import flower
+from lapg.runtimes.flower import apps
 
 FLOWERS_OWN = 1500
 """Bytes that Flower counts in each direction for a letter and its answer, beyond what they hold: docs/federation.md has 740 to 960."""
@@ -163,7 +163,7 @@ def test_state_is_bytes_and_numbers_in_the_context(played):
     """Oracle: the record's own contents: four whole numbers and two states of equal length for each seed, and nothing beside them."""
     grid, _ = played
     for context in grid.contexts.values():
-        memory = flower._unpacked(context.state)
+        memory = apps._unpacked(context.state)
         assert sorted(memory) == [0, 1]
         for record in memory.values():
             assert sorted(record) == ["counts", "pending", "state"]
@@ -177,11 +177,11 @@ def test_nodes_that_do_not_fit_are_refused():
     grid = Grid()
     grid.contexts[701].node_config["learner"] = 0
     with pytest.raises(ValueError, match="that no other node has, got 0 from node 70"):
-        flower.join_all(grid, terms, 30.0)
+        apps.join_all(grid, terms, 30.0)
     grid = Grid()
     grid.contexts[701].run_config["experiment"] = RUN_CONFIG["experiment"].replace("step_size = 0.1", "step_size = 0.2")
     with pytest.raises(ValueError, match=r"learner refused: method\.step_size must be 0\.1"):
-        flower.join_all(grid, terms, 30.0)
+        apps.join_all(grid, terms, 30.0)
     with pytest.raises(ValueError, match="experiment must be TOML text"):
         flower_apps.read_settings({"experiment": "rounds ="})
 

@@ -14,7 +14,7 @@ SERVICE = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c'
 DRIVER = f"""
 import os, sys, time
 from pathlib import Path
-from lapg.runtimes.loopback import guarded, running
+from lapg.runtimes.flower.loopback import guarded, running
 home = Path(sys.argv[1])
 command = [sys.executable, "-c", {SERVICE!r}]
 with guarded(home) as guard, running(command, os.environ, home, home.parent / "log") as process:

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 
 from faults import Network as Lossless
-from lapg import Config, estimators, ledger, methods, record
+from lapg import Config, estimators, methods, record
+from lapg.comparison.curves import to_curve
+from lapg.costs import ledger
+from lapg.costs.links import Link, Network, Traffic, joules, seconds
 from lapg.downlink import dense, replicated
-from lapg.experiments.curves import to_curve
 from lapg.methods import Part
-from lapg.network import Link, Network, Traffic, joules, seconds
 from lapg.problems import quadratic
 from lapg.runtimes import Sequential
-from lapg.runtimes.compiled import Compiled
+from lapg.runtimes.distributed.compiled import Compiled
 from lapg.runtimes.evaluation import Evaluation, finish_log
-from lapg.runtimes.in_turn import stack
+from lapg.runtimes.per_lane import stack
 from lapg.uplink.compressors import quantise
 from support import full
 

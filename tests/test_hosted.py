@@ -17,8 +17,8 @@ from lapg.experiments.predict import measure, predict
 from lapg.experiments.run import resume, train
 from lapg.methods import Part
 from lapg.policies import softmax_mlp
+from lapg.problems.builders import from_environment, make_tasks
 from lapg.problems.hosting import Host, from_hosts
-from lapg.problems.protocol import from_environment, make_tasks
 from lapg.runtimes import Hosted, Vectorised, runtime_of
 from lapg.types import Environment, Step
 from support import full

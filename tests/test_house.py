@@ -9,30 +9,29 @@ from pathlib import Path
 import lapg
 
 HOUSE = Path(lapg.__file__).parent
-BELOW = {  # what each room may import directly, itself and everything further below included; the ledger is open to all
+BELOW = {  # what each room may import directly, itself and everything further below included; the costs are open to all
     "types": (),
-    "ledger": (),
+    "costs": (),
+    "drawing": (),
     "policies": ("types",),
-    "sampling": ("types",),
-    "problems": ("policies", "sampling"),
+    "rollouts": ("types",),
+    "problems": ("policies", "rollouts"),
     "estimators": ("policies",),
     "uplink": ("types",),
     "downlink": ("uplink",),
     "local": ("types",),
     "learner": ("problems", "estimators", "uplink"),
     "controller": ("problems", "estimators", "uplink"),
+    "rounds": ("types",),
     "theory": ("problems", "estimators", "uplink"),
     "methods": ("learner", "controller", "downlink", "local"),
     "checks": ("problems", "uplink"),
-    "runtimes": ("methods",),
-    "network": (),
-    "files": (),
-    "owner": ("files",),
-    "about": ("files",),
-    "datasets": ("runtimes", "theory"),
-    "record": ("owner", "about", "datasets"),
-    "experiments": ("record", "network", "checks"),
-    "cli": ("experiments",),
+    "runtimes": ("methods", "rounds"),
+    "record": ("runtimes", "theory"),
+    "experiments": ("record", "checks", "drawing"),
+    "comparison": ("experiments",),
+    "verification": ("experiments",),
+    "cli": ("comparison", "verification"),
 }
 GUESTS = {  # engines and environments from outside → the rooms in which one file may know them
     "gymnasium": {"problems"},
@@ -42,7 +41,7 @@ GUESTS = {  # engines and environments from outside → the rooms in which one f
     "gymnax": {"problems"},
     "ray": {"runtimes"},
     "flwr": {"runtimes"},
-    "tensorboardX": {"record", "experiments"},
+    "tensorboardX": {"experiments"},
 }
 
 
@@ -62,7 +61,7 @@ def imports():
 
 
 def reach(room):
-    return {room, "ledger"}.union(*(reach(below) for below in BELOW[room]))
+    return {room, "costs"}.union(*(reach(below) for below in BELOW[room]))
 
 
 def test_imports_point_one_way():
@@ -102,7 +101,7 @@ def test_imports_start_nothing(tmp_path):
     modules = [
         ".".join(["lapg", *path.relative_to(HOUSE).with_suffix("").parts]).removesuffix(".__init__")
         for path in sorted(HOUSE.rglob("*.py"))
-        if path.name not in ("__main__.py", "flower.py", "flower_apps.py")  # need the extra `flower`
+        if path.name not in ("__main__.py", "apps.py", "flower_apps.py")  # need the extra `flower`
     ]
     assert len(modules) > 100
     script = (
@@ -110,7 +109,7 @@ def test_imports_start_nothing(tmp_path):
         "import lapg.cli\n"
         f"for name in {modules}: importlib.import_module(name)\n"
         "assert 'matplotlib' not in sys.modules\n"
-        "from lapg.experiments.plots import matplotlib\n"
+        "from lapg.drawing import matplotlib\n"
         "matplotlib().figure.Figure().savefig(sys.argv[1])\n"
         "from lapg.runtimes import use_all_cores\n"
         "print(use_all_cores(3))"

@@ -7,10 +7,10 @@ from lapg import compressors, estimators, methods
 from lapg.downlink import dense, forwarded, replicated
 from lapg.problems import quadratic
 from lapg.runtimes import wire
-from lapg.runtimes.compiled import Compiled
-from lapg.runtimes.controller_host import ControllerHost
-from lapg.runtimes.deployed import begin
-from lapg.runtimes.learner_host import MOST_ROUNDS, LearnerHost
+from lapg.runtimes.distributed.compiled import Compiled
+from lapg.runtimes.distributed.controller import ControllerHost
+from lapg.runtimes.distributed.learner import MOST_ROUNDS, LearnerHost
+from lapg.runtimes.distributed.state import begin
 from support import full
 
 M = 3

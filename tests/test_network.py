@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lapg.ledger import HEADER_BITS
-from lapg.network import PROFILES, Link, Network, Traffic, joules, seconds
+from lapg.costs.ledger import HEADER_BITS
+from lapg.costs.links import PROFILES, Link, Network, Traffic, joules, seconds
 
 TRAFFIC = Traffic(
     uplink_bits=np.array([[1000, 2000], [0, 1000], [0, 0]]) - HEADER_BITS,

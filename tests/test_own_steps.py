@@ -14,7 +14,7 @@ from lapg.learner import make_learner
 from lapg.methods import Part
 from lapg.policies import with_policy
 from lapg.problems import cooperative_navigation, quadratic
-from lapg.runtimes.protocol import sample_batch
+from lapg.rounds import sample_batch
 from lapg.types import REPLY, Broadcast, Estimate, address
 from lapg.uplink import compressors, memories, triggers, variance_reduction
 from support import player

@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lapg import estimators, ledger, methods
+from lapg import estimators, methods
+from lapg.costs import ledger
 from lapg.downlink import replicated
 from lapg.methods import Part
 from lapg.problems import quadratic
+from lapg.rounds import participants
 from lapg.runtimes import Vectorised, sequential
-from lapg.runtimes.protocol import participants
 from lapg.uplink.compressors import identity
 from support import full, player, quadratic_gradients
 

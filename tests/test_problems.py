@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from lapg.problems import cooperative_navigation, garnet, quadratic, tabular
+from lapg.problems.builders import make_tasks, score
 from lapg.problems.cooperative_navigation import State, collisions, contact_forces, distances, environment, move
-from lapg.problems.protocol import make_tasks, score
 from lapg.types import Trajectories
 
 AGENTS, SAMPLES = 3, 2000

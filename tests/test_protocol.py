@@ -11,12 +11,12 @@ import xarray as xr
 from rich.console import Console
 from scipy import stats
 
-from lapg import ledger
-from lapg.experiments import figures, plots, report, tables, tune
-from lapg.experiments.compare import Comparison, Cost, Interval, Row, compare, late_improvement
+from lapg.comparison import plots, presets, report, tables, tune
+from lapg.comparison.curves import Curve, final, smoothed, start, to_curve, trailing_mean, window
+from lapg.comparison.grids import is_baseline
+from lapg.comparison.statistics import Comparison, Cost, Interval, Row, compare, late_improvement
+from lapg.costs import ledger
 from lapg.experiments.config import Choice
-from lapg.experiments.curves import Curve, final, smoothed, start, to_curve, trailing_mean, window
-from lapg.experiments.grids import is_baseline
 from lapg.methods import Part
 
 ROUNDS = 1000
@@ -38,7 +38,7 @@ def curve(score, per_round=2, bits=64):
 @pytest.fixture
 def two_seeds_suffice(monkeypatch):
     """Resamples of two seeds can be counted by hand; the rule that asks for more has a test of its own."""
-    monkeypatch.setattr("lapg.experiments.compare.MIN_SEEDS", 2)
+    monkeypatch.setattr("lapg.comparison.statistics.MIN_SEEDS", 2)
 
 
 def triple(*numbers):
@@ -567,7 +567,7 @@ def test_verdicts(which, measured, outcome):
 
 def test_words_have_their_factors():
     """Oracle: the table of our reading of the paper's words; every figure's word is in it, and 'much fewer' asks for more."""
-    assert {figure.claim for figure in figures.PAPER} == set(report.SAVING_MEANT)
+    assert {figure.claim for figure in presets.PAPER} == set(report.SAVING_MEANT)
     for word, outcome in {"observable": "holds", "sizable": "holds", "much fewer": "does not hold"}.items():
         assert report.verdicts(judged(saving=(1.7, 1.6, 1.9)), {"new": word})[2].outcome == outcome
     assert report.verdicts(judged(), {}) == []

@@ -13,8 +13,8 @@ from scipy import stats
 pytest.importorskip("ray", reason="needs Ray: pip install 'lapg[ray]'")
 
 from alone import alone
-from lapg.runtimes.ray import Ray
-from lapg.runtimes.security import check_security
+from lapg.runtimes.distributed.security import check_security
+from lapg.runtimes.ray.runtime import Ray
 from on_ray import HYPERS, M, parts
 
 HERE = Path(__file__).parent

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lapg import datasets, record
-from lapg.files import DiskError
-from lapg.ledger import HEADER_BITS
-from lapg.record import RunError
-from lapg.runtimes.protocol import Log, RunState
+from lapg import record
+from lapg.costs.ledger import HEADER_BITS
+from lapg.record import RunError, datasets
+from lapg.record.files import DiskError
+from lapg.rounds import Log, RunState
 from lapg.types import ControllerState, LearnerLog, LearnerState, RoundLog
 
 SEEDS, LEARNERS, DIMENSION = [7, 8], 3, 4

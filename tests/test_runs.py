@@ -17,7 +17,7 @@ import pytest
 import xarray as xr
 
 from lapg import Config, Interrupted, RunError, cli, record
-from lapg.experiments import figures
+from lapg.comparison import presets
 from lapg.experiments.build import build
 from lapg.experiments.config import from_dict, read_toml, to_dict
 from lapg.experiments.run import Run, load, resume, train
@@ -511,7 +511,7 @@ def test_options_reach_their_parts(unchecked):
 
 def test_round_trip():
     """Oracle: the configurations themselves, through JSON: every line-up of every figure and one of everything else."""
-    lineups = [figures.lineup(figure, preset) for figure in figures.FIGURES.values() for preset in figure.presets]
+    lineups = [presets.lineup(figure, preset) for figure in presets.FIGURES.values() for preset in figure.presets]
     for config in (Config(), LAZY, FROM_TOML, *(entry.config for entries in lineups for entry in entries)):
         assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
 

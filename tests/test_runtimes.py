@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lapg import estimators, ledger, methods
+from lapg import estimators, methods
+from lapg.costs import ledger
 from lapg.methods import Part
 from lapg.problems import cooperative_navigation, quadratic
+from lapg.rounds import sample_batch
 from lapg.runtimes import Runtime, Sequential, Vectorised, sequential, wire
-from lapg.runtimes.protocol import sample_batch
 from lapg.types import NOBODY, Broadcast, Upload, address
 from lapg.uplink.compressors import identity
 from support import full

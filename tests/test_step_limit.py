@@ -13,7 +13,7 @@ from lapg.controller import heavy_ball, limit_step
 from lapg.estimators.fisher import fisher_norm
 from lapg.methods import Part
 from lapg.problems import tabular
-from lapg.runtimes.protocol import sample_batch
+from lapg.rounds import sample_batch
 from lapg.types import StepLimit
 from lapg.uplink.aggregates import arrivals, running_sum
 from oracles import markov

@@ -10,15 +10,15 @@ import pytest
 from rich.console import Console
 
 from lapg import RunError, cli, load
-from lapg.experiments import export, figures, report, reproduce, study, tune
-from lapg.experiments.compare import compare
+from lapg.comparison import export, presets, report, reproduce, study, tune
+from lapg.comparison.curves import Curve, to_curve
+from lapg.comparison.guide import cheapest
+from lapg.comparison.statistics import compare
+from lapg.comparison.study import Study
+from lapg.costs.ledger import HEADER_BITS
+from lapg.costs.links import PROFILES
 from lapg.experiments.config import Choice, from_dict, read_toml
-from lapg.experiments.curves import Curve, to_curve
-from lapg.experiments.guide import cheapest
-from lapg.experiments.study import Study
-from lapg.ledger import HEADER_BITS
 from lapg.methods import Part
-from lapg.network import PROFILES
 
 QUIET = Console(quiet=True)
 FILE = """
@@ -144,8 +144,8 @@ def test_grids_follow_the_rounds():
     assert short["periodic"]["trigger.period"] == pytest.approx((2, 4, 8))
     assert short["random"]["trigger.rate"] == pytest.approx((1 / 8, 1 / 4, 1 / 2))
     assert grids(60, shared={"optimiser.decay": [0.0, 0.5]})["pg"]["optimiser.decay"] == (0.0, 0.5)
-    for name, figure in figures.FIGURES.items():
-        usual = {one.label: one.grid for one in figures.contenders(figure, ["pg", "awapg", "periodic", "random"])[0]}
+    for name, figure in presets.FIGURES.items():
+        usual = {one.label: one.grid for one in presets.contenders(figure, ["pg", "awapg", "periodic", "random"])[0]}
         assert grids(problem=name) == grids(figure.rounds, name) == usual
     assert grids(1000, "fig4")["periodic"]["trigger.period"] == pytest.approx((20 / 3, 40 / 3, 80 / 3))
 

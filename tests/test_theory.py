@@ -12,19 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lapg import theory
+from lapg import verification as verification
 from lapg.cli import main
-from lapg.experiments import verify as verification
 from lapg.experiments.config import Choice, Config
 from lapg.experiments.predict import known_constants, predict
-from lapg.experiments.verify import outside, slips
-from lapg.experiments.verify.families import quadratics, tables
-from lapg.experiments.verify.rows import compare
-from lapg.experiments.verify.theorems import examine, judge
 from lapg.methods import Part
 from lapg.policies import product, softmax_table, with_policy
 from lapg.problems import cooperative_navigation, garnet, linear_quadratic, quadratic
 from lapg.problems.quadratic import minimiser, total_smoothness
 from lapg.types import ScoreBounds
+from lapg.verification import outside, slips
+from lapg.verification.families import quadratics, tables
+from lapg.verification.rows import compare
+from lapg.verification.theorems import examine, judge
 
 WEIGHTS = np.array([0.1, 0.06, 0.02])
 

@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 
 from lapg import Config, RunError, train
-from lapg.experiments import figures, tune
+from lapg.comparison import presets, tune
+from lapg.comparison.curves import Curve, to_curve
+from lapg.comparison.grids import KNOWN, NUM_POINTS, Contender, check_budgets, contender
 from lapg.experiments.build import build
 from lapg.experiments.config import Choice, from_dict, to_dict
-from lapg.experiments.curves import Curve, to_curve
-from lapg.experiments.grids import KNOWN, NUM_POINTS, Contender, check_budgets, contender
 from lapg.methods import Part, Preset
 from lapg.types import Scalar
 from lapg.uplink.triggers import always
@@ -51,8 +51,8 @@ def tuned(tmp_path_factory):
 
 def test_equal_budgets_everywhere():
     """Oracle: the protocol: a step and at most two numbers, as many points for every method, in every ready-made experiment."""
-    for figure in figures.FIGURES.values():
-        found, unit = figures.contenders(figure, [*KNOWN, "never"])
+    for figure in presets.FIGURES.values():
+        found, unit = presets.contenders(figure, [*KNOWN, "never"])
         check_budgets(found)
         assert {len(one.points) for one in found} == {NUM_POINTS}
         assert all(len(one.grid) <= 3 for one in found)
@@ -62,10 +62,10 @@ def test_equal_budgets_everywhere():
 @pytest.mark.parametrize("name", ["fig4", "parallel-lqr-homogeneous"])
 def test_grids_are_numbers_of_one_compilation(name):
     """Oracle: `build`, which tells numbers that may vary between lanes from what is fixed; own numbers differ between fast and slow problems."""
-    figure = figures.FIGURES[name]
-    for one in figures.contenders(figure, [*KNOWN, "never", "lag_wk", "laq"])[0]:
+    figure = presets.FIGURES[name]
+    for one in presets.contenders(figure, [*KNOWN, "never", "lag_wk", "laq"])[0]:
         for point in one.points[-1:]:
-            built = build(figures.setting(figure).playing(tune.at_point(one.method, point, 0.1)))
+            built = build(presets.setting(figure).playing(tune.at_point(one.method, point, 0.1)))
             expected = {name: value for name, value in point.items() if name != "step"}
             assert {name: float(built.hyper[name]) for name in expected} == expected
             assert built.hyper["optimiser.step_size"] == pytest.approx(0.1 * point["step"])

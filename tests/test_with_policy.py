@@ -14,7 +14,7 @@ from lapg.experiments.run import train
 from lapg.methods import Part
 from lapg.policies import conv, from_equinox, from_flax, gaussian_mlp, linear, make_policy, mlp, networks, with_policy
 from lapg.problems import cart_pole, cooperative_navigation, garnet, linear_quadratic, pendulum, quadratic
-from lapg.problems.protocol import from_environment, make_tasks
+from lapg.problems.builders import from_environment, make_tasks
 from lapg.types import Box, Discrete, Environment, Spaces, Step
 from support import full, player
 

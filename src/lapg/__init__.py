@@ -5,10 +5,11 @@ A controller and M learners train a policy together; each learner uploads its in
 
 from importlib.metadata import version
 
-from lapg import checks, estimators, ledger, local, methods, policies, problems, theory, types
-from lapg.experiments.advance import Interrupted
+from lapg import checks, estimators, local, methods, policies, problems, theory, types
+from lapg.costs import ledger
 from lapg.experiments.config import ClusterConfig, Config, EvaluationConfig
 from lapg.experiments.evaluate import evaluate, render
+from lapg.experiments.loop import Interrupted
 from lapg.experiments.run import Run, load, resume, train
 from lapg.methods import Part, Preset
 from lapg.record import RunError

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from lapg.ledger import HEADER_BITS
+from lapg.costs.ledger import HEADER_BITS
 from lapg.types import (
     Arrival,
     Broadcast,

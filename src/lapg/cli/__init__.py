@@ -22,13 +22,13 @@ from lapg.cli.results import evaluate, guide, render, report
 from lapg.cli.terminal import reader_has_gone
 from lapg.cli.theory import predict, verify
 from lapg.cli.train import config_file, train_command
-from lapg.experiments.advance import Interrupted
+from lapg.comparison.study import Study
 from lapg.experiments.config import PARTS, Config
+from lapg.experiments.loop import Interrupted
 from lapg.experiments.run import resume_command
-from lapg.experiments.study import Study
-from lapg.files import DiskError, reason, remedy
 from lapg.problems.adapters import BESIDE
 from lapg.problems.contract import EnvironmentFailed
+from lapg.record.files import DiskError, reason, remedy
 
 HOUSE = str(Path(__file__).parents[1])
 

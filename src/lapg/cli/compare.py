@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from lapg.cli.terminal import console
-from lapg.experiments.study import Study, run
+from lapg.comparison.study import Study, run
 from lapg.runtimes import use_all_cores
 
 

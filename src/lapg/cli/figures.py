@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Literal
 
 from lapg.cli.terminal import Positional, console
-from lapg.experiments import figures
-from lapg.experiments import tune as tuning
-from lapg.experiments.reproduce import reproduce as reproduce_figures
+from lapg.comparison import presets
+from lapg.comparison import tune as tuning
+from lapg.comparison.reproduce import reproduce as reproduce_figures
 from lapg.runtimes import use_all_cores
 
 FigureName = Literal[
@@ -24,14 +24,14 @@ FigureName = Literal[
 
 
 def _chosen(figure: FigureName) -> tuple[str, ...]:
-    return figures.GROUPS.get(figure, (figure,))
+    return presets.GROUPS.get(figure, (figure,))
 
 
 def reproduce(
     figure: Positional[FigureName],
-    preset: tuple[figures.Preset, ...] = ("recommended",),
+    preset: tuple[presets.Preset, ...] = ("recommended",),
     seeds: int | None = None,
-    first_seed: int = figures.REPORTED_SEED,
+    first_seed: int = presets.REPORTED_SEED,
     rounds: int | None = None,
     out: Path = Path("runs/reproduce"),
 ) -> None:
@@ -72,5 +72,5 @@ def tune(
     use_all_cores()
     for name in _chosen(figure):
         tuning.tune_figure(
-            figures.FIGURES[name], out / name, methods=methods, seeds=seeds, rounds=rounds, console=console
+            presets.FIGURES[name], out / name, methods=methods, seeds=seeds, rounds=rounds, console=console
         )

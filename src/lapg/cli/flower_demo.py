@@ -8,9 +8,9 @@ import numpy as np
 from rich.table import Table
 
 from lapg.cli.terminal import console
+from lapg.costs.ledger import downlink_bits, uplink_bits
 from lapg.experiments.config import Choice, Config
 from lapg.experiments.run import Run, train
-from lapg.ledger import downlink_bits, uplink_bits
 from lapg.methods import Part
 
 METHODS = {

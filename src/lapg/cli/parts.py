@@ -7,7 +7,7 @@ from rich.table import Table
 
 from lapg.cli.check import print_checks
 from lapg.cli.terminal import Positional, console
-from lapg.experiments import figures
+from lapg.comparison import presets
 from lapg.experiments.build import build_problem
 from lapg.experiments.config import Config
 from lapg.methods import REGISTRY, Part, Preset
@@ -58,9 +58,9 @@ def list_parts() -> None:
     for kind, parts in REGISTRY.items():
         for name, part in parts.items():
             table.add_row(kind, name, part.about if isinstance(part, Preset) else summary(part))
-    for name, figure in figures.FIGURES.items():
+    for name, figure in presets.FIGURES.items():
         table.add_row("figure", name, figure.title)
-    for name, text in figures.PRESET_TEXTS.items():
+    for name, text in presets.PRESET_TEXTS.items():
         table.add_row("preset", name, text)
     console.print(table)
     console.print(

@@ -13,9 +13,9 @@ from lapg.cli.terminal import Positional, console
 from lapg.experiments.config import read_toml
 from lapg.experiments.predict import predict as predict_run
 from lapg.experiments.run import load
-from lapg.experiments.verify import Verification
-from lapg.experiments.verify import verify as run_checks
 from lapg.runtimes import use_all_cores
+from lapg.verification import Verification
+from lapg.verification import verify as run_checks
 
 GROUPS = {
     "statement": "Corrected statements: must hold",
@@ -47,7 +47,7 @@ def verify(problems: int = 200, seed: int = 0, json: bool = False, out: Path | N
     else:
         _print(found)
     if out is not None:
-        from lapg.experiments.verify.figures import draw
+        from lapg.verification.figures import draw
 
         for path in draw(found, out):
             if not json:

@@ -9,13 +9,13 @@ import tyro
 
 from lapg.cli.flags import flags_of, from_flags
 from lapg.cli.terminal import console
-from lapg.experiments.advance import Watcher
 from lapg.experiments.config import Config, read_toml
+from lapg.experiments.loop import Watcher
 from lapg.experiments.run import default_out, load
 from lapg.experiments.run import resume as resume_run
 from lapg.experiments.run import train as train_run
 from lapg.experiments.soundness import last_score
-from lapg.files import expand
+from lapg.record.files import expand
 
 Settings = TypeVar("Settings")
 NOT_SOUND = 3

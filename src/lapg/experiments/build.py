@@ -140,7 +140,7 @@ def build_problem(config: Config, *, plain: bool = False) -> Problem:
     if not isinstance(problem, Problem):
         raise ValueError(
             f"problem {part.name!r} must return a lapg.types.Problem, got {type(problem).__name__}; "
-            "lapg.problems.protocol.from_environment makes one of an Environment."
+            "lapg.problems.builders.from_environment makes one of an Environment."
         )
     problem = choose_policy(config.policy, problem, part.name)
     return problem if config.smoothing is None or plain else smoothed(problem, config.smoothing)

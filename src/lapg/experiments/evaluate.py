@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from lapg.experiments.plots import matplotlib
+from lapg.drawing import matplotlib
 from lapg.experiments.run import Run, as_run
+from lapg.rollouts import rollout, rollouts
 from lapg.runtimes.evaluation import greedy
-from lapg.runtimes.outside import close, sampler, to_batch
-from lapg.sampling import rollout, rollouts
+from lapg.runtimes.host_env import close, sampler, to_batch
 from lapg.types import NOBODY, SAMPLE, Policy, Problem, address
 
 FRESH = 2**31
@@ -25,7 +25,7 @@ def evaluate(run: Run, num_episodes: int = 100, seed: int = 0) -> xr.Dataset:
     """Mean returns of every trained seed's policy over fresh episodes, stochastic (as in training, smoothing included) and greedy (at θ itself).
 
     Returns:
-      Return variables (see `lapg.problems.protocol.score`) with dims (mode, seed, learner).
+      Return variables (see `lapg.problems.builders.score`) with dims (mode, seed, learner).
     Raises:
       ValueError: num_episodes < 1, or the problem has no episodes.
     """

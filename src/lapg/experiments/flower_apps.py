@@ -9,14 +9,14 @@ import jax
 import numpy as np
 
 from lapg import record
-from lapg.experiments.advance import advance
 from lapg.experiments.build import Built, build
 from lapg.experiments.config import Config, agreed, from_dict, to_dict
-from lapg.runtimes.compiled import Compiled
+from lapg.experiments.loop import advance
+from lapg.runtimes.distributed.compiled import Compiled
+from lapg.runtimes.distributed.limits import Limits
 from lapg.runtimes.evaluation import Evaluation
-from lapg.runtimes.federated import Terms
-from lapg.runtimes.limits import Limits
-from lapg.runtimes.posted import Posted
+from lapg.runtimes.flower.runtime import Posted
+from lapg.runtimes.flower.transport import Terms
 
 
 def read_settings(run_config: Any) -> Config:
@@ -55,7 +55,7 @@ def play(run_config: Any, gather: Any) -> None:
     """The controller's half: plays a run, or goes on with it, in the run directory ``out``; a finished one is left as it is.
 
     Args:
-      gather: see `lapg.runtimes.flower`.
+      gather: see `lapg.runtimes.flower.apps`.
     Raises:
       RunError: ``out`` is something else, or another run.
     """
@@ -91,13 +91,13 @@ def _play(path: Path, config: Config, gather: Any) -> None:
 
 def client_app() -> Any:
     """The ClientApp; see docs/federation.md."""
-    from lapg.runtimes import flower
+    from lapg.runtimes.flower import apps
 
-    return flower.client_app(read_terms)
+    return apps.client_app(read_terms)
 
 
 def server_app() -> Any:
     """The ServerApp; see docs/federation.md."""
-    from lapg.runtimes import flower
+    from lapg.runtimes.flower import apps
 
-    return flower.server_app(play)
+    return apps.server_app(play)

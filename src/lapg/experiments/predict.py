@@ -14,8 +14,8 @@ from lapg.experiments.build import build, build_estimator
 from lapg.experiments.config import Config
 from lapg.experiments.run import Run
 from lapg.methods import settings
-from lapg.runtimes.outside import sampler, to_batch
-from lapg.runtimes.protocol import sample_batch
+from lapg.rounds import sample_batch
+from lapg.runtimes.host_env import sampler, to_batch
 from lapg.types import INIT, NOBODY, SAMPLE, Problem, ScoreBounds, address
 from lapg.uplink.triggers.lazy import past_weights
 
@@ -151,7 +151,7 @@ def measure(
 
 
 def _on_host(problem: Problem, root: Any, params: Any, num_batches: int, num: int) -> Iterator[Any]:
-    """Batches of all learners, at the addresses of `lapg.runtimes.protocol.sample_batch`."""
+    """Batches of all learners, at the addresses of `lapg.rounds.sample_batch`."""
     policy = problem.policy
     assert policy is not None
     play, everywhere = sampler(problem, policy), jnp.broadcast_to(params, (problem.num_learners, params.size))

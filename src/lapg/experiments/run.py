@@ -16,17 +16,17 @@ import numpy as np
 import xarray as xr
 
 from lapg import record
-from lapg.experiments.advance import Interrupted, Watcher, advance
 from lapg.experiments.build import Built, build, build_problem, parts
 from lapg.experiments.config import Config, agreed, as_config, from_dict, to_dict
 from lapg.experiments.convert import from_format_2
-from lapg.experiments.federate import check_flower, federate
+from lapg.experiments.flower_launch import check_flower, federate
+from lapg.experiments.loop import Interrupted, Watcher, advance
 from lapg.experiments.silence import silence
 from lapg.experiments.size import check_size
 from lapg.experiments.soundness import unsound
 from lapg.experiments.trust import Trust, require_trust
-from lapg.files import expand, make_folder, usable
 from lapg.problems.adapters import interface_of
+from lapg.record.files import expand, make_folder, usable
 from lapg.runtimes import DISTRIBUTED, Runtime, RuntimeName, Sequential, distributed, runtime_of, use_all_cores
 from lapg.runtimes.evaluation import Evaluation
 from lapg.types import Problem

@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 from rich import get_console
 
-from lapg.experiments.advance import Watcher
 from lapg.experiments.config import Config
+from lapg.experiments.loop import Watcher
 from lapg.methods import settings
 from lapg.uplink.triggers.age_weighted import default_threshold
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from lapg.experiments.build import Built
 from lapg.experiments.config import Config
-from lapg.runtimes.protocol import initialise
+from lapg.rounds import initialise
 from lapg.types import tree_bits
 
 STATES = 3

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from lapg.experiments.advance import Watcher
+from lapg.experiments.loop import Watcher
 
 NAMES = ("score_scaled", "score_raw", "training_score_scaled", "sent", "noise", "training_steps")
 

@@ -41,7 +41,7 @@ def with_policy(problem: Problem, policy: Policy | Factory | None = None, **opti
     if problem.spaces is None or factory is None:
         raise ValueError(
             "with_policy(problem=...) needs a problem that says what is observed and done, got one without spaces; give "
-            "lapg.problems.protocol.from_environment its actions, or with_policy a policy."
+            "lapg.problems.builders.from_environment its actions, or with_policy a policy."
         )
     return problem._replace(policy=make_policy(problem.spaces, factory, **options))
 

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from lapg.problems.builders import first_observation
 from lapg.problems.contract import Misfit, array, failed
-from lapg.problems.protocol import first_observation
 from lapg.types import Box, Discrete, Interface, Problem
 
 

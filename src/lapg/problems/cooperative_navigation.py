@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from lapg.policies import mlp
-from lapg.problems.protocol import at_least, from_environment, make_tasks, unit_interval
+from lapg.problems.builders import at_least, from_environment, make_tasks, unit_interval
 from lapg.types import Box, Discrete, Environment, JointSpaces, Problem, Scalar, Spaces, Step, Task
 
 SECONDS_PER_STEP = 0.1

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from lapg.problems.adapters import imported, look_beside
+from lapg.problems.builders import at_least, make_tasks, unit_interval
 from lapg.problems.contract import Misfit, close, flag, number, opened, started, stepped, theirs
 from lapg.problems.hosting import Host, from_hosts
-from lapg.problems.protocol import at_least, make_tasks, unit_interval
 from lapg.problems.spaces import actor, must_be_allowed, package, senses
 from lapg.types import Box, Interface, Problem, Spaces
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from lapg.problems.adapters import action_space, needs, one_of, same_types, shaped, vector
-from lapg.problems.protocol import at_least, from_environment, make_tasks, unit_interval
+from lapg.problems.builders import at_least, from_environment, make_tasks, unit_interval
 from lapg.types import Box, Environment, Interface, Problem, Spaces, Step, Task
 
 
@@ -24,7 +24,7 @@ class State(eqx.Module):
 def environment(game: Any, settings: Any) -> Environment:
     """A gymnax environment with its parameters; the loss is minus the reward.
 
-    ``terminated`` is gymnax's; ``truncated`` is its time limit. The episode is not reset after its end: `lapg.sampling` masks what follows.
+    ``terminated`` is gymnax's; ``truncated`` is its time limit. The episode is not reset after its end: `lapg.rollouts` masks what follows.
     """
     see = seer(game, settings)
 

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from lapg.policies import mlp, with_policy
+from lapg.problems.builders import score
 from lapg.problems.contract import Misfit, failed, opened, theirs
-from lapg.problems.protocol import score
 from lapg.types import Interface, JointSpaces, Policy, Problem, Recorded, Spaces, Task
 
 Act = Callable[[Any, int], tuple[Any, Any]]

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from lapg.problems.adapters import action_space, needs, one_of, same_types, shaped, vector
+from lapg.problems.builders import at_least, first_observation, from_environment, make_tasks, unit_interval
 from lapg.problems.contract import table
-from lapg.problems.protocol import at_least, first_observation, from_environment, make_tasks, unit_interval
 from lapg.types import Box, Environment, Interface, JointSpaces, Problem, Spaces, Step, Task
 
 Observations = Literal["global", "local", "concatenated"]

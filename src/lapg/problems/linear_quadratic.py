@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from lapg.policies import linear
+from lapg.problems.builders import at_least, from_environment, unit_interval
 from lapg.problems.parallel import parallel_tasks
-from lapg.problems.protocol import at_least, from_environment, unit_interval
 from lapg.types import Box, Environment, Model, Policy, Problem, Step, Task
 
 INPUT_VARIANCE = (

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Key
 
-from lapg.problems.protocol import make_tasks, spread
+from lapg.problems.builders import make_tasks, spread
 from lapg.types import Task
 
 SCALE_FACTOR = 4.0
@@ -21,7 +21,7 @@ def parallel_tasks(
 ) -> Task:
     """Tasks whose ``extra`` has, for every named quantity, what each of the M learners has of it (leading axis M).
 
-    Learner m has nominal · factor^(h·u_m), each quantity with an order of the u_m of its own (`lapg.problems.protocol.spread`).
+    Learner m has nominal · factor^(h·u_m), each quantity with an order of the u_m of its own (`lapg.problems.builders.spread`).
 
     Args:
       scales: c_m > 0, one per learner; None spreads them too, around 1 by a factor of 4.

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from lapg.problems.builders import at_least, from_environment, unit_interval
 from lapg.problems.parallel import parallel_tasks
-from lapg.problems.protocol import at_least, from_environment, unit_interval
 from lapg.types import Box, Environment, Problem, Step, Task
 
 GRAVITY = 10.0

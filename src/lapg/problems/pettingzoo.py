@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 
 from lapg.problems.adapters import imported, look_beside
+from lapg.problems.builders import at_least, make_tasks, unit_interval
 from lapg.problems.contract import Misfit, array, close, failed, flag, number, opened, started, stepped, table, theirs
 from lapg.problems.hosting import Host, from_hosts, real
-from lapg.problems.protocol import at_least, make_tasks, unit_interval
 from lapg.problems.spaces import Encoder, actor, flattener, must_be_allowed, senses
 from lapg.types import Box, Interface, JointSpaces, Problem, Spaces
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, UInt
 
-from lapg.problems.protocol import at_least, make_tasks
+from lapg.problems.builders import at_least, make_tasks
 from lapg.types import Model, Problem, Task
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, UInt
 
 from lapg.policies import table
-from lapg.problems.protocol import at_least, from_environment, make_tasks, unit_interval
+from lapg.problems.builders import at_least, from_environment, make_tasks, unit_interval
 from lapg.types import Discrete, Environment, Model, Policy, Problem, Spaces, Step, Task, known
 
 

@@ -28,7 +28,7 @@ RuntimeName = Literal["vectorised", "sequential", "ray", "flower"]
 DISTRIBUTED = {"ray": "Ray"}
 """Runtimes whose learners live in other processes: module under `lapg.runtimes`, which is also the extra that it needs, and class."""
 REMOTE = (*DISTRIBUTED, "flower")
-"""All runtimes whose learners live elsewhere. Under Flower the controller does, too: `lapg.experiments.federate` has a run played there."""
+"""All runtimes whose learners live elsewhere. Under Flower the controller does, too: `lapg.experiments.flower_launch` has a run played there."""
 
 
 def runtime_of(

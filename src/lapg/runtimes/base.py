@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
-from lapg.runtimes.protocol import Log
+from lapg.rounds import Log
 
 Pause = Callable[[int], bool]
 """Asked after rounds of all lanes, how many of the run are done: whether `Runtime.advance` is to return now, before its chunk is full."""
@@ -18,7 +18,7 @@ def never(round: int) -> bool:
 class Runtime(Protocol):
     """Plays L lanes, each a seed with its hyperparameters.
 
-    A state is a `lapg.runtimes.protocol.RunState`, or has what that has and more; leaves have a leading axis L.
+    A state is a `lapg.rounds.RunState`, or has what that has and more; leaves have a leading axis L.
 
     Attributes:
       num_lanes: L.

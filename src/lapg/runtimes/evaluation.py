@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from lapg.runtimes.outside import sampler, to_batch
-from lapg.runtimes.protocol import Log, environment_steps, sample_batch
+from lapg.rounds import Log, environment_steps, sample_batch
+from lapg.runtimes.host_env import sampler, to_batch
 from lapg.types import NOBODY, SCORE, Method, Policy, Problem, Recorded, Task, address
 
 Scores = tuple[Mapping[str, Any], Any]

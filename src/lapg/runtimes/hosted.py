@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from lapg.rounds import Log, Reply, RunState, announce, finish_round, initialise
 from lapg.runtimes.evaluation import Evaluation, make_evaluator
-from lapg.runtimes.in_turn import InTurn
-from lapg.runtimes.outside import Outside, close
-from lapg.runtimes.protocol import Log, Reply, RunState, announce, finish_round, initialise
+from lapg.runtimes.host_env import Outside, close
+from lapg.runtimes.per_lane import InTurn
 from lapg.types import Broadcast, LearnerState, Problem, Recipe
 
 

@@ -8,10 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lapg.runtimes import wire
-from lapg.runtimes.evaluation import Evaluation, make_evaluator
-from lapg.runtimes.in_turn import InTurn, stack
-from lapg.runtimes.protocol import (
+from lapg.rounds import (
     Log,
     RunState,
     announce,
@@ -22,7 +19,10 @@ from lapg.runtimes.protocol import (
     play_learner,
     take_step,
 )
-from lapg.runtimes.replicas import Outbox, follow
+from lapg.runtimes import wire
+from lapg.runtimes.distributed.replica import Outbox, follow
+from lapg.runtimes.evaluation import Evaluation, make_evaluator
+from lapg.runtimes.per_lane import InTurn, stack
 from lapg.types import NOBODY, Broadcast, Buffer, ControllerState, Problem, Recipe
 
 

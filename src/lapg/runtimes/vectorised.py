@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from lapg.rounds import Log, RunState, initialise, play_round
 from lapg.runtimes.base import Pause, never
 from lapg.runtimes.evaluation import Evaluation, finish_log, score_inside, with_scores
-from lapg.runtimes.protocol import Log, RunState, initialise, play_round
 from lapg.types import Method, Problem, Recipe
 
 CACHE_BYTES = 4_000_000

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree, UInt8
 
-from lapg.ledger import HEADER_BITS
+from lapg.costs.ledger import HEADER_BITS
 from lapg.types import Broadcast, Buffer, Compressor, Relay, Upload, tree_bits
 
 HEADER = struct.Struct("<IIIII")
@@ -22,7 +22,7 @@ class MalformedError(ValueError):
 
 
 class Header(NamedTuple):
-    """What stands in front of every message; see `lapg.runtimes.consistency` for what the numbers mean.
+    """What stands in front of every message; see `lapg.runtimes.distributed.consistency` for what the numbers mean.
 
     Attributes:
       round: k of the broadcast, and of the replies to it.

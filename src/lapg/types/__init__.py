@@ -5,7 +5,7 @@ rounds, ``D`` window of the trigger, ``d`` parameters; ``θ`` is one flat vector
 only policies unravel it. Runtimes add axes with ``vmap``.
 """
 
-from lapg.types.data import (
+from lapg.types.messages import (
     Arrival,
     Broadcast,
     Candidate,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key, PyTree
 
 from lapg.types import signatures as calls
-from lapg.types.data import Broadcast, ControllerState, Task
+from lapg.types.messages import Broadcast, ControllerState, Task
 from lapg.types.spaces import JointSpaces, Spaces
 from lapg.types.tools import Scalar, check_length, take_rows, tree_bits
 
@@ -96,7 +96,7 @@ class Problem(NamedTuple):
     problem with another ``policy`` is that policy's (`lapg.policies.with_policy` makes one that fits). ``spaces`` is what a policy has to know,
     None where the problem comes with a policy of its own or needs none · ``default_policy: spaces → Policy``.
 
-    Episodes come from an ``environment``, by ``sampler: problem → sample`` (`lapg.sampling.episodes`). An environment outside JAX has
+    Episodes come from an ``environment``, by ``sampler: problem → sample`` (`lapg.rollouts.episodes`). An environment outside JAX has
     ``collect: act, seeds, N, learners → Recorded`` instead: it plays N episodes for each of some learners, all M by default, asking
     ``act: observations (leading axes M, N), t → actions to record, actions to execute`` at every step; ``seeds`` are a whole number for each of
     them, and equal seeds and actions mean equal episodes. ``close`` closes the environments that it has made; a later ``collect`` makes new ones.

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from lapg.types.data import (
+from lapg.types.messages import (
     Arrival,
     Broadcast,
     Candidate,

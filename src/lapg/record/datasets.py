@@ -1,0 +1,85 @@
+"""The record of a stretch of rounds as labelled arrays, and as the bytes of a NetCDF file."""
+
+import io
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from lapg.costs import ledger
+from lapg.rounds import Log
+
+
+def to_dataset(
+    log: Log, *, first: int, seeds: list[int], params: np.ndarray, wall: float, heartbeat: bool = True
+) -> xr.Dataset:
+    """Labels the log of a stretch of rounds, leading axes (seed, round).
+
+    Bits are payload without headers; ``heard`` and ``answered`` say who was sent a message, a header alone or more, and who sent one
+    (`lapg.costs.ledger.messages`); what training batches scored is called ``training_*``, where that is not θ^k's score itself; ``wall_seconds`` is the run's clock at the end of the stretch; ``params`` is θ after it.
+    """
+    per_learner, per_round = ("seed", "round", "learner"), ("seed", "round")
+    rounds = first + np.arange(log.sent.shape[1])
+    messages = {name: getattr(log, name) for name in ("participated", "downlink_bits", "sent", "uplink_bits")}
+    both = log.participated, log.downlink_bits, log.sent
+    heard, answered = ledger.messages(*both, heartbeat=heartbeat, missing=log.faults.get("missing", 0))
+    fields = {**messages, "heard": heard, "answered": answered, **vars(log.learner), **log.scores}
+    fields |= {name: getattr(log, name) for name in ("evaluated", "training_steps", "evaluation_steps")}
+    fields |= {f"training_{name}": value for name, value in log.training_scores.items()}
+    fields |= {f"fault_{name}": value for name, value in log.faults.items()}
+    variables: dict[str, Any] = {name: (per_learner, np.asarray(value)) for name, value in fields.items()}
+    variables |= {name: (per_round, np.asarray(value)) for name, value in vars(log.controller).items()}
+    variables["wall_seconds"] = ("round", np.full(rounds.shape, wall))
+    variables["params"] = (("seed", "parameter"), params)
+    coordinates = {"seed": seeds, "round": rounds, "learner": np.arange(log.sent.shape[2])}
+    return xr.Dataset(variables, coordinates, {"header_bits": ledger.HEADER_BITS})
+
+
+def upgrade(dataset: xr.Dataset) -> xr.Dataset:
+    """A record as it is written today, as far as an older one tells; what nobody counted then, such as steps, is left out.
+
+    Messages went to whoever took part, and came from whoever uploaded. θ^k was scored in every round, for all learners whose answer came.
+    """
+    if "heard" not in dataset:
+        dataset = dataset.assign(heard=dataset["participated"], answered=dataset["sent"])
+    if "evaluated" not in dataset:
+        there = xr.ones_like(dataset["sent"], dtype=bool)
+        if "fault_missing" in dataset:
+            there = dataset["participated"] & (dataset["fault_missing"] == 0)
+        dataset = dataset.assign(evaluated=there)
+    return dataset
+
+
+def concatenate(parts: list[xr.Dataset]) -> xr.Dataset:
+    """Joins stretches of rounds that follow one another."""
+    merged = xr.concat(
+        [part.drop_vars("params") for part in parts],
+        "round",
+        data_vars="minimal",
+        coords="minimal",
+        compat="override",
+        join="exact",
+        combine_attrs="override",
+    )
+    return merged.assign(params=parts[-1]["params"]).assign_attrs(parts[-1].attrs)
+
+
+def encode(dataset: xr.Dataset) -> bytes:
+    """One NetCDF file, compressed. It is made in memory, because HDF5 does not survive a full disk."""
+    encoding = {name: {"zlib": True, "complevel": 1} for name, value in dataset.data_vars.items() if value.ndim > 1}
+    stream = io.BytesIO()
+    dataset.to_netcdf(stream, engine="h5netcdf", encoding=encoding)
+    return stream.getvalue()
+
+
+def decode(content: bytes) -> xr.Dataset:
+    """One NetCDF file.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    try:
+        with xr.open_dataset(io.BytesIO(content), engine="h5netcdf") as dataset:
+            return dataset.load()
+    except (OSError, ValueError, KeyError, RuntimeError) as error:  # whatever HDF5 makes of a damaged file
+        raise ValueError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error

@@ -1,0 +1,292 @@
+"""The controller's end of a distributed run, between an engine that moves bytes and the pure functions: codec, bookkeeping, nothing else.
+
+An engine hands a `lapg.runtimes.distributed.learner.LearnerHost` every broadcast that reaches it and carries what comes back to the `ControllerHost`; it may
+lose, delay, repeat and reorder anything (see `lapg.runtimes.distributed.consistency`). The engine alone knows processes, deadlines and quorums. A learner whose
+reply is missing when the round is closed counts as one that skipped.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lapg.rounds import Log
+from lapg.runtimes import wire
+from lapg.runtimes.distributed.compiled import Compiled, beside, zeros
+from lapg.runtimes.distributed.consistency import OUTDATED, judge, round_of, sequence_of
+from lapg.runtimes.distributed.replica import Outbox
+from lapg.runtimes.distributed.state import Deployed, Roster
+from lapg.runtimes.evaluation import Scores, with_scores
+from lapg.runtimes.per_lane import stack
+from lapg.types import Buffer, RoundLog
+
+FAULTS = ("missing", "late", "duplicate", "outdated", "malformed", "oversized", "unsound", "renewed", "wasted_bits")
+"""What a round counts for every learner: no reply was taken; replies dropped, by reason; replies refused, by reason (not a message, longer than the
+limit, not finite); new generations; bits that came and were not used. A refused reply starts a new generation: the next upload is a full gradient."""
+
+
+class _Round(NamedTuple):
+    """What a round that is over leaves behind: who was lost, what learners left for the record, and fields of the `Log`."""
+
+    gone: np.ndarray
+    records: dict[int, bytes]
+    present: np.ndarray
+    told: np.ndarray
+    sent: np.ndarray
+    bits: np.ndarray
+    controller: RoundLog
+    faults: dict[str, np.ndarray]
+
+
+class ControllerHost:
+    """The controller's end: `open` a round, `receive` replies, `close` it; at the end ask for the `logs`.
+
+    What nobody has to wait for is done when the next round is under way, at `settle`. Replies are written into arrays that last, which compiled functions
+    read where they lie: every one of them is waited for before the next reply is written.
+
+    Args:
+      compiled, hyper, seed: as at the learners.
+      lane: where to go on from.
+      patience: rounds without a reply after which a learner counts as lost; None never gives up.
+      limit_bytes: longest message that is looked at; None is twice the size of a message's arrays.
+      evaluator: a `lapg.runtimes.evaluation.Evaluator`, where episodes are played to score θ^k; here, and by no learner.
+    """
+
+    def __init__(
+        self,
+        compiled: Compiled,
+        hyper: dict[str, Any],
+        seed: int,
+        lane: Deployed,
+        *,
+        patience: int | None = 100,
+        limit_bytes: int | None = None,
+        evaluator: Callable[[Any, Any, int], Scores | None] | None = None,
+    ) -> None:
+        if patience is not None and patience < 1:
+            raise ValueError(f"patience must be >= 1 or none, got {patience}; 1 gives up after one silent round.")
+        self._compiled, self._hyper, self._seed = compiled, hyper, np.uint32(seed)
+        self.state, self._patience = lane.controller, patience
+        counts = lane.roster.generation, lane.roster.accepted, lane.roster.silent
+        self._counts, self._shares = jax.tree.map(np.array, counts), jnp.asarray(lane.roster.shares)
+        self._uploads = jax.tree.map(lambda leaf: _rows(compiled.num_learners, leaf), compiled.upload)
+        self._rounds, self._settled = list[_Round](), True
+        self._evaluator, self._found, self._began = evaluator, list[Scores | None](), self.state
+        upload = compiled.upload
+        self.downlink, compressor = lane.downlink, compiled.downlink.compressor
+        self._outbox = None if compressor is None else Outbox(compressor, self.state)
+        self._limit = (
+            64 + 2 * wire.tree_size((upload.message, upload.report, upload.length))
+            if limit_bytes is None
+            else limit_bytes
+        )
+        self._blank = wire.encode_tree(jax.tree.map(_unknown, compiled.record))
+        self._prepare(int(self.state.round))
+
+    def _prepare(self, round: int) -> None:
+        self._round = round
+        self._generation, self._accepted, self._silent = (count.copy() for count in self._counts)
+        self._taken: dict[int, bytes] = {}
+        for leaf in jax.tree.leaves(beside(self._uploads)):
+            leaf[:] = 0  # messages are long, and whoever was silent has none that counts
+        self._payloads: dict[int, bytes] = {}
+        self._told = np.zeros(self._compiled.num_learners, np.int32)
+        self._present, self._gone = np.zeros((2, self._compiled.num_learners), bool)
+        self._faults = {name: np.zeros(self._compiled.num_learners, np.int32) for name in FAULTS}
+
+    def open(self) -> list[int]:
+        """Begins a round: who takes part in it."""
+        self._present = np.asarray(self._compiled.present(self._hyper, self._seed, self.state.round))
+        return np.flatnonzero(self._present).tolist()
+
+    def letter(self, learner: int) -> tuple[bytes, bytes]:
+        """The open round's broadcast to one learner, as things are now: header and payload, the same object for all who are to hear the same."""
+        generation, base = int(self._generation[learner]), int(self._accepted[learner])
+        payload = self._payload(0 if self._outbox is None else round_of(base))
+        self._told[learner] = 8 * len(payload)
+        return wire.HEADER.pack(self._round, learner, generation, base, len(payload)), payload
+
+    def _payload(self, heard: int) -> bytes:
+        """What a learner hears that has heard everything up to the broadcast of a round; all the same where θ^k itself is sent."""
+        if heard not in self._payloads:
+            if self._outbox is None:
+                broadcast = self._compiled.announce(self._hyper, self._seed, self.state)
+                self._payloads[heard] = wire.encode_broadcast(broadcast)
+            else:
+                self._payloads[heard] = self._outbox.take(heard, self.state)
+        return self._payloads[heard]
+
+    def receive(self, learner: int, raw: Buffer, record: Buffer = b"") -> str | None:
+        """Takes a reply that came from ``learner``, at whatever time, or says why not: a name of `FAULTS`, counted."""
+        self.settle()
+        reason = self._read(learner, raw)
+        if reason is not None:
+            self._faults[reason][learner] += 1
+            self._faults["wasted_bits"][learner] += 8 * len(raw)
+            return reason
+        self._taken[learner] = bytes(record)
+        return None
+
+    def _read(self, learner: int, raw: Buffer) -> str | None:
+        if len(raw) > self._limit:
+            self.lose(learner)
+            return "oversized"
+        try:
+            header, payload = wire.unframe(raw)
+            if header.learner != learner:
+                raise wire.MalformedError(f"learner {learner} must speak for itself, not for {header.learner}.")
+        except wire.MalformedError:
+            self.lose(learner)
+            return "malformed"
+        if header.generation == 0 and header.round == self._round and not self._gone[learner]:
+            self.lose(learner)
+        reason = judge(
+            header,
+            round=self._round,
+            generation=int(self._generation[learner]),
+            accepted=int(self._accepted[learner]),
+            answered=learner in self._taken,
+        )
+        if reason is None and not self._present[learner]:
+            reason = OUTDATED
+        if reason is not None or not payload:
+            return reason
+        try:
+            self._decode(learner, payload)
+        except wire.MalformedError:
+            self.lose(learner)
+            return "malformed"
+        return None
+
+    def _decode(self, learner: int, payload: Buffer) -> None:
+        upload = wire.decode_upload(self._compiled.compressor, payload, self._compiled.upload)
+        for row, got in zip(jax.tree.leaves(self._uploads), jax.tree.leaves(upload), strict=True):
+            row[learner] = got
+
+    def lose(self, learner: int) -> None:
+        """Ends a learner's life: its share leaves the aggregate, and its next broadcast asks it to start anew."""
+        self.settle()
+        self._taken.pop(learner, None)
+        for leaf in jax.tree.leaves(self._uploads):
+            leaf[learner] = 0  # or what is not finite would still be there in later rounds
+        self._gone[learner] = True
+        self._generation[learner] += 1
+        self._accepted[learner] = 0
+        self._faults["renewed"][learner] += 1
+
+    @property
+    def answered(self) -> set[int]:
+        """Learners whose replies were taken in this round."""
+        return set(self._taken)
+
+    @property
+    def awaited(self) -> set[int]:
+        """Learners that take part in this round and whose replies were not taken yet."""
+        return set(np.flatnonzero(self._present).tolist()) - set(self._taken)
+
+    def close(self) -> None:
+        """Steps with what was taken, and goes on to the next round."""
+        self.settle()
+        self._silent = np.where(self._replied(), 0, self._silent + self._present)
+        if self._patience is not None:
+            for m in np.flatnonzero(self._silent >= self._patience):
+                self.lose(int(m))
+        self._began = before = self.state
+        lane, replied = (self._hyper, self._seed), self._replied()
+        downlink, relayed, unsound = self._compiled.relay(*lane, before, self.downlink, self._uploads, replied)
+        for m in np.flatnonzero(unsound):
+            self._faults["unsound"][m] += 1
+            self.lose(int(m))
+        if np.any(self._gone):
+            before, downlink = self._compiled.remove_lost(
+                *lane, before, self._shares, self.downlink, replied, self._gone
+            )
+            nobody = np.zeros_like(replied)
+            downlink, relayed, unsound = self._compiled.relay(*lane, before, downlink, self._uploads, nobody)
+            assert not np.any(unsound)
+        self.downlink = downlink
+        self.state, round_log = self._compiled.step(self._hyper, before, relayed)
+        if self._outbox is not None:
+            if self._compiled.keeps_shares and np.any(self._gone):
+                self._outbox.restart(self._round + 1)  # shares have left the aggregate, which no frame says
+            else:
+                self._outbox.add(before, relayed)
+        taken = self._replied()
+        self._faults["missing"] += self._present & ~taken
+        self._accepted[taken] = sequence_of(self._round)
+        self._counts = self._generation, self._accepted, np.where(self._gone, 0, self._silent).astype(np.int32)
+        up = self._uploads.sent.copy(), self._uploads.bits.copy()
+        past = _Round(self._gone, self._taken, self._present, self._told, *up, round_log, self._faults)
+        self._rounds.append(past)
+        self._settled = False
+        self._prepare(self._round + 1)
+
+    def _replied(self) -> np.ndarray:
+        replied = np.zeros(self._compiled.num_learners, bool)
+        replied[list(self._taken)] = True
+        return replied
+
+    def settle(self) -> None:
+        """What is left to do of the last round, if it has not been done: to write down what the aggregate holds of each, and to score its θ."""
+        if self._settled:
+            return
+        self._settled, last = True, self._rounds[-1]
+        if self._compiled.keeps_shares and np.any(last.gone | last.sent):
+            given = self._shares, last.sent, self._uploads.message, last.gone
+            self._shares = jax.block_until_ready(self._compiled.share(self._hyper, *given))
+        if self._evaluator is not None:
+            self._found.append(self._evaluator(self._seed, self._began.params, int(self._began.round)))
+
+    def logs(self) -> Log:
+        """What the rounds since this was asked last leave in the record, with a leading axis (round)."""
+        self.settle()
+        rounds, self._rounds, learners = self._rounds, [], range(self._compiled.num_learners)
+        rows = [past.records.get(m, b"") for past in rounds for m in learners]
+        raw = b"".join(row if len(row) == len(self._blank) else self._blank for row in rows)
+        notes = wire.decode_rows(raw, self._compiled.record, len(rows))
+        log, scores, steps = jax.tree.map(lambda leaf: leaf.reshape(len(rounds), len(learners), *leaf.shape[1:]), notes)
+        *noted, controller, faults = stack([past[2:] for past in rounds])
+        fields: Any = (*noted, log, controller, scores, steps)
+        one: Any = jax.tree.map(lambda leaf: leaf[0], (fields, faults))
+        whole = wire.on_host(Log(*one[0], faults=one[1]), *fields, faults)
+        if self._evaluator is None:
+            return whole
+        found, self._found = self._found, []
+        blank = jax.tree.map(lambda leaf: np.zeros_like(leaf[0]), (scores, steps))
+        return with_scores(whole, stack([blank if each is None else each for each in found]))
+
+    @property
+    def roster(self) -> Roster:
+        """What it remembers of every learner, as of the last round that was closed."""
+        self.settle()
+        generation, accepted, silent = self._counts
+        return Roster(generation, accepted, silent, self._shares)
+
+    def snapshot(self, states: list[bytes | None]) -> Deployed:
+        """Where to go on from, given what each learner saved; one that could not be asked starts anew from there, and its share is not in it."""
+        controller, roster, downlink = self.state, self.roster, self.downlink
+        unknown = np.array([raw is None for raw in states])
+        if unknown.any():
+            shares = jnp.where(unknown[:, None], 0, roster.shares)
+            accepted = np.where(unknown, 0, roster.accepted).astype(np.int32)
+            roster = Roster(roster.generation + unknown.astype(np.int32), accepted, roster.silent, shares)
+            if self._compiled.keeps_shares:
+                controller = eqx.tree_at(lambda c: c.aggregate, controller, shares.sum(0))
+                downlink = self._compiled.downlink.init(controller, len(states))
+        nobody = zeros(self._compiled.learner)
+        learners = [nobody if raw is None else wire.decode_tree(raw, self._compiled.learner) for raw in states]
+        return Deployed(controller, stack(learners), roster, downlink)
+
+
+def _rows(num: int, like: np.ndarray) -> np.ndarray:
+    """Zeros for as many such arrays."""
+    return wire.room(num * like.nbytes).view(like.dtype).reshape(num, *like.shape)
+
+
+def _unknown(leaf: Any) -> np.ndarray:
+    """What the record says of a learner that did not answer: not a number, −1, or False."""
+    value = np.nan if np.issubdtype(leaf.dtype, np.floating) else -1 if np.issubdtype(leaf.dtype, np.integer) else False
+    return np.full(leaf.shape, value, leaf.dtype)

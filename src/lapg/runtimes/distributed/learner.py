@@ -1,0 +1,110 @@
+"""The learner's end of a distributed run, between an engine that moves bytes and the pure functions: codec, bookkeeping, nothing else.
+
+See `lapg.runtimes.distributed.controller` for the other end.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lapg.runtimes import wire
+from lapg.runtimes.distributed.compiled import Compiled
+from lapg.runtimes.distributed.consistency import ASTRAY, RENEW, STALE, Held, hear, sequence_of, settle
+from lapg.runtimes.distributed.replica import follow
+from lapg.runtimes.wire import Header
+from lapg.types import Broadcast, Buffer
+
+MOST_ROUNDS = 2**31 - 2
+"""States count rounds in 32-bit numbers."""
+MOST_SILENT = 10_000
+"""Rounds that a replica makes up for on its own; a learner that was away for longer asks for the state."""
+
+
+class Answer(NamedTuple):
+    """A learner's reply, and what it leaves for the record: diagnostics, which no controller may use and no ledger counts."""
+
+    reply: bytes
+    record: bytes = b""
+
+
+class LearnerHost:
+    """Learner m's end. ``malformed`` counts messages that were refused because they are none.
+
+    Args:
+      compiled: shared by all hosts of a process.
+      hyper, seed: of the lane.
+    """
+
+    def __init__(self, compiled: Compiled, hyper: dict[str, Any], seed: int, index: int, held: Held = Held()) -> None:  # noqa: B008  (immutable)
+        self.index, self.held, self.malformed = index, held, 0
+        self._compiled, self._lane = compiled, (hyper, np.uint32(seed), np.int32(index))
+
+    def hear(self, header: Header, payload: Buffer) -> Answer | None:
+        """Plays the round of a broadcast; None if the broadcast is an old one.
+
+        Raises:
+          MalformedError: it is not for this learner, or no broadcast of this run; the learner is where it was.
+          RuntimeError: an encoded upload is not as long as the learner says.
+        """
+        try:
+            return self._hear(header, payload)
+        except wire.MalformedError:
+            self.malformed += 1
+            raise
+
+    def _hear(self, header: Header, payload: Buffer) -> Answer | None:
+        if header.learner != self.index:
+            raise wire.MalformedError(
+                f"learner {self.index} must be given its own broadcasts, got one for {header.learner}."
+            )
+        if header.round > MOST_ROUNDS:
+            raise wire.MalformedError(f"a round's number must be at most {MOST_ROUNDS}, got {header.round}.")
+        held, action = hear(self.held, header)
+        if action == STALE:
+            return None
+        understood = None if action == ASTRAY else self._understand(held.replica, header.round, payload)
+        if understood is None:
+            return Answer(wire.frame(b"", round=header.round, learner=self.index, generation=0))
+        broadcast, replica = understood
+        if action == RENEW:
+            fresh = self._compiled.renew(*self._lane, broadcast.params, held.state)
+            held = held._replace(state=fresh)
+        pending, *said = self._compiled.play(*self._lane, held.state, broadcast)
+        self.held = held._replace(proposed=sequence_of(header.round), pending=pending, replica=replica)
+        upload, record = self._compiled.unpack(*said)
+        encoded = wire.encode_upload(self._compiled.compressor, upload)
+        sender = {"learner": self.index, "generation": held.generation, "base": held.accepted}
+        raw = wire.frame(*encoded, round=header.round, **sender)
+        if 8 * (len(raw) - wire.HEADER.size) != upload.bits:
+            raise RuntimeError(
+                f"learner {self.index} announced {upload.bits} bits and encoded {8 * (len(raw) - wire.HEADER.size)}."
+            )
+        return Answer(raw, record)
+
+    def _understand(self, replica: Any, round: int, payload: Buffer) -> tuple[Broadcast, Any] | None:
+        """A broadcast, and where the replica then is; None for frames without a replica that they fit."""
+        parts, (hyper, seed, _) = self._compiled, self._lane
+        if parts.downlink.compressor is None:
+            return wire.decode_broadcast(payload, round, parts.broadcast), None
+        if replica is not None and round - int(replica.round) > MOST_SILENT:
+            return None
+        like = parts.state.controller, parts.relayed
+        replica = follow(
+            replica, payload, round, parts.downlink.compressor, lambda *given: parts.step(hyper, *given)[0], like=like
+        )
+        return None if replica is None else (parts.announce(hyper, seed, replica), replica)
+
+    def save(self, generation: int, base: int) -> bytes | None:
+        """The state that the controller knows of as number ``base`` of a generation; None if this learner knows nothing of it."""
+        held = settle(self.held, base) if generation == self.held.generation else None
+        return None if held is None else wire.encode_tree(held.state)
+
+    def load(self, raw: bytes, generation: int, accepted: int) -> None:
+        """Goes on from a saved state; the opposite of `save`.
+
+        Raises:
+          ValueError: the length does not fit.
+        """
+        state = jax.tree.map(np.array, wire.decode_tree(raw, self._compiled.learner))
+        self.held = Held(generation, accepted, state)

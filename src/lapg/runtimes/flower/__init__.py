@@ -1,0 +1,1 @@
+"""Learners as nodes of a Flower federation."""

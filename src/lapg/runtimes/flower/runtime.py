@@ -1,0 +1,117 @@
+"""The runtime whose learners are reached by post (`lapg.runtimes.flower.transport`); all lanes of a round travel in the same letters."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from lapg.rounds import Log
+from lapg.runtimes import wire
+from lapg.runtimes.base import Pause, never
+from lapg.runtimes.distributed.controller import ControllerHost
+from lapg.runtimes.distributed.limits import Limits
+from lapg.runtimes.distributed.state import Deployed, begin
+from lapg.runtimes.evaluation import Evaluation, finish_log, make_evaluator
+from lapg.runtimes.flower.transport import LOAD, SAVE, Letter, Post, Terms, ask_all, play_round
+from lapg.runtimes.per_lane import Lanes, stack
+
+
+class Posted(Lanes):
+    """Used like `lapg.runtimes.Vectorised`, by the process that holds the controller.
+
+    What `advance` returns has been fetched from all learners, with their diagnostics and the scores of their batches: one letter to each of them. A state
+    that it did not return last is carried to them, which costs another one. Who cannot be asked uploads a full gradient when the run goes on from there.
+    After the last round nobody is asked for a state, for nothing goes on from there.
+
+    Args:
+      terms: as the learners know them.
+      post: to the learners, who remember nothing yet.
+    """
+
+    fetches = True
+
+    def __init__(
+        self,
+        terms: Terms,
+        post: Post,
+        limits: Limits,
+        *,
+        chunk_rounds: int = 25,
+        initial_params: np.ndarray | None = None,
+        evaluation: Evaluation = Evaluation(),  # noqa: B008  (immutable)
+    ) -> None:
+        hypers = {name: np.full(len(terms.seeds), value) for name, value in terms.hyper.items()}
+        super().__init__(hypers, terms.seeds, chunk_rounds, initial_params, evaluation)
+        self._evaluator = make_evaluator(terms.compiled.problem, evaluation, terms.compiled.method)
+        self._terms, self._post, self._limits = terms, post, limits.checked(terms.compiled.num_learners)
+        self._deadline = limits.deadline or limits.timeout
+        self._hosts: list[ControllerHost] = []
+
+    def _initialise(self, index: int) -> Deployed:
+        return begin(self._terms.compiled, self._hypers[index], self._seeds[index], self._initial[index])
+
+    def advance(self, state: Deployed, first: int, until: int, pause: Pause = never) -> tuple[Deployed, Log]:
+        """Plays the rounds first, ..., min(first + chunk_rounds, until) − 1 of all lanes; fewer where ``pause`` says so.
+
+        Returns:
+          The new state, and the log on the host with leading axes (lane, round).
+        Raises:
+          RuntimeError: a round has no quorum in time.
+        """
+        if state is not self._state:
+            self._deploy(state)
+        everybody = self._limits.deadline is None
+        quorum = self._terms.compiled.num_learners if everybody else self._limits.quorum
+        round = first
+        while round < min(first + self.chunk_rounds, until):
+            play_round(self._hosts, self._post, deadline=self._deadline, quorum=quorum)
+            round += 1
+            if pause(round):
+                break
+        log = stack([host.logs() for host in self._hosts])
+        self._state = self._save(log, first, last=round == until)
+        return self._state, finish_log(log, first, self._evaluation)
+
+    def _deploy(self, state: Deployed) -> None:
+        """Makes controllers and learners what the state says."""
+        compiled, letters = self._terms.compiled, dict[int, Letter]()
+        self._hosts = []
+        for lane in range(self.num_lanes):
+            start = self.lane(state, lane)
+            own = self._hypers[lane], int(self._seeds[lane]), start
+            host = ControllerHost(compiled, *own, patience=self._limits.patience, evaluator=self._evaluator)
+            self._hosts.append(host)
+            for m, (raw, *number) in start.saved(range(compiled.num_learners)).items():
+                letters.setdefault(m, {})[lane] = {"state": raw, "number": number}
+        ask_all(self._post, LOAD, letters, deadline=self._deadline)
+
+    def _save(self, log: Log, first: int, *, last: bool) -> Deployed:
+        """Where to go on from; learners' notes go into the log, which begins with round ``first``."""
+        compiled = self._terms.compiled
+        letters: dict[int, Letter] = {}
+        for m in range(compiled.num_learners):
+            numbers = [(int(h.roster.generation[m]), int(h.roster.accepted[m])) for h in self._hosts]
+            letters[m] = {lane: {"number": [0, 0] if last else list(number)} for lane, number in enumerate(numbers)}
+        answers = ask_all(self._post, SAVE, letters, deadline=self._deadline)
+        states: list[list[bytes | None]] = [[None] * compiled.num_learners for _ in self._hosts]
+        for m, letter in answers.items():
+            for lane in letters[m]:
+                record = letter.get(lane, {})
+                state = record.get("state")
+                if isinstance(state, bytes) and len(state) == wire.tree_size(compiled.learner):
+                    states[lane][m] = state
+                self._take_notes(log, lane, m, first, record.get("notes"))
+        return stack([host.snapshot(raw) for host, raw in zip(self._hosts, states, strict=True)])
+
+    def _take_notes(self, log: Log, lane: int, learner: int, first: int, raw: Any) -> None:
+        """What a learner has noted of rounds whose answer was taken. A stranger's nonsense is left out: the record alone is poorer for it."""
+        like, whole = self._terms.compiled.record, (log.learner, log.training_scores, log.training_steps)
+        taken = log.participated[lane, :, learner] & ~log.faults["missing"][lane, :, learner].astype(bool)
+        try:
+            notes = [(k - first, wire.decode_tree(note, like)) for k, note in wire.unframe_all(raw)]
+        except (ValueError, TypeError):
+            return
+        for k, note in notes:
+            if 0 <= k < len(taken) and taken[k]:
+                for leaf, entry in zip(jax.tree.leaves(whole), jax.tree.leaves(note), strict=True):
+                    leaf[lane, k, learner] = entry

@@ -1,0 +1,200 @@
+"""Learners whose environments are outside JAX: episodes on the host, everything else compiled.
+
+In every step only observations go in and actions come out; behaviour log-probabilities, gradients and uploads are one compiled function per round. A
+round starts from addressed seeds, so that no environment outlives it.
+"""
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from lapg.problems.contract import EnvironmentFailed
+from lapg.rounds import Reply, reply
+from lapg.types import (
+    NOBODY,
+    SAMPLE,
+    Broadcast,
+    LearnerState,
+    Policy,
+    Problem,
+    Recipe,
+    Recorded,
+    Task,
+    Trajectories,
+    address,
+)
+
+
+def sampler(problem: Problem, policy: Policy) -> Callable[..., Recorded]:
+    """Episodes of a host problem: ``keys [M], θ [M, d], N → Recorded``, where ``learners`` are those whom keys and θ are for, all by default.
+
+    With ``at_once``, no more than so many episodes of each are played side by side.
+    The noise of actions is drawn from the keys as in `lapg.rollouts.rollouts`: equal keys, equal noise.
+    """
+    collect = problem.collect
+    if collect is None:
+        raise ValueError("sampler(problem=...) needs a problem with collect; use problem.sample.")
+
+    @partial(jax.jit, static_argnames="num")
+    def draw(keys: Key[Array, " M"], num: int) -> Any:
+        def episode(key: Key[Array, ""]) -> Any:
+            reset, actions, _ = jax.random.split(key, 3)
+            return jax.random.bits(reset, dtype=jnp.uint32), jax.vmap(policy.noise)(
+                jax.random.split(actions, problem.num_steps)
+            )
+
+        seeds, noise = jax.vmap(lambda key: jax.vmap(episode)(jax.random.split(key, num)))(keys)
+        return seeds, jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 2, 0), noise)
+
+    @jax.jit
+    def act(noise: Any, params: Float[Array, "M d"], observations: Any, t: Any) -> Any:
+        def one(noise: Any, params: Float[Array, " d"], observation: Any) -> Any:
+            action, _ = policy.sample(noise, params, observation)
+            executed = policy.actuate(action)
+            return action, None if executed is action else executed  # what stays as it is comes out once
+
+        now = jax.tree.map(lambda leaf: leaf[t], noise)
+        return jax.vmap(jax.vmap(one, (0, None, 0)))(now, params, observations)
+
+    def play(
+        keys: Key[Array, " M"], params: Float[Array, "M d"], num: int, at_once: int | None = None, **learners: Any
+    ) -> Recorded:
+        seeds, noise = draw(keys, num=num)
+
+        def block(begin: int, end: int) -> Recorded:
+            own = jax.tree.map(lambda leaf: leaf[:, :, begin:end], noise) if end - begin < num else noise
+
+            def ask(observations: Any, t: int) -> tuple[Any, Any]:
+                recorded, executed = jax.tree.map(np.asarray, act(own, params, observations, t))
+                return recorded, recorded if executed is None else executed
+
+            return collect(ask, np.asarray(seeds[:, begin]), end - begin, **learners)
+
+        size = at_once or num
+        blocks = [block(begin, min(begin + size, num)) for begin in range(0, num, size)]
+        return blocks[0] if len(blocks) == 1 else jax.tree.map(lambda *leaves: np.concatenate(leaves, 1), *blocks)
+
+    return play
+
+
+def close(problem: Problem) -> None:
+    """Closes a host problem's environments; what one of them says against it is a warning, as nothing is lost by it."""
+    try:
+        problem.close()
+    except EnvironmentFailed as error:
+        warnings.warn(str(error), RuntimeWarning, stacklevel=2)
+
+
+def to_batch(policy: Policy, task: Task, params: Float[Array, " d"], recorded: Recorded) -> Trajectories:
+    """One learner's recorded episodes, with the log-probabilities of their actions at θ and with scaled losses."""
+    per_step = jax.vmap(jax.vmap(policy.log_prob, (None, 0, 0)), (None, 0, 0))
+    return Trajectories(
+        recorded.observations,
+        recorded.actions,
+        per_step(params, recorded.observations, recorded.actions),
+        task.scale * recorded.losses,
+        recorded.mask,
+        recorded.terminated,
+        recorded.final_observation,
+    )
+
+
+class Outside:
+    """Rounds of learners of a host problem, of as many side by side as are given: what `lapg.rounds.play_learner` is to the others.
+
+    Args:
+      hyper: any lane's hyperparameters.
+    Raises:
+      ValueError: the problem has no policy.
+
+    ``answer: hyper, seed, Tasks, LearnerStates, Broadcast, θ, Recorded → LearnerStates, Replies`` is its compiled end.
+    """
+
+    def __init__(self, recipe: Recipe, problem: Problem, hyper: dict[str, Any]) -> None:
+        if problem.policy is None:
+            raise ValueError("Outside(problem=...) needs a problem with a policy.")
+        method, self._policy, self._problem = recipe(hyper), problem.policy, problem
+        self._num, self._sample = method.batch_size, sampler(problem, problem.policy)
+
+        @jax.jit
+        def behave(
+            hyper: dict[str, Any],
+            seed: Any,
+            tasks: Task,
+            learners: LearnerState,
+            broadcast: Broadcast,
+        ) -> tuple[Any, Any]:
+            """Keys and θ of a batch."""
+
+            def one(task: Task, state: LearnerState) -> tuple[Any, Any]:
+                who = NOBODY if problem.shared else task.index
+                key = address(jax.random.key(seed), SAMPLE, who, broadcast.round)
+                return key, recipe(hyper).learner.behaviour(state, broadcast)
+
+            return jax.vmap(one)(tasks, learners)
+
+        @jax.jit
+        def answer(
+            hyper: dict[str, Any],
+            seed: Any,
+            tasks: Task,
+            learners: LearnerState,
+            broadcast: Broadcast,
+            params: Any,
+            recorded: Recorded,
+        ) -> tuple[LearnerState, Reply]:
+            def one(task: Task, state: LearnerState, params: Any, recorded: Recorded) -> Any:
+                batch = to_batch(self._policy, task, params, recorded)
+                return reply(recipe(hyper), problem, jax.random.key(seed), task, state, broadcast, batch)
+
+            return jax.vmap(one)(tasks, learners, params, recorded)
+
+        self._behave, self.answer = behave, answer
+
+    def play(
+        self, hyper: dict[str, Any], seed: Any, tasks: Task, learners: LearnerState, broadcast: Broadcast
+    ) -> tuple[LearnerState, Reply]:
+        """A round of those learners; tasks, states and replies have a leading axis."""
+        given, who = (hyper, seed, tasks), {"learners": np.asarray(tasks.index).tolist()}
+        keys, params = self._behave(*given, learners, broadcast)
+        recorded = self._sample(keys, params, self._num, **who)
+        return self.answer(*given, learners, broadcast, params, recorded)
+
+    def play_one(
+        self, hyper: dict[str, Any], seed: Any, index: Any, state: LearnerState, broadcast: Broadcast
+    ) -> tuple[LearnerState, Reply]:
+        """Learner m's round."""
+        tasks = _at(self._problem.tasks, index)
+        learners = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], state)
+        return jax.tree.map(lambda leaf: leaf[0], self.play(hyper, seed, tasks, learners, broadcast))
+
+    def sketch(
+        self, hyper: dict[str, Any], seed: Any, index: Any, state: LearnerState, broadcast: Broadcast
+    ) -> tuple[LearnerState, Reply]:
+        """As `play_one`, in which nothing is played: for shapes alone."""
+        recorded = self._blank()
+        tasks, learners = _at(self._problem.tasks, index), jax.tree.map(lambda leaf: leaf[None], state)
+        found = self.answer(hyper, seed, tasks, learners, broadcast, broadcast.params[None], recorded)
+        return jax.tree.map(lambda leaf: leaf[0], found)
+
+    def _blank(self) -> Recorded:
+        """One learner's batch, zeros everywhere."""
+        problem, policy, num = self._problem, self._policy, self._num
+        key, seen = jax.random.key(0), jax.tree.map(jnp.asarray, problem.observation)
+        action, loss = policy.sample(policy.noise(key), policy.init(key), seen)[0], jnp.zeros(())
+
+        def zeros(tree: Any, *steps: int | None) -> Any:
+            return jax.tree.map(lambda leaf: jnp.zeros((1, num, *steps, *leaf.shape), leaf.dtype), tree)
+
+        seen_all, actions, losses, mask = (zeros(tree, problem.num_steps) for tree in (seen, action, loss, loss > 0))
+        return Recorded(seen_all, actions, losses, mask, zeros(loss > 0), zeros(seen))
+
+
+def _at(tasks: Task, index: Any) -> Task:
+    return jax.tree.map(lambda leaf: leaf[index][None], tasks)

@@ -1,0 +1,104 @@
+"""What an actor does: some learners, of all lanes, and the parcels of bytes in which an engine hands several of them their letters at once."""
+
+import os
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from lapg.runtimes import wire
+from lapg.runtimes.distributed.compiled import Compiled
+from lapg.runtimes.distributed.handshake import introduction
+from lapg.runtimes.distributed.learner import LearnerHost
+from lapg.runtimes.vectorised import use_all_cores
+from lapg.types import Buffer, Problem, Recipe
+
+Parts = Callable[[], tuple[Recipe, Problem]]
+"""Gives the recipe and the problem; called in every process."""
+LETTER = struct.Struct(f"<II{wire.HEADER.size}s")
+"""For one learner: its lane, which of the payloads is meant for it, the broadcast's header."""
+INLINE_BYTES = 100_000
+"""Longer messages go through the engine's object store, a broadcast once per machine."""
+_ANSWER = struct.Struct("<III")
+"""Before one learner's answer: who it is, and the lengths of its reply and of what it leaves for the record."""
+
+
+class Learners:
+    """Some learners, of all lanes.
+
+    Args:
+      crowded: whether there are as many actors as cores, so that each had better compute with one thread.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        hypers: list[dict[str, Any]],
+        seeds: list[int],
+        learners: list[int],
+        *,
+        float64: bool,
+        crowded: bool,
+    ) -> None:
+        if crowded:  # read when JAX begins
+            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
+        jax.config.update("jax_enable_x64", float64)
+        use_all_cores(1)
+        recipe, problem = parts()
+        self._compiled, self._learners = Compiled(recipe, problem, hypers[0]), learners
+        self._lanes = list(zip(hypers, seeds, strict=True))
+        self._hosts = [self._newborn(lane) for lane in range(len(self._lanes))]
+        self._compiled.rehearse(hypers[0])
+
+    def _newborn(self, lane: int) -> dict[int, LearnerHost]:
+        return {m: LearnerHost(self._compiled, *self._lanes[lane], m) for m in self._learners}
+
+    def join(self, settings: Mapping[str, Any]) -> bytes:
+        """Compiled and ready."""
+        return introduction(settings)
+
+    def hear(self, letters: bytes, *payloads: bytes | np.ndarray) -> bytes | np.ndarray:
+        """A round's broadcast to some learners: their answers, for `unpack`."""
+        answers: list[Buffer] = []
+        for lane, which, head in LETTER.iter_unpack(letters):
+            payload = np.frombuffer(payloads[which], np.uint8).data
+            header = wire.read_header(head, payload)
+            answer = self._hosts[lane][header.learner].hear(header, payload)
+            if answer is not None:
+                answers += (_ANSWER.pack(header.learner, len(answer.reply), len(answer.record)), *answer)
+        return as_engine_takes(b"".join(answers))
+
+    def listen(self, told: tuple[bytes | np.ndarray, ...]) -> bytes | np.ndarray:
+        """`hear` by a channel, whose memory is written over by what comes next."""
+        letters, *payloads = told
+        kept = [wire.room(len(payload)) for payload in payloads]
+        for copy, payload in zip(kept, payloads, strict=True):
+            copy[:] = np.frombuffer(payload, np.uint8)
+        return self.hear(bytes(letters), *kept)
+
+    def save(self, lane: int, wanted: dict[int, tuple[int, int]]) -> dict[int, bytes | None]:
+        """The states of learners as the controller knows them, by generation and sequence number."""
+        return {m: self._hosts[lane][m].save(*number) for m, number in wanted.items()}
+
+    def load(self, lane: int, states: dict[int, tuple[bytes, int, int]]) -> None:
+        """States to go on from; learners without one know nothing."""
+        self._hosts[lane] = self._newborn(lane)
+        for m, state in states.items():
+            self._hosts[lane][m].load(*state)
+
+
+def as_engine_takes(message: bytes) -> bytes | np.ndarray:
+    """Bytes are quickest, but a long message is an array: both ends can read it where it lies in the object store."""
+    return message if len(message) <= INLINE_BYTES else np.frombuffer(message, np.uint8)
+
+
+def unpack(raw: Buffer) -> Iterator[tuple[int, memoryview, memoryview]]:
+    """Learner, reply and record, of everyone whose answer is in what `Learners.hear` returned."""
+    begin, raw = 0, memoryview(raw)
+    while begin < len(raw):
+        m, reply, record = _ANSWER.unpack_from(raw, begin)
+        begin += _ANSWER.size
+        yield m, raw[begin : begin + reply], raw[begin + reply : begin + reply + record]
+        begin += reply + record
