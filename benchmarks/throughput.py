@@ -149,8 +149,9 @@ def mpe2_rate(figure: str, num_rounds: int) -> Callable[[], float]:
                     log_probs=log_probs,
                     losses=losses[..., m] * np.float32(task.scale),
                     mask=np.ones(losses.shape[:2], bool),
-                    terminated=np.zeros(len(losses), bool),
-                    final_observation=obs[:, -1],
+                    terminated=np.zeros(losses.shape[:2], bool),
+                    truncated=np.zeros(losses.shape[:2], bool),
+                    following=obs,
                 )
                 total += np.asarray(gradient(task, params, jax.tree.map(jnp.asarray, batch)))
             params = params - 0.001 * total

@@ -108,7 +108,7 @@ def _flags(message: str) -> str:
         named = match[2] in (item.name for item in fields(part)) and match[2] != "options"
         return f"--{match[1]}.{match[2].replace('_', '-')}" if named else match[0]
 
-    return re.sub(r"(?<![\w.\[-])(problem|estimator|method|cluster)\.(\w+)\b(?!\.\w)", flag, message)
+    return re.sub(r"(?<![\w.\[-])(problem|rollout|estimator|method|cluster)\.(\w+)\b(?!\.\w)", flag, message)
 
 
 def _fail(message: str, status: int) -> None:

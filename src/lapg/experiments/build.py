@@ -13,12 +13,13 @@ import numpy as np
 
 from lapg import estimators, theory
 from lapg.downlink import dense, forwarded, replicated
-from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, ProblemConfig
-from lapg.experiments.names import ESTIMATORS, PROBLEMS, Part, meant, resolve
+from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, ProblemConfig, RolloutConfig
+from lapg.experiments.names import ESTIMATORS, PROBLEMS, ROLLOUTS, Part, meant, resolve
 from lapg.experiments.optimisers import make_optimiser
 from lapg.methods import METHODS, Setting, make_compressor
 from lapg.problems.contract import guarded
 from lapg.problems.smoothed import smoothed
+from lapg.runtimes import REMOTE
 from lapg.types import Arrival, Compressor, Downlink, Method, Problem, Recipe, StepLimit
 
 SHARED = (
@@ -60,8 +61,9 @@ def build(config: Config) -> Built:
         raise ValueError(
             "JAX_NUMPY_DTYPE_PROMOTION must be standard for lapg, which computes with whole numbers and fractions together, got strict; leave it out."
         )
-    problem = build_problem(config.problem)
+    problem = with_rollout(build_problem(config.problem), config.rollout)
     estimator = build_estimator(config.estimator, problem, config.batch_size)
+    _check_segments(problem, config)
     method = config.method
     local = method.kl_limit is None if method.limit_look_ahead is None else method.limit_look_ahead
     method = dataclasses.replace(method, kl_limit=_kl_limit(method, problem), limit_look_ahead=local)
@@ -151,6 +153,32 @@ def build_problem(config: ProblemConfig) -> Problem:
     return problem if config.smoothing is None else smoothed(problem, config.smoothing)
 
 
+def with_rollout(problem: Problem, config: RolloutConfig) -> Problem:
+    """The problem, with how its learners come by their batches.
+
+    Raises:
+      ValueError: there is no such rollout, or it does not fit the problem.
+    """
+    factory = resolve("rollout", config.name, ROLLOUTS)
+    return problem._replace(rollout=call("rollout", functools.partial(factory, problem), config))
+
+
+def _check_segments(problem: Problem, config: Config) -> None:
+    """Environments that go on need whoever uses them to take part in every round, where others see them, too, or where they cannot wait."""
+    if problem.rollout is None or not problem.rollout.continues or config.participation == 1:
+        return
+    if problem.shared:
+        raise ValueError(
+            f"participation must be 1 with rollout {config.rollout.name!r} where all learners see the same samples, got {config.participation}; "
+            "leave it out, or use rollout 'episodes'."
+        )
+    if problem.collect is not None and config.runtime not in REMOTE:
+        raise ValueError(
+            f"participation must be 1 with rollout {config.rollout.name!r} of an environment outside JAX on runtime {config.runtime!r}, got "
+            f"{config.participation}; leave it out, or use runtime ray."
+        )
+
+
 def _compressor(config: MethodConfig, fraction: Any) -> Compressor | None:
     if config.compressor is None:
         for name in ("compressor_fraction", "compressor_bits", "compressor_block"):
@@ -221,7 +249,13 @@ def build_estimator(config: EstimatorConfig, problem: Problem, batch_size: int) 
             raise ValueError(
                 f"estimator {config.name!r} needs a problem with a known {name}, which this one has not; choose another estimator."
             )
-    return call("estimator", functools.partial(factory, **wanted), config)
+    estimator = call("estimator", functools.partial(factory, **wanted), config)
+    if problem.rollout is not None and problem.rollout.continues and not estimator.takes_segments:
+        raise ValueError(
+            f"estimator {config.name!r} needs whole episodes, got segments; use rollout 'episodes', or estimator 'actor_critic' with "
+            "finite_horizon false."
+        )
+    return estimator
 
 
 def arguments(kind: str, factory: Callable[..., Any], config: Any) -> dict[str, Any]:

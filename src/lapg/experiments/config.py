@@ -86,6 +86,21 @@ class ProblemConfig:
 
 
 @dataclass(frozen=True)
+class RolloutConfig:
+    """What a learner's batch is made of."""
+
+    name: str = "episodes"
+    """episodes (whole ones, every round anew), segments of environments that live on from round to round, or MODULE:NAME."""
+    num_steps: int | None = None
+    """segments: steps of each, every round (128)."""
+    options: Options = field(default_factory=dict)
+    """Any further arguments; from a TOML table [rollout.options]."""
+
+    def __post_init__(self) -> None:
+        fit(self, "rollout.")
+
+
+@dataclass(frozen=True)
 class EstimatorConfig:
     """How a learner estimates its gradient."""
 
@@ -219,10 +234,11 @@ class Config:
     """One experiment: a method on a problem, over several seeds."""
 
     problem: ProblemConfig = ProblemConfig()
+    rollout: RolloutConfig = RolloutConfig()
     estimator: EstimatorConfig = EstimatorConfig()
     method: MethodConfig = MethodConfig()
     batch_size: int = 10
-    """N, trajectories per round and learner."""
+    """N, trajectories (episodes, or segments) per round and learner."""
     participation: float = 1.0
     """Fraction of the learners that takes part in a round, drawn anew in each; at least one does."""
     rounds: int = 1000

@@ -16,7 +16,7 @@ from lapg.runtimes.compiled import Compiled
 from lapg.runtimes.federated import Terms
 from lapg.runtimes.posted import Limits, Posted, make_limits
 
-AGREED = ("problem", "estimator", "method", "batch_size", "participation", "rounds", "seeds", "first_seed")
+AGREED = ("problem", "rollout", "estimator", "method", "batch_size", "participation", "rounds", "seeds", "first_seed")
 
 
 def read_settings(run_config: Any) -> Config:

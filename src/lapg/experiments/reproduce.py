@@ -113,7 +113,7 @@ def curves_of(
     return found
 
 
-COMPARABLE = ("problem", "estimator", "batch_size", "participation", "rounds", "seeds", "first_seed")
+COMPARABLE = ("problem", "rollout", "estimator", "batch_size", "participation", "rounds", "seeds", "first_seed")
 """Settings in which runs must agree to be compared."""
 
 

@@ -261,7 +261,10 @@ def make_lanes(config: Config, built: Built, initial: np.ndarray | None = None) 
     }
     common = {"chunk_rounds": config.chunk_rounds, "initial_params": initial}
     if config.runtime in DISTRIBUTED:
-        shared = {name: to_dict(config)[name] for name in ("problem", "estimator", "method", "batch_size", "rounds")}
+        shared = {
+            name: to_dict(config)[name]
+            for name in ("problem", "rollout", "estimator", "method", "batch_size", "rounds")
+        }
         runtime = distributed(config.runtime)
         return runtime(
             partial(parts, config), hypers, config.seed_list, settings=shared, **common, **vars(config.cluster)

@@ -1,5 +1,6 @@
 """The compiled functions that both ends of a distributed run call, one set for all learners, lanes and lives in a process."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,14 +14,15 @@ from lapg.runtimes.protocol import (
     Reply,
     RunState,
     announce,
+    first_state,
     initialise,
     make_relay,
     participants,
     play_learner,
+    rollout_of,
     take_step,
 )
 from lapg.types import (
-    INIT,
     Broadcast,
     ControllerState,
     LearnerState,
@@ -28,7 +30,6 @@ from lapg.types import (
     Recipe,
     RoundLog,
     Upload,
-    address,
     sum_rows,
 )
 
@@ -73,12 +74,10 @@ class Compiled:
 
         @jax.jit
         def renew(hyper: dict[str, Any], seed: Any, index: Any, params: Any, old: LearnerState | None) -> LearnerState:
-            """Never uploaded, nothing remembered of it; what its estimator has learnt stays."""
-            key = address(jax.random.key(seed), INIT, index, 0)
-            new = recipe(hyper).learner.init(key, index, params)
-            if old is None:
-                return new
-            return LearnerState(new.index, old.estimator, new.memory, new.trigger, new.sent_round, new.slope)
+            """Never uploaded, nothing remembered of it; what its estimator has learnt stays, and so do its environments."""
+            task = jax.tree.map(lambda leaf: leaf[index], problem.tasks)
+            new = first_state(recipe(hyper), problem, jax.random.key(seed), task, params)
+            return new if old is None else replace(new, estimator=old.estimator, rollout=old.rollout)
 
         @jax.jit
         def relay(
@@ -157,6 +156,7 @@ class Compiled:
         outside = None if problem.collect is None else Outside(recipe, problem, hyper)
         sketch, sealed = answer if outside is None else outside.sketch, jax.jit(seal)
         play = jax.jit(lambda *given: seal(*answer(*given)))
+        self._forget = problem.close if outside is not None and rollout_of(problem).continues else lambda: None
         self.play = play if outside is None else lambda *given: sealed(*outside.play_one(*given))
         self.renew, self.relay, self.mend, self.step, self.share = renew, relay, mend, step, share
         self.state = jax.eval_shape(start, hyper, np.uint32(0), None)
@@ -181,6 +181,7 @@ class Compiled:
         params = jnp.asarray(broadcast.params)
         fresh = self.renew(hyper, np.uint32(0), np.int32(0), params, None)
         self.play(hyper, np.uint32(0), np.int32(0), fresh, broadcast)
+        self._forget()  # environments that go on begin with the run
         self.renew(hyper, np.uint32(0), np.int32(0), params, state)
         if self.downlink.compressor is not None:
             self.announce(hyper, np.uint32(0), self.step(hyper, zeros(self.state.controller), self.relayed)[0])

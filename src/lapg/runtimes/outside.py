@@ -1,7 +1,8 @@
-"""Learners whose environments are outside JAX: episodes on the host, everything else compiled.
+"""Learners whose environments are outside JAX: these on the host, everything else compiled.
 
-In every step only observations go in and actions come out; behaviour log-probabilities, gradients and uploads are one compiled function per round. A
-round starts from addressed seeds, so that no environment outlives it.
+In every step only observations go in and actions come out; behaviour log-probabilities, gradients and uploads are one compiled function per round.
+Episodes begin with addressed seeds. Environments that outlive a round, where segments of them are played, are no part of any state: a resumed run
+begins new episodes.
 """
 
 import warnings
@@ -15,12 +16,13 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from lapg.problems.contract import EnvironmentFailed
-from lapg.runtimes.protocol import Reply, absorb, reply
+from lapg.runtimes.protocol import Reply, absorb, reply, rollout_of
 from lapg.types import (
     NOBODY,
     SAMPLE,
     SCORE,
     Broadcast,
+    Elapsed,
     LearnerState,
     Policy,
     Problem,
@@ -32,12 +34,17 @@ from lapg.types import (
 )
 
 
-def sampler(problem: Problem, policy: Policy) -> Callable[..., Recorded]:
+def sampler(problem: Problem, policy: Policy, segment_steps: int | None = None) -> Callable[..., Recorded]:
     """Episodes of a host problem: ``keys [M], θ [M, d], N → Recorded``, where ``learners`` are those whom keys and θ are for, all by default.
 
-    The noise of actions is drawn from the keys as in `lapg.sampling.rollouts`: equal keys, equal noise.
+    With ``segment_steps`` segments of that many steps, of the environments of a ``lane`` that has to be named.
+
+    The noise of actions is drawn from the keys as in `lapg.sampling`: equal keys, equal noise.
     """
     collect = problem.collect
+    num_steps = problem.num_steps if segment_steps is None else segment_steps
+    if segment_steps is not None and problem.proceed is not None:
+        collect = partial(problem.proceed, num_steps=segment_steps)
     if collect is None:
         raise ValueError("sampler(problem=...) needs a problem with collect; use problem.sample.")
 
@@ -46,7 +53,7 @@ def sampler(problem: Problem, policy: Policy) -> Callable[..., Recorded]:
         def episode(key: Key[Array, ""]) -> Any:
             reset, actions, _ = jax.random.split(key, 3)
             return jax.random.bits(reset, dtype=jnp.uint32), jax.vmap(policy.noise)(
-                jax.random.split(actions, problem.num_steps)
+                jax.random.split(actions, num_steps)
             )
 
         seeds, noise = jax.vmap(lambda key: jax.vmap(episode)(jax.random.split(key, num)))(keys)
@@ -62,14 +69,14 @@ def sampler(problem: Problem, policy: Policy) -> Callable[..., Recorded]:
         now = jax.tree.map(lambda leaf: leaf[t], noise)
         return jax.vmap(jax.vmap(one, (0, None, 0)))(now, params, observations)
 
-    def play(keys: Key[Array, " M"], params: Float[Array, "M d"], num: int, **learners: Any) -> Recorded:
+    def play(keys: Key[Array, " M"], params: Float[Array, "M d"], num: int, **which: Any) -> Recorded:
         seeds, noise = draw(keys, num=num)
 
         def ask(observations: Any, t: int) -> tuple[Any, Any]:
             recorded, executed = jax.tree.map(np.asarray, act(noise, params, observations, t))
             return recorded, recorded if executed is None else executed
 
-        return collect(ask, np.asarray(seeds), num, **learners)
+        return collect(ask, np.asarray(seeds), num, **which)
 
     return play
 
@@ -83,7 +90,10 @@ def close(problem: Problem) -> None:
 
 
 def to_batch(policy: Policy, task: Task, params: Float[Array, " d"], recorded: Recorded) -> Trajectories:
-    """One learner's recorded episodes, with the log-probabilities of their actions at θ and with scaled losses."""
+    """One learner's recorded steps, with the log-probabilities of their actions at θ and with scaled losses."""
+    before = recorded.before
+    if isinstance(before, Elapsed):
+        before = Elapsed(before.steps, task.scale * before.losses, task.scale * before.discounted)
     per_step = jax.vmap(jax.vmap(policy.log_prob, (None, 0, 0)), (None, 0, 0))
     return Trajectories(
         recorded.observations,
@@ -92,7 +102,9 @@ def to_batch(policy: Policy, task: Task, params: Float[Array, " d"], recorded: R
         task.scale * recorded.losses,
         recorded.mask,
         recorded.terminated,
-        recorded.final_observation,
+        recorded.truncated,
+        recorded.following,
+        before,
     )
 
 
@@ -112,7 +124,10 @@ class Outside:
             raise ValueError("Outside(problem=...) needs a problem with a policy.")
         method, self._policy, self._problem = recipe(hyper), problem.policy, problem
         self._batches, self._local = method.batches, method.local
-        self._sample = sampler(problem, problem.policy)
+        self._sample, self._rollout = sampler(problem, problem.policy), rollout_of(problem)
+        self._advance, self._name = self._sample, object()
+        if self._rollout.continues:
+            self._advance = sampler(problem, problem.policy, self._rollout.num_steps)
 
         @partial(jax.jit, static_argnames=("step", "purpose"))
         def behave(
@@ -174,18 +189,24 @@ class Outside:
     def play(
         self, hyper: dict[str, Any], seed: Any, tasks: Task, learners: LearnerState, broadcast: Broadcast
     ) -> tuple[LearnerState, Reply]:
-        """A round of those learners; tasks, states and replies have a leading axis."""
+        """A round of those learners; tasks, states and replies have a leading axis.
+
+        Environments that go on belong to their lane, which is known by its seed and hyperparameters.
+        """
         *inner, last = self._batches
         given, who = (hyper, seed, tasks), {"learners": np.asarray(tasks.index).tolist()}
-        scored = None
+        scored, where = None, who
+        if self._rollout.continues:
+            numbers = (np.asarray(value).tobytes() for _, value in sorted(hyper.items()))
+            where = who | {"lane": (self._name, int(seed), *numbers)}
         if self._local:
             scored = self._sample(*self._behave(*given, learners, broadcast, purpose=SCORE), last, **who)
         for step, num in enumerate(inner):
             keys, params = self._behave(*given, learners, broadcast, step=step)
-            recorded = self._sample(keys, params, num, **who)
+            recorded = self._advance(keys, params, num, **where)
             learners = self._take_in(*given, learners, broadcast, params, recorded, step=step)
         keys, params = self._behave(*given, learners, broadcast, step=len(inner))
-        recorded = self._sample(keys, params, last, **who)
+        recorded = self._advance(keys, params, last, **where)
         return self.answer(*given, learners, broadcast, params, recorded, scored)
 
     def play_one(
@@ -212,11 +233,14 @@ class Outside:
         key, seen = jax.random.key(0), jax.tree.map(jnp.asarray, problem.observation)
         action, loss = policy.sample(policy.noise(key), policy.init(key), seen)[0], jnp.zeros(())
 
-        def zeros(tree: Any, *steps: int | None) -> Any:
-            return jax.tree.map(lambda leaf: jnp.zeros((1, num, *steps, *leaf.shape), leaf.dtype), tree)
+        def zeros(tree: Any, steps: int) -> Any:
+            return jax.tree.map(lambda leaf: jnp.zeros((1, num, steps, *leaf.shape), leaf.dtype), tree)
 
-        seen_all, actions, losses, mask = (zeros(tree, problem.num_steps) for tree in (seen, action, loss, loss > 0))
-        return Recorded(seen_all, actions, losses, mask, zeros(loss > 0), zeros(seen))
+        no, before = loss > 0, ()
+        if self._rollout.continues:
+            before = Elapsed(jnp.zeros((1, num), jnp.int32), jnp.zeros((1, num)), jnp.zeros((1, num)))
+        rows = (zeros(tree, self._rollout.num_steps) for tree in (seen, action, loss, no, no, no, seen))
+        return Recorded(*rows, before)
 
 
 def _at(tasks: Task, index: Any) -> Task:

@@ -1,6 +1,7 @@
 """What every runtime does in a round, and what it leaves behind."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -9,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
+from lapg.sampling import episodes
 from lapg.types import (
     INIT,
     NOBODY,
     PRESENCE,
     RELAY,
     REPLY,
+    ROLLOUT,
     SAMPLE,
     SCORE,
     SIGNAL,
@@ -24,6 +27,7 @@ from lapg.types import (
     LearnerState,
     Method,
     Problem,
+    Rollout,
     RoundLog,
     Task,
     Upload,
@@ -60,12 +64,28 @@ def initialise(
     if params is None:
         params = problem.init(address(root, INIT, NOBODY, 0))
 
-    def learner(index: Int[Array, ""]) -> LearnerState:
-        return method.learner.init(address(root, INIT, index, 0), index, params)
-
     controller = method.controller.init(params, problem.num_learners)
-    learners = jax.vmap(learner)(jnp.arange(problem.num_learners, dtype=jnp.int32))
+    learners = jax.vmap(lambda task: first_state(method, problem, root, task, params))(problem.tasks)
     return RunState(controller, learners, method.downlink.init(controller, problem.num_learners))
+
+
+def first_state(
+    method: Method, problem: Problem, root: Key[Array, ""], task: Task, params: Float[Array, " d"]
+) -> LearnerState:
+    """A learner that has never uploaded, and its environments at their first states, where they live on."""
+    state = method.learner.init(address(root, INIT, task.index, 0), task.index, params)
+    who = NOBODY if problem.shared else task.index
+    return with_rollout(state, rollout_of(problem).init(address(root, ROLLOUT, who, 0), task, max(method.batches)))
+
+
+def rollout_of(problem: Problem) -> Rollout:
+    """How the problem's learners come by their batches."""
+    return problem.rollout or episodes(problem)
+
+
+def with_rollout(state: LearnerState, rollout: PyTree) -> LearnerState:
+    """The learner's state with another of its rollout; with (), as the learner's own functions see it."""
+    return replace(state, rollout=rollout)
 
 
 def sample_batch(
@@ -102,17 +122,20 @@ def play_learner(
 ) -> tuple[LearnerState, Reply]:
     """One learner's round: samples and takes in, as often as the method says. Scores are those of the last batch, or θ^k's own."""
     *inner, last = method.batches
-    scored = None
+    scored, rollout = None, rollout_of(problem)
     if method.local:
         scored = sample_batch(problem, root, task, broadcast.params, broadcast.round, 0, last, SCORE)
 
-    def draw(step: int, num: int) -> PyTree:
-        params = method.learner.behaviour(state, broadcast)
-        return sample_batch(problem, root, task, params, broadcast.round, step, num)
-
-    for step, num in enumerate(inner):
-        state = absorb(method, root, task, state, broadcast, step, draw(step, num))
-    return reply(method, problem, root, task, state, broadcast, draw(len(inner), last), scored)
+    if rollout.advance is None:
+        raise ValueError("runtime must be lapg.runtimes.Hosted for a problem outside JAX, which has no sample.")
+    live, state, who = state.rollout, with_rollout(state, ()), NOBODY if problem.shared else task.index
+    for step, num in enumerate(method.batches):
+        key = address(root, SAMPLE, who, broadcast.round, step)
+        live, batch = rollout.advance(key, task, live, method.learner.behaviour(state, broadcast), num)
+        if step < len(inner):
+            state = absorb(method, root, task, state, broadcast, step, batch)
+    state, answer = reply(method, problem, root, task, state, broadcast, batch, scored)
+    return with_rollout(state, live), answer
 
 
 def absorb(
@@ -142,7 +165,8 @@ def reply(
     """Takes in the last batch and answers the controller; ``scored`` is θ^k's own batch where learners are `lapg.types.Method.local`."""
     key = address(root, REPLY, state.index, broadcast.round, len(method.batches) - 1)
     state, upload, log = method.learner.reply(key, task, state, broadcast, batch)
-    return state, Reply(upload, log, problem.score(task, batch if scored is None else scored))
+    scores = rollout_of(problem).score(task, batch) if scored is None else problem.score(task, scored)
+    return state, Reply(upload, log, scores)
 
 
 def announce(method: Method, root: Key[Array, ""], state: ControllerState) -> Broadcast:

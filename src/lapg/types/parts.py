@@ -87,6 +87,21 @@ class Interface(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
+class Rollout(NamedTuple):
+    """How the batches of a learner come about.
+
+    ``init: key, task, N → state`` · ``advance: key, task, state, θ, N → state, batch``, None where a host plays (`Problem.proceed`) · ``score: task, batch
+    → dict of scalars`` for the record · ``num_steps`` of a row · ``continues``: whether environments outlive a round, so that a row may begin and
+    end within an episode, and hold pieces of several.
+    """
+
+    init: Callable[..., Any]
+    advance: Callable[..., tuple[Any, Any]] | None
+    score: Callable[..., Any]
+    num_steps: int = 1
+    continues: bool = False
+
+
 class Problem(NamedTuple):
     """What the learners solve together.
 
@@ -98,6 +113,9 @@ class Problem(NamedTuple):
     An environment outside JAX has ``collect: act, seeds, N, learners → Recorded`` instead of ``sample``: it plays N episodes for each of some learners, all M
     by default, asking ``act: observations (leading axes M, N), t → actions to record, actions to execute`` at every step; ``seeds`` are a whole number
     for each of them, and equal seeds and actions mean equal episodes. ``close`` closes the environments that it has made; a later ``collect`` makes new ones.
+    ``proceed: act, seeds, N, learners, lane, T → Recorded`` is the same for segments of T steps of environments that live on: those of each lane (a name, hashable) and
+    learner begin with episodes of those seeds, and go on from call to call until they are closed.
+    ``rollout``: how learners' batches come about; None is `lapg.sampling.episodes`.
     ``interface`` translates where what the environment returns and takes is not what the policy sees and does.
     """
 
@@ -109,6 +127,8 @@ class Problem(NamedTuple):
     shared: bool = False
     collect: Callable[..., Recorded] | None = None
     close: Callable[[], None] = lambda: None
+    proceed: Callable[..., Recorded] | None = None
+    rollout: Rollout | None = None
     gradient: Callable[..., Any] | None = None
     value: Callable[..., Any] | None = None
     loss_bound: Callable[..., Any] | None = None
@@ -125,13 +145,15 @@ class Problem(NamedTuple):
 class Estimator(NamedTuple):
     """``init: key, θ → state`` · ``update: state, task, batch → state`` · ``estimate: state, task, θ, batch → Estimate``.
 
-    The state is private to the learner. ``minimum_batch`` is the smallest N that the estimator can work with.
+    The state is private to the learner. ``minimum_batch`` is the smallest N that the estimator can work with; ``takes_segments``: whether rows may
+    hold pieces of several episodes (`Rollout`).
     """
 
     init: Callable[..., Any]
     update: Callable[..., Any]
     estimate: Callable[..., Estimate]
     minimum_batch: int = 1
+    takes_segments: bool = False
 
 
 class Memory(NamedTuple):
