@@ -16,15 +16,17 @@ import jax.numpy as jnp
 from lapg import Config, EstimatorConfig, MethodConfig, ProblemConfig, memories, train
 from lapg.controller import heavy_ball
 from lapg.methods import Optimiser, Setting, assemble
-from lapg.types import Arrival, Candidate, Decision, GradientAt, Method, Scalar, Trigger, squared_norm
+from lapg.types import Arrival, Candidate, Decision, Estimate, GradientAt, Method, Scalar, Trigger, squared_norm
 
 
 def at_rate(rate: Scalar, gain: float = 0.5) -> Trigger:
     """Fires iff ‖innovation‖ >= threshold; the controller multiplies the threshold by exp(gain · (fraction that sent − rate)) every round."""
 
-    def update(key: jax.Array, state: Any, candidate: Candidate, gradient_at: GradientAt) -> tuple[Any, Decision]:
-        left = jnp.sqrt(squared_norm(candidate.innovation))
-        return state, Decision(left >= candidate.signal, left, candidate.signal)
+    def update(
+        key: jax.Array, state: Any, candidate: Candidate, estimate: Estimate, gradient_at: GradientAt
+    ) -> tuple[Any, Decision]:
+        size = jnp.sqrt(squared_norm(candidate.innovation))
+        return state, Decision(size >= candidate.signal, statistic=size, threshold=candidate.signal)
 
     def controller_update(threshold: jax.Array, displacement: jax.Array, arrival: Arrival) -> jax.Array:
         first = (

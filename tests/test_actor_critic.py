@@ -248,7 +248,7 @@ def test_critic_stays_at_home(problem, task):
         return method.learner.reply(key, task, state, broadcast, problem.sample(key, task, theta, NUM))
 
     state, upload, _ = jax.eval_shape(reply)
-    assert [leaf.shape for leaf in jax.tree.leaves((upload.message, upload.report))] == [(6,)]
+    assert [leaf.shape for leaf in jax.tree.leaves((upload.message, upload.report, upload.length))] == [(6,)]
     assert state.estimator.weights.shape == state.estimator.fitted.shape == (15,)
 
 

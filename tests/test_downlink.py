@@ -15,7 +15,7 @@ from lapg.problems import quadratic
 from lapg.runtimes import sequential, wire
 from lapg.runtimes.replicas import Outbox, follow
 from lapg.types import Arrival, Relay
-from lapg.uplink import triggers
+from lapg.uplink import aggregates, triggers
 from lapg.uplink.compressors import identity, quantise
 from support import player
 
@@ -54,7 +54,7 @@ def arrivals(num, learners=LEARNERS):
 def controller():
     """Momentum, decaying steps, a running aggregate and a scale made of reports: θ and signal move in silent rounds too."""
     trigger = triggers.age_weighted(1.0, num_learners=LEARNERS)
-    return make_controller(identity(), trigger, heavy_ball(0.1, 0.6, 0.01), reuses=True)
+    return make_controller(identity(), trigger, heavy_ball(0.1, 0.6, 0.01), aggregates.running_sum())
 
 
 @pytest.mark.parametrize("compressor", [identity(), largest()])
@@ -100,7 +100,9 @@ def test_what_compression_leaves_over_comes_later():
     """Oracle: Σ totals == Σ decoded + error after every round, in NumPy; nothing is said in silent rounds, and nothing is lost in them."""
     codec = replicated(largest())
     compress = jax.jit(codec.compress)
-    start = make_controller(identity(), triggers.always(), heavy_ball(0.1), reuses=False).init(jnp.zeros(DIMENSION), 3)
+    start = make_controller(identity(), triggers.always(), heavy_ball(0.1), aggregates.arrivals()).init(
+        jnp.zeros(DIMENSION), 3
+    )
     state, told, arrived = codec.init(start, LEARNERS), np.zeros(DIMENSION), np.zeros(DIMENSION)
     for arrival in arrivals(ROUNDS):
         state, relay = compress(jax.random.key(0), state, arrival)

@@ -78,7 +78,7 @@ def test_hosted_is_vectorised(shared):
     setting = methods.Setting(estimators.gpomdp(policy, DISCOUNT), 3, 2, downlink=downlink, participation=0.5)
 
     def recipe(hyper):
-        return methods.lapg(setting, xi=0.1, average_weight=0.5, **hyper)._replace(batches=(2, 3))
+        return methods.lapg(setting, xi=0.1, average_weight=0.5, **hyper)
 
     hypers = {"step_size": np.array([0.3, 0.5]), "noise_weight": np.array([0.2, 0.4])}
     theta = np.random.default_rng(0).normal(size=(2, policy.num_params))

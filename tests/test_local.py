@@ -103,6 +103,6 @@ def test_without_looking_ahead_scout_is_awapg(problem, setting):
 
 
 def test_only_accumulated_gradients_can_be_followed(setting):
-    """Oracle: the message names the setting and the rule."""
-    with pytest.raises(ValueError, match="look_ahead goes with memory 'accumulate', not 'lagged'"):
+    """Oracle: the message names the part, the rule and the remedy."""
+    with pytest.raises(ValueError, match=r"learner's own \(local\) need a memory that holds back .* or local.stand"):
         methods.periodic(setting, step_size=STEP, memory="lagged", look_ahead=1.0)

@@ -105,7 +105,7 @@ def play(compiled, hyper, num, seed):
             controller.receive(m, answer.reply, answer.record)
         controller.close()
         state, roster, downlink = controller.state, controller.roster, controller.downlink
-        if compiled.reuses:
+        if compiled.keeps_shares:
             held = state.aggregate + (downlink.error if downlink else 0)
             size = max(1.0, float(np.abs(roster.shares).max()))
             np.testing.assert_allclose(held, np.sum(roster.shares, 0), rtol=0, atol=1e-9 * size)

@@ -242,10 +242,11 @@ def decide(trigger, state, *, there, here=(3.0, 4.0), effective=10.0, noise=2.0,
     )  # fmt: skip
 
     def gradient_at(at):
-        own = at is params
-        return Estimate(jnp.asarray(here if own else there), jnp.ones(()), jnp.asarray(10.0 if own else effective))
+        own = jnp.all(at == params)
+        gradient = jnp.where(own, jnp.asarray(here), jnp.asarray(there))
+        return Estimate(gradient, jnp.ones(()), jnp.where(own, 10.0, effective))
 
-    return trigger.update(jax.random.key(0), state, candidate, gradient_at)[1]
+    return trigger.update(jax.random.key(0), state, candidate, gradient_at(params), gradient_at)[1]
 
 
 def test_few_effective_samples_fall_back_to_the_noise_rule():
@@ -255,15 +256,15 @@ def test_few_effective_samples_fall_back_to_the_noise_rule():
     )
     state = trigger.init(jnp.zeros(2))
     trusted = decide(trigger, state, there=(0.0, 4.0), effective=2.6, signal=8.5)
-    assert (float(trusted.left), float(trusted.right), bool(trusted.fires)) == (9.0, 8.5, True)
+    assert (float(trusted.statistic), float(trusted.threshold), bool(trusted.fires)) == (9.0, 8.5, True)
     fallen = decide(trigger, state, there=(0.0, 4.0), effective=2.4, signal=95.0)
-    assert (float(fallen.left), float(fallen.right), bool(fallen.fires)) == (100.0, 105.0, False)
+    assert (float(fallen.statistic), float(fallen.threshold), bool(fallen.fires)) == (100.0, 105.0, False)
 
 
 def test_no_weight_makes_infinite_noise_count():
     """Oracle: one trajectory has infinite noise; with weight 0 the right side is the drift."""
     trigger = triggers.lazy(jnp.ones(1), step_size=0.1, num_learners=2, noise_weight=0.0)
-    assert float(decide(trigger, (), there=(0.0, 0.0), noise=np.inf, signal=7.0).right) == 7.0
+    assert float(decide(trigger, (), there=(0.0, 0.0), noise=np.inf, signal=7.0).threshold) == 7.0
 
 
 def test_importance_weights_take_the_noise_out():

@@ -14,6 +14,7 @@ from lapg.estimators.fisher import fisher_norm
 from lapg.problems import tabular
 from lapg.runtimes.protocol import sample_batch
 from lapg.types import StepLimit
+from lapg.uplink.aggregates import arrivals, running_sum
 from oracles import markov
 from support import player
 
@@ -117,10 +118,10 @@ def test_a_silent_learner_keeps_its_length(problem, runs):
         np.testing.assert_allclose(states.controller.optimiser[1][k + 1], expected, 1e-9)
 
 
-@pytest.mark.parametrize("reuses", [True, False])
-def test_lengths_by_hand(reuses):
+@pytest.mark.parametrize("aggregate", [running_sum(), arrivals()])
+def test_lengths_by_hand(aggregate):
     """Oracle: NumPy: r ← β r + Σ q, steps α t · min(1, (2·LIMIT)^½ / (α r)) of the momentum t; shares that are applied once count once."""
-    transform = limit_step(heavy_ball(0.1, 0.5), LIMIT, 2, reuses=reuses)
+    transform = limit_step(heavy_ball(0.1, 0.5), LIMIT, 2, aggregate)
     state = transform.init(jnp.zeros(3))
     trace, reach, held, shrunk = np.zeros(3), 0.0, np.zeros(2), []
     for sent, lengths in (([1, 1], [0.1, 0.2]), ([1, 0], [2.0, 0.0]), ([0, 1], [0.0, 0.3]), ([0, 0], [0.0, 0.0])):
@@ -128,7 +129,7 @@ def test_lengths_by_hand(reuses):
         step, state = transform.update(
             jnp.asarray(gradient), state, jnp.zeros(3), sent=jnp.asarray(here), lengths=jnp.asarray(lengths)
         )
-        held = np.where(here, lengths, held if reuses else 0)
+        held = np.where(here, lengths, held if aggregate.keeps_shares else 0)
         trace, reach = 0.5 * trace + gradient, 0.5 * reach + held.sum()
         shrunk.append(min(1, (2 * LIMIT) ** 0.5 / (0.1 * reach)))
         np.testing.assert_allclose(step, -0.1 * trace * shrunk[-1], 1e-12)
@@ -146,4 +147,4 @@ def test_lengths_by_hand(reuses):
 def test_wrong_limits_are_refused(optimiser, limit, message):
     """Oracle: the docstring."""
     with pytest.raises(ValueError, match=message):
-        limit_step(optimiser, limit, 2, reuses=False)
+        limit_step(optimiser, limit, 2, arrivals())

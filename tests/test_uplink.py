@@ -7,7 +7,7 @@ import pytest
 
 from lapg import estimators, methods
 from lapg.problems import quadratic
-from lapg.types import Arrival, Broadcast, Candidate, Estimate
+from lapg.types import Arrival, Broadcast, Candidate, Estimate, VarianceReduction
 from lapg.uplink import memories, triggers, variance_reduction
 from lapg.uplink.compressors import identity
 from support import player, quadratic_gradients
@@ -84,9 +84,7 @@ def test_running_average_noise_in_closed_form():
     state, limit = memory.init(jnp.zeros(2)), 5.0 * 0.3 / 1.7
     broadcast = Broadcast(jnp.int32(0), jnp.zeros(2), ())
     for n in range(6):
-        state = memory.update(
-            state, broadcast, jnp.zeros(2), lambda _: Estimate(jnp.ones(2), jnp.float64(noise), jnp.ones(()))
-        )
+        state = memory.update(state, broadcast, Estimate(jnp.ones(2), jnp.float64(noise), jnp.ones(())))
         expected = limit + (noise - limit) * (1 - weight) ** (2 * n)
         np.testing.assert_allclose(state.noise, expected, 1e-14)
         np.testing.assert_allclose(
@@ -110,7 +108,7 @@ def test_noise_of_the_innovation_is_its_variance(memory, factor):
         def step(state, inputs):
             k, draw = inputs
             broadcast = Broadcast(k, jnp.zeros(1), ())
-            state = memory.update(state, broadcast, jnp.zeros(1), lambda _: Estimate(draw, jnp.ones(()), jnp.ones(())))
+            state = memory.update(state, broadcast, Estimate(draw, jnp.ones(()), jnp.ones(())))
             settled = memory.settle(state, memory.innovation(state, jnp.int32(1))[0])
             return jax.tree.map(lambda a, b: jnp.where(k == upload, a, b), settled, state), None
 
@@ -133,7 +131,7 @@ def decide(
     vector = jnp.asarray(innovation)
     candidate = Candidate(vector, jnp.float64(noise), vector, vector, jnp.int32(age), jnp.int32(index), signal)
     estimate = Estimate(jnp.asarray(gradient), jnp.ones(()), jnp.ones(()))
-    return trigger.update(jax.random.key(key), state, candidate, lambda params: estimate)
+    return trigger.update(jax.random.key(key), state, candidate, estimate, lambda params: estimate)
 
 
 def lazily(**change):
@@ -159,7 +157,7 @@ def test_lazy_condition_by_hand():
     for signal, noise, fires in [(4.0, 10.0, True), (5.0, 10.0, False), (6.0, 10.0, False)]:
         _, decision = decide(weighted, signal=signal, noise=noise)
         assert bool(decision.fires) == fires
-        assert (float(decision.left), float(decision.right)) == (25.0, signal + 2 * noise)
+        assert (float(decision.statistic), float(decision.threshold)) == (25.0, signal + 2 * noise)
     bounded = lazily(noise_weight=1.0, noise_bound=jnp.asarray([1.0, 30.0]))
     assert [bool(decide(bounded, index=m, noise=7.0)[1].fires) for m in (0, 1)] == [True, False]
 
@@ -229,9 +227,14 @@ def test_age_weighted_report_by_hand():
     trigger = triggers.age_weighted(2.0, num_learners=2, scale="report", max_age=None)
     window = trigger.settle(trigger.init(jnp.zeros(2)), None)
     window, first = decide(trigger, state=window, gradient=(3.0, 4.0), signal=6.0, age=2)
-    assert (float(first.left), float(first.right), bool(first.fires), float(first.report)) == (10.0, 12.0, False, 5.0)
+    assert (float(first.statistic), float(first.threshold), bool(first.fires), float(first.report)) == (
+        10.0,
+        12.0,
+        False,
+        5.0,
+    )
     window, second = decide(trigger, state=window, gradient=(5.0, 12.0), signal=7.5, age=3)
-    assert (float(second.left), float(second.right), bool(second.fires), float(second.report)) == (
+    assert (float(second.statistic), float(second.threshold), bool(second.fires), float(second.report)) == (
         15.0,
         15.0,
         False,
@@ -260,7 +263,9 @@ def test_age_weighted_before_the_first_upload():
         (start, 12.0, 24.0),
         (trigger.settle(start, None), 3.0, 6.0),
     ):
-        assert float(decide(trigger, state=state, gradient=(3.0, 4.0), signal=signal)[1].right) == pytest.approx(right)
+        assert float(decide(trigger, state=state, gradient=(3.0, 4.0), signal=signal)[1].threshold) == pytest.approx(
+            right
+        )
 
 
 def test_somebody_speaks_first():
@@ -292,16 +297,16 @@ def test_age_weighted_step_by_hand():
 # ---------------------------------------------------------------- a noise that is not known
 
 MEMORIES = {
-    "fresh": memories.fresh(),
-    "lagged": memories.lagged(),
-    "average": memories.running_average(0.3),
-    "average of one": memories.running_average(1.0),
-    "accumulate": memories.accumulator(),
-    "dasha": memories.dasha(lambda dimension: 0.5),
-    "storm": variance_reduction.storm(0.3, memories.running_average(0.5)),
-    "storm of one": variance_reduction.storm(1.0, memories.lagged()),
-    "snapshot": variance_reduction.snapshot(4, 2, memories.accumulator()),
-    "federated": variance_reduction.federated_momentum(0.5, 0.1, 0.2),
+    "fresh": (VarianceReduction(), memories.fresh()),
+    "lagged": (VarianceReduction(), memories.lagged()),
+    "average": (VarianceReduction(), memories.running_average(0.3)),
+    "average of one": (VarianceReduction(), memories.running_average(1.0)),
+    "accumulate": (VarianceReduction(), memories.accumulator()),
+    "dasha": (VarianceReduction(), memories.dasha(lambda dimension: 0.5)),
+    "storm": (variance_reduction.storm(0.3), memories.running_average(0.5)),
+    "storm of one": (variance_reduction.storm(1.0), memories.lagged()),
+    "snapshot": (variance_reduction.snapshot(4, 2), memories.accumulator()),
+    "federated": (variance_reduction.federated_momentum(0.5, 0.2), memories.accumulator()),
 }
 WEIGHING = {  # the noise counts against an upload
     "lazy": lazily(noise_weight=1.0),
@@ -328,18 +333,20 @@ UNKNOWN = {"always": [np.inf] * 6, "never": [1.0] * 6, "once": [1.0, np.inf, 1.0
 def remembered():
     """By memory and by when the noise is not known: the noise of the innovation in six rounds without an upload, and the innovation of the last."""
 
-    def play(memory, noises):
-        def step(state, inputs):
-            k, noise = inputs
+    def play(reduction, memory, noises):
+        def step(states, inputs):
+            (reduced, state), (k, noise) = states, inputs
             broadcast = Broadcast(k, jnp.ones(2), ())
             estimate = Estimate(jnp.ones(2) * (k + 1.0), noise, jnp.ones(()))
-            state = memory.update(state, broadcast, broadcast.params, lambda params: estimate)
-            return state, memory.innovation(state, k + 1)
+            reduced, refined = reduction.refine(reduced, broadcast, broadcast.params, estimate, lambda params: estimate)
+            state = memory.update(state, broadcast, refined)
+            return (reduced, state), memory.innovation(state, k + 1)
 
-        return jax.lax.scan(step, memory.init(jnp.ones(2)), (jnp.arange(6, dtype=jnp.int32), noises))[1]
+        start = reduction.init(jnp.ones(2)), memory.init(jnp.ones(2))
+        return jax.lax.scan(step, start, (jnp.arange(6, dtype=jnp.int32), noises))[1]
 
     every = jnp.asarray(list(UNKNOWN.values()))
-    run = jax.jit(lambda: {name: jax.vmap(lambda n, m=m: play(m, n))(every) for name, m in MEMORIES.items()})
+    run = jax.jit(lambda: {name: jax.vmap(lambda n, m=m: play(*m, n))(every) for name, m in MEMORIES.items()})
     return {
         name: dict(zip(UNKNOWN, zip(noise, innovation[:, -1], strict=True), strict=True))
         for name, (innovation, noise) in jax.tree.map(np.asarray, run()).items()
@@ -359,8 +366,9 @@ def test_unknown_noise_stays_unknown_and_goes(memory, remembered):
     assert np.isinf(found["once"][1])
     if memory in ("accumulate", "snapshot", "federated"):
         assert np.isinf(found["once"][1:]).all()
-        state = MEMORIES[memory].settle(MEMORIES[memory].init(jnp.ones(2)), jnp.ones(2))
-        assert float(MEMORIES[memory].innovation(state, jnp.int32(1))[1]) == 0
+        _, held = MEMORIES[memory]
+        state = held.settle(held.init(jnp.ones(2)), jnp.ones(2))
+        assert float(held.innovation(state, jnp.int32(1))[1]) == 0
     else:
         assert np.isfinite(found["once"][2:]).all()
         assert (
@@ -381,8 +389,8 @@ def test_unknown_noise_and_every_trigger(memory, remembered):
         assert jax.tree.map(float, answer(trigger, noise[-1])) == jax.tree.map(float, answer(trigger, 0.0))
     for name, trigger in WEIGHING.items():
         decision = answer(trigger, noise[-1])
-        assert (bool(decision.fires), float(decision.right)) == (False, np.inf), name
-        assert np.isfinite(float(decision.left))
+        assert (bool(decision.fires), float(decision.threshold)) == (False, np.inf), name
+        assert np.isfinite(float(decision.statistic))
     assert bool(answer(lazily(max_age=3), noise[-1], age=3).fires)
 
 
@@ -392,7 +400,12 @@ def test_effective_samples_without_end():
     vector = jnp.asarray([3.0, 4.0])
     candidate = Candidate(vector, jnp.float64(7.0), vector, vector, jnp.int32(1), jnp.int32(0), jnp.float64(0.5))
     estimate = Estimate(vector, jnp.ones(()), jnp.float64(np.inf))
-    assert float(trigger.update(jax.random.key(0), jnp.zeros(2), candidate, lambda params: estimate)[1].right) == 0.5
+    assert (
+        float(
+            trigger.update(jax.random.key(0), jnp.zeros(2), candidate, estimate, lambda params: estimate)[1].threshold
+        )
+        == 0.5
+    )
 
 
 # ---------------------------------------------------------------- compressors

@@ -22,11 +22,15 @@ def problem():
     return quadratic(num_learners=LEARNERS, dimension=4, scales=(1.0, 0.5, 0.2), noise=0.5)
 
 
-def play(problem, memory, trigger=None):
+def play(problem, reduction, memory=None, trigger=None):
     """θ before every round, what the memory holds after it, the gradients' errors by hand, the noise of the gradients, and the decisions."""
     setting = methods.Setting(estimators.noisy(problem.gradient), BATCH, LEARNERS)
     run = player(
-        lambda hyper: methods.assemble(setting, memory, trigger or triggers.always(), heavy_ball(STEP)), problem, ROUNDS
+        lambda hyper: methods.assemble(
+            setting, memory or memories.fresh(), trigger or triggers.always(), heavy_ball(STEP), reduction=reduction
+        ),
+        problem,
+        ROUNDS,
     )
     states, logs = run({})
     params = states.controller.params[:-1]
@@ -61,16 +65,16 @@ def test_snapshot_keeps_the_errors_of_its_first_batches(problem, period, num_bat
 
 
 @pytest.mark.parametrize(
-    ("memory", "shares"),
+    ("reduction", "shares"),
     [
-        (lambda inner: storm(0.3, inner), lambda k: [0.7 ** (k - i) * (0.3 if i else 1.0) for i in range(k + 1)]),
-        (lambda inner: snapshot(12, 4, inner), lambda k: [1 / min(k + 1, 4)] * min(k + 1, 4)),
+        (storm(0.3), lambda k: [0.7 ** (k - i) * (0.3 if i else 1.0) for i in range(k + 1)]),
+        (snapshot(12, 4), lambda k: [1 / min(k + 1, 4)] * min(k + 1, 4)),
     ],
 )
-def test_noise_and_the_memory_inside(problem, memory, shares):
+def test_noise_and_the_memory_behind(problem, reduction, shares):
     """Oracle: the noise of Σ_i c_i (error i) is Σ_i c_i² σ̂²_i; under a coin's trigger, on lagged v, aggregate == Σ uploaded."""
-    states, logs, _, _ = play(problem, memory(memories.lagged()), triggers.random(0.5))
-    _, inner = states.learners.memory
+    states, logs, _, _ = play(problem, reduction, memories.lagged(), triggers.random(0.5))
+    inner = states.learners.memory
     np.testing.assert_allclose(states.controller.aggregate, inner.uploaded.sum(1), atol=TOLERANCE)
     assert logs.sent[1:].any()
     assert not logs.sent[1:].all()
@@ -94,7 +98,7 @@ def test_importance_weights_keep_them_unbiased():
     @jax.jit
     @jax.vmap
     def run(key):
-        states = {name: memory.init(first) for name, memory in made.items()}
+        states, reduced = {name: reduction.init(first) for name, reduction in made.items()}, {}
         for k, (one, params) in enumerate(zip(jax.random.split(key), (first, second), strict=True)):
             batch = problem.sample(one, task, params, 2)
 
@@ -102,10 +106,10 @@ def test_importance_weights_keep_them_unbiased():
                 return estimator.estimate((), task, at, batch)
 
             heard = Broadcast(jnp.int32(k), params, ())
-            states = {name: made[name].update(states[name], heard, params, gradient_at) for name in made}
-        return {name: made[name].innovation(states[name], 0)[0] for name in made} | {
-            "plain": gradient_at(second).gradient
-        }
+            plain = gradient_at(params)
+            for name in made:
+                states[name], reduced[name] = made[name].refine(states[name], heard, params, plain, gradient_at)
+        return {name: reduced[name].gradient for name in made} | {"plain": plain.gradient}
 
     found = jax.tree.map(np.asarray, run(jax.random.split(jax.random.key(1), 20_000)))
     exact, spread = np.asarray(problem.gradient(task, second)), found["plain"].var(0).sum()

@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from lapg.types import (
+    Aggregate,
     Arrival,
     Broadcast,
     Compressor,
@@ -67,7 +68,7 @@ def check_linear(optimiser: optax.GradientTransformation, what: str, remedy: str
 
 
 def limit_step(
-    optimiser: optax.GradientTransformation, limit: Scalar, num_learners: int, *, reuses: bool
+    optimiser: optax.GradientTransformation, limit: Scalar, num_learners: int, aggregate: Aggregate
 ) -> optax.GradientTransformationExtraArgs:
     """Shortens steps Δθ so that the predicted divergence ½ Δθᵀ F Δθ of the policies before and after stays within ``limit`` (nats an episode).
 
@@ -77,11 +78,9 @@ def limit_step(
     to ½ length² = limit; what the optimiser remembers is not.
 
     The bound holds for one F, the Fisher matrix of an episode. Learners measure with their own batches; where their environments or starts differ, so
-    do their matrices, and the bound is one on each of them only as far as they agree. Lengths are as old as the shares: with a memory that reuses, the
+    do their matrices, and the bound is one on each of them only as far as they agree. Lengths are as old as the shares: where the aggregate keeps those, the
     last report of a learner that is silent stands, measured at the policy of its last upload, and so do the terms in the momentum.
 
-    Args:
-      reuses: whether shares stand until the learner's next upload, as in `make_controller`.
     Raises:
       ValueError: limit is not positive, or the optimiser is not linear (Adam, clipping).
     """
@@ -95,7 +94,7 @@ def limit_step(
 
     def update(updates: Any, state: Any, params: Any = None, **arrival: Any) -> Any:
         inner, held = state
-        held = jnp.where(arrival["sent"], arrival["lengths"], held if reuses else 0)
+        held = jnp.where(arrival["sent"], arrival["lengths"], held if aggregate.keeps_shares else 0)
         total = jnp.sum(held)
         changes: Any = optimiser.update((updates, total), inner, (params, jnp.zeros_like(total)))
         (step, length), inner = changes
@@ -105,13 +104,9 @@ def limit_step(
 
 
 def make_controller(
-    compressor: Compressor, trigger: Trigger, optimiser: optax.GradientTransformation, *, reuses: bool
+    compressor: Compressor, trigger: Trigger, optimiser: optax.GradientTransformation, aggregate: Aggregate
 ) -> Controller:
-    """Puts the parts of the controller together.
-
-    Args:
-      reuses: True keeps the running sum ∇̂^k = ∇̂^{k−1} + Σ δ_m (12), (13); False steps with this round's arrivals alone.
-    """
+    """Puts the parts of the controller together."""
     optimise = optax.with_extra_args_support(optimiser)
 
     def init(params: Float[Array, " d"], num_learners: int) -> ControllerState:
@@ -129,23 +124,23 @@ def make_controller(
     def gather(uploads: Upload) -> Arrival:
         decoded = jax.vmap(compressor.decompress)(uploads.message)
         total = sum_rows(decoded, uploads.sent)
-        return Arrival(total, uploads.sent, *uploads.report)
+        return Arrival(total, uploads.sent, uploads.report, uploads.length)
 
     def step(state: ControllerState, arrival: Arrival) -> tuple[ControllerState, RoundLog]:
-        aggregate = state.aggregate + arrival.total if reuses else arrival.total
+        combined = aggregate.combine(state.aggregate, arrival)
         updates, inner = optimise.update(
-            aggregate, state.optimiser, state.params, sent=arrival.sent, lengths=arrival.length
+            combined, state.optimiser, state.params, sent=arrival.sent, lengths=arrival.length
         )
         params = jnp.asarray(optax.apply_updates(state.params, updates))
         displacement = params - state.params
         after = ControllerState(
             state.round + 1,
             params,
-            aggregate,
+            combined,
             inner,
             trigger.controller_update(state.trigger, displacement, arrival),
         )
-        log = RoundLog(jnp.sqrt(squared_norm(aggregate)), jnp.sqrt(squared_norm(displacement)))
+        log = RoundLog(jnp.sqrt(squared_norm(combined)), jnp.sqrt(squared_norm(displacement)))
         return after, log
 
     return Controller(init, broadcast, gather, step)

@@ -1,8 +1,7 @@
-"""The learner: estimate → memory → innovation → compressor → trigger → settle. No method is named here."""
+"""The learner: estimate → variance reduction → local steps → memory → innovation → compressor → trigger → settle. No method is named here."""
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
@@ -13,16 +12,17 @@ from lapg.types import (
     Compressor,
     Estimate,
     Estimator,
-    GradientAt,
     Learner,
     LearnerLog,
     LearnerState,
+    Local,
     Memory,
     Scalar,
     StepLimit,
     Task,
     Trigger,
     Upload,
+    VarianceReduction,
     select,
     squared_norm,
     tree_bits,
@@ -34,6 +34,9 @@ def make_learner(
     memory: Memory,
     compressor: Compressor,
     trigger: Trigger,
+    *,
+    reduction: VarianceReduction | None = None,
+    local: Local | None = None,
     step_limit: StepLimit | None = None,
     every: Scalar | None = None,
 ) -> Learner:
@@ -45,92 +48,119 @@ def make_learner(
     Uploads happen in rounds 0, ``every``, 2 · ``every``, ... alone, None is every round: in the others the trigger takes notice of what has come about,
     and its answer waits.
 
-    With a memory that reuses, a learner that has never uploaded does so whatever its trigger says (round 0, a rejoin, a resync): the aggregate needs its
-    share. One whose innovation is not finite does not upload, and its log says so.
+    Where the controller keeps shares, a learner that has never uploaded does so whatever its trigger says (round 0, a rejoin, a resync): the aggregate
+    needs its share. One whose innovation is not finite does not upload, and its log says so.
+
+    Args:
+      reduction, local: None are the trivial ones.
+    Raises:
+      ValueError: local steps move away from θ^k, and the memory holds nothing back that would say where to.
     """
-    strides = step_limit is not None and step_limit.local and memory.behaviour is not None
+    reduction, local, residual = reduction or VarianceReduction(), local or Local(), memory.residual
+    if local.moves and residual is None:
+        raise ValueError(
+            "steps of the learner's own (local) need a memory that holds back what is not sent, got one without a residual; use the memory that "
+            "accumulates, or local.stand()."
+        )
+    shortened = step_limit if step_limit is not None and step_limit.local and local.moves else None
 
     def init(key: Key[Array, ""], index: Int[Array, ""], params: Float[Array, " d"]) -> LearnerState:
-        slope = jnp.zeros((), params.dtype) if strides else ()
-        start = memory.init(params), trigger.init(params)
-        return LearnerState(index, estimator.init(key, params), *start, jnp.int32(-1), slope)
+        parts = reduction.init(params), local.init(params), memory.init(params), trigger.init(params)
+        slope = () if shortened is None else jnp.zeros((), params.dtype)
+        return LearnerState(index, estimator.init(key, params), *parts, jnp.int32(-1), slope)
 
     def behaviour(state: LearnerState, broadcast: Broadcast) -> Float[Array, " d"]:
-        if memory.behaviour is None:
+        if residual is None:
             return broadcast.params
-        there = memory.behaviour(state.memory, broadcast)
-        if step_limit is None or not strides:
+        there = local.position(broadcast, residual(state.memory))
+        if shortened is None:
             return there
         way = there - broadcast.params
-        longest, length = jnp.sqrt(2 * step_limit.limit), state.slope * jnp.sqrt(squared_norm(way))
+        longest, length = jnp.sqrt(2 * shortened.limit), state.slope * jnp.sqrt(squared_norm(way))
         return jnp.where(length > longest, broadcast.params + way * (longest / length).astype(way.dtype), there)
-
-    def take_in(
-        task: Task, state: LearnerState, broadcast: Broadcast, batch: PyTree
-    ) -> tuple[LearnerState, Float[Array, " d"], GradientAt]:
-        inner = estimator.update(state.estimator, task, batch)
-        here = behaviour(state, broadcast)
-        on_policy = estimator.estimate(inner, task, here, batch)
-
-        def gradient_at(params: Float[Array, " d"]) -> Estimate:
-            return on_policy if params is here else estimator.estimate(inner, task, params, batch)
-
-        updated = memory.update(state.memory, broadcast, here, gradient_at)
-        return eqx.tree_at(lambda s: (s.estimator, s.memory), state, (inner, updated)), here, gradient_at
-
-    def absorb(
-        key: Key[Array, ""], task: Task, state: LearnerState, broadcast: Broadcast, batch: PyTree
-    ) -> LearnerState:
-        return take_in(task, state, broadcast, batch)[0]
 
     def reply(
         key: Key[Array, ""], task: Task, state: LearnerState, broadcast: Broadcast, batch: PyTree
     ) -> tuple[LearnerState, Upload, LearnerLog]:
-        before = (state.memory, state.trigger)
-        state, params, gradient_at = take_in(task, state, broadcast, batch)
-        estimate = gradient_at(params)
+        key_compress, key_trigger, key_walk = jax.random.split(key, 3)
+        knowledge = estimator.update(state.estimator, task, batch)
+
+        def gradient_at(params: Float[Array, " d"], rows: Int[Array, " n"] | None = None) -> Estimate:
+            part = batch if rows is None else take_rows(batch, rows)
+            estimate = estimator.estimate(knowledge, task, params, part)
+            if estimate.noise is None and estimator.knows_noise:
+                raise ValueError(
+                    "Estimator(knows_noise=...) must be False where estimate returns noise=None, got True; give it, or estimate the noise."
+                )
+            return estimate
+
+        params = behaviour(state, broadcast)
+        raw = gradient_at(params)
+        reduction_state, refined = reduction.refine(state.reduction, broadcast, params, raw, gradient_at)
+        local_state, estimate = local.walk(key_walk, state.local, params, refined, gradient_at, num_rows(batch))
+        memory_state = memory.update(state.memory, broadcast, estimate)
         age = broadcast.round - state.sent_round
-        innovation, noise = memory.innovation(state.memory, age)
-        key_compress, key_trigger = jax.random.split(key)
+        innovation, noise = memory.innovation(memory_state, age)
         message = compressor.compress(key_compress, innovation)
         decoded = compressor.decompress(message)
         candidate = Candidate(innovation, noise, decoded, params, age, state.index, broadcast.signal)
-        trigger_state, decision = trigger.update(key_trigger, state.trigger, candidate, gradient_at)
+        trigger_state, decision = trigger.update(key_trigger, state.trigger, candidate, estimate, gradient_at)
 
         finite = jnp.all(jnp.isfinite(innovation))
         due = True if every is None else broadcast.round % jnp.asarray(every, jnp.int32) == 0
-        sent = (decision.fires | (memory.reuses & (state.sent_round < 0))) & due & finite
-        share = memory.share(state.memory, decoded)
-        measured: Any = () if step_limit is None else step_limit.length(params, batch, share)
-        payload = (message, (decision.report, measured))
-        message, report = select(sent, payload, jax.tree.map(jnp.zeros_like, payload))
-        bits = compressor.num_bits(message) + tree_bits(report)
-        upload = Upload(sent, message, report, jnp.where(sent, bits, 0).astype(jnp.int32))
+        owed = memory.aggregate.keeps_shares & (state.sent_round < 0)
+        sent = (decision.fires | owed) & due & finite
+        share = memory.share(memory_state, decoded)
+        length: Any = () if step_limit is None else step_limit.length(params, batch, share)
+        travels = message, decision.report, length
+        message, report, reported = select(sent, travels, jax.tree.map(jnp.zeros_like, travels))
+        bits = compressor.num_bits(message) + tree_bits((report, reported))
+        upload = Upload(sent, message, report, reported, jnp.where(sent, bits, 0).astype(jnp.int32))
 
-        if strides:
+        slope = state.slope
+        if shortened is not None:
             size = jnp.sqrt(squared_norm(share))
-            slope = jnp.where(finite & (size > 0), measured / size, state.slope)
-            state = eqx.tree_at(lambda s: s.slope, state, slope)
-        settled = LearnerState(
-            state.index,
-            state.estimator,
-            memory.settle(state.memory, decoded),
-            trigger.settle(trigger_state, candidate),
-            broadcast.round,
-            state.slope,
-        )
+            slope = jnp.where(finite & (size > 0), length / size, slope)
+
+        def after(reduction: PyTree, local: PyTree, memory: PyTree, trigger: PyTree, sent: PyTree) -> LearnerState:
+            return LearnerState(state.index, knowledge, reduction, local, memory, trigger, sent, slope)
+
+        settled = memory.settle(memory_state, decoded), trigger.settle(trigger_state, candidate)
+        uploaded = after(reduction_state, local_state, *settled, broadcast.round)
+        silent = after(reduction_state, local_state, memory_state, trigger_state, state.sent_round)
         # a gradient that is not finite is forgotten, or it would silence the learner for ever
-        remembered = select(finite, (state.memory, trigger_state), before)
-        kept = eqx.tree_at(lambda s: (s.memory, s.trigger), state, remembered)
+        forgotten = after(state.reduction, state.local, state.memory, state.trigger, state.sent_round)
         log = LearnerLog(
             innovation_norm=jnp.sqrt(squared_norm(innovation)),
-            gradient_norm=jnp.sqrt(squared_norm(estimate.gradient)),
-            noise=estimate.noise,
-            trigger_left=decision.left,
-            trigger_right=decision.right,
+            gradient_norm=jnp.sqrt(squared_norm(raw.gradient)),
+            noise=raw.noise_or_inf,
+            trigger_left=decision.statistic,
+            trigger_right=decision.threshold,
             staleness=jnp.where(sent, 0, age).astype(jnp.int32),
             non_finite=~finite,
         )
-        return select(sent, settled, kept), upload, log
+        return select(sent, uploaded, select(finite, silent, forgotten)), upload, log
 
-    return Learner(init, behaviour, absorb, reply)
+    return Learner(init, behaviour, reply)
+
+
+def num_rows(batch: PyTree) -> int:
+    """N of a batch, the length of its leading axis; 0 where it has none."""
+    leaves = jax.tree.leaves(batch)
+    return leaves[0].shape[0] if leaves and leaves[0].ndim else 0
+
+
+def take_rows(batch: PyTree, rows: Int[Array, " n"]) -> PyTree:
+    """A part of a batch.
+
+    Raises:
+      ValueError: not all of its arrays have the same leading axis.
+    """
+    num = num_rows(batch)
+    if num == 0 or any(leaf.shape[:1] != (num,) for leaf in jax.tree.leaves(batch)):
+        shapes = [leaf.shape for leaf in jax.tree.leaves(batch)]
+        raise ValueError(
+            f"minibatches need batches whose arrays all have the leading axis N, got shapes {shapes}; use minibatches 1, or "
+            "a problem with such samples."
+        )
+    return jax.tree.map(lambda leaf: leaf[rows], batch)

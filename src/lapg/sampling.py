@@ -98,7 +98,7 @@ def segments(problem: Problem, *, num_steps: int = 128) -> Rollout:
     """Segments of ``num_steps`` steps of N environments that live on from round to round and are reset where an episode ends.
 
     A row may hold the end of one episode and the beginning of another. The environment's own truncation and the problem's T, counted from the
-    episode's own beginning, truncate; the end of a segment ends no episode. A round that plays fewer than N moves the first ones.
+    episode's own beginning, truncate; the end of a segment ends no episode.
 
     Scores: ``score_*`` is the mean reward per step; returns are those of the episodes that have ended in the segment, whole, earlier segments
     included, and NaN if none has. Short episodes end first, so that the first rounds' returns are of those alone.
@@ -133,8 +133,7 @@ def segments(problem: Problem, *, num_steps: int = 128) -> Rollout:
             batch = Trajectories(*rows, before=live.elapsed)
             return Live(state, tally(problem.discount, batch)[0]), batch
 
-        moved, batch = jax.vmap(one)(jax.random.split(key, num), jax.tree.map(lambda leaf: leaf[:num], live))
-        return jax.tree.map(lambda new, old: jnp.concatenate([new, old[num:]]), moved, live), batch
+        return jax.vmap(one)(jax.random.split(key, num), live)
 
     return Rollout(init, advance, score, num_steps, continues=True)
 

@@ -95,7 +95,7 @@ def reuse(
         whole = jnp.where(held[:, None], jnp.exp(weights[..., -1]), 0).ravel()
         return Estimate(
             jnp.sum(jnp.where(held[:, None], each.gradient, 0), 0) / state.count,
-            jnp.sum(jnp.where(held, each.noise, 0)) / state.count**2,
+            jnp.sum(jnp.where(held, each.noise_or_inf, 0)) / state.count**2,
             jnp.sum(whole) ** 2 / squared_norm(whole),
         )
 

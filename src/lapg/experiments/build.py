@@ -16,7 +16,7 @@ from lapg.downlink import dense, forwarded, replicated
 from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, ProblemConfig, RolloutConfig
 from lapg.experiments.names import ESTIMATORS, PROBLEMS, ROLLOUTS, Part, meant, resolve
 from lapg.experiments.optimisers import make_optimiser
-from lapg.methods import METHODS, Setting, make_compressor
+from lapg.methods import METHODS, REDUCTIONS, Setting, make_compressor
 from lapg.problems.contract import guarded
 from lapg.problems.smoothed import smoothed
 from lapg.runtimes import REMOTE
@@ -72,7 +72,7 @@ def build(config: Config) -> Built:
         config.batch_size,
         problem.num_learners,
         _step_limit(method, problem),
-        method.variance_reduction,
+        None if method.variance_reduction is None else REDUCTIONS[method.variance_reduction](),
         downlink=_downlink(method),
         participation=config.participation,
         num_rounds=config.rounds,

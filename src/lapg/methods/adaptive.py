@@ -46,10 +46,9 @@ def scout(
         max_age=max_age,
         first_age=first_age(setting, first_upload),
     )
-    memory = memories.accumulator(local_steps(look_ahead, step_size, momentum, decay))
-    return assemble(
-        setting, memory, trigger, optimiser(step_size, momentum, decay), compressor or compressors.quantise(4)
-    )
+    step = optimiser(step_size, momentum, decay)
+    local = local_steps(look_ahead, step_size, momentum, decay)
+    return assemble(setting, memories.accumulator(), trigger, step, compressor or compressors.quantise(4), local=local)
 
 
 def awapg(

@@ -1,7 +1,7 @@
 """What all recipes share: the setting, the one way to a Method, memories by name."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 import optax
@@ -10,7 +10,20 @@ from jaxtyping import Array, Float
 from lapg.controller import check_linear, inverse_time, limit_step, make_controller
 from lapg.downlink import dense
 from lapg.learner import make_learner
-from lapg.types import Compressor, Downlink, Estimator, Memory, Method, Scalar, StepLimit, Trigger, known
+from lapg.local import sgd
+from lapg.types import (
+    Compressor,
+    Downlink,
+    Estimator,
+    Local,
+    Memory,
+    Method,
+    Scalar,
+    StepLimit,
+    Trigger,
+    VarianceReduction,
+    known,
+)
 from lapg.uplink import compressors, memories
 from lapg.uplink.variance_reduction import snapshot, storm
 
@@ -24,7 +37,7 @@ REDUCTIONS = {"storm": storm, "snapshot": snapshot}
 class Setting(NamedTuple):
     """What every method of an experiment shares: the estimator, N trajectories a round and learner, M learners.
 
-    ``step_limit`` bounds the controller's steps; ``variance_reduction`` is what every gradient goes through before the method's own memory takes it in;
+    ``step_limit`` bounds the controller's steps; ``variance_reduction`` is what every gradient goes through before anything else is done with it;
     ``compressor`` replaces the method's own; ``downlink`` is what learners hear, or a function that makes it of the uploads' compressor;
     ``participation`` is the fraction of them that takes part in a round; ``upload_every``: learners upload in rounds 0, R, 2R, ... alone, so that what
     they hear of each other comes together as well; ``num_rounds`` is K, None where it is not known: the pace of a run, for methods whose defaults
@@ -35,7 +48,7 @@ class Setting(NamedTuple):
     batch_size: int
     num_learners: int
     step_limit: StepLimit | None = None
-    variance_reduction: Literal["storm", "snapshot"] | None = None
+    variance_reduction: VarianceReduction | None = None
     compressor: Compressor | None = None
     downlink: Downlink | Callable[[Compressor], Downlink] = dense()
     participation: float = 1.0
@@ -49,20 +62,29 @@ def assemble(
     trigger: Trigger,
     optimiser: optax.GradientTransformation,
     compressor: Compressor | None = None,
+    *,
+    local: Local | None = None,
+    reduction: VarianceReduction | None = None,
 ) -> Method:
     """The one way to a Method: both ends share the compressor and the trigger, and the memory says how arrivals aggregate.
 
     Args:
       compressor: the method's own, where the setting names none; None is `lapg.uplink.compressors.identity`.
+      local: the learners' own steps.
+      reduction: the method's own variance reduction, where the setting names none.
     Raises:
-      ValueError: the batch is smaller than the estimator can work with; a step limit or local steps do not fit the optimiser; what a biased
-        compressor leaves out would be lost for good; nobody would take part; rounds in which to upload are not counted in whole numbers.
+      ValueError: the batch, or a part of it, is smaller than the estimator can work with; a step limit or local steps do not fit the optimiser, the
+        memory or the variance reduction; a rule needs the noise, which nobody knows; what a biased compressor leaves out would be lost for good;
+        nobody would take part; rounds in which to upload are not counted in whole numbers.
     """
-    needed = setting.estimator.minimum_batch
-    if setting.batch_size < needed:
+    local = local or Local()
+    check_batch(setting, local)
+    check_noise(setting, local, memory, trigger)
+    reduction = setting.variance_reduction or reduction
+    if reduction is not None and local.num_steps > 1:
         raise ValueError(
-            f"batch_size must be >= {needed} for this estimator, got {setting.batch_size}; a leave-one-out baseline needs another "
-            "trajectory to average over: raise batch_size, or use baseline 'none'."
+            f"variance_reduction must be left out where learners take {local.num_steps} steps a batch: it refines the first gradient alone; leave it "
+            "out, or use epochs 1 and minibatches 1."
         )
     if not 0 < setting.participation <= 1:
         raise ValueError(
@@ -79,9 +101,7 @@ def assemble(
             "this compressor needs a memory that keeps what it leaves out, and this method's keeps nothing; use qsgd, or a method that accumulates "
             "or reuses gradients (periodic, lapg, scout, ...)."
         )
-    if setting.variance_reduction is not None:
-        memory = REDUCTIONS[setting.variance_reduction](memory=memory)
-    if memory.behaviour is not None:
+    if local.moves and local.increment == "gradient":
         check_linear(
             optimiser,
             "local steps (scout, fedavg, look_ahead) need",
@@ -89,32 +109,66 @@ def assemble(
         )
     limit = setting.step_limit
     if limit is not None:
-        optimiser = limit_step(optimiser, limit.limit, setting.num_learners, reuses=memory.reuses)
-    return Method(
-        make_learner(setting.estimator, memory, compressor, trigger, limit, every),
-        make_controller(compressor, trigger, optimiser, reuses=memory.reuses),
+        optimiser = limit_step(optimiser, limit.limit, setting.num_learners, memory.aggregate)
+    learner = make_learner(
+        setting.estimator,
+        memory,
         compressor,
-        (setting.batch_size,),
-        local=memory.behaviour is not None,
+        trigger,
+        reduction=reduction,
+        local=local,
+        step_limit=limit,
+        every=every,
+    )
+    return Method(
+        learner,
+        make_controller(compressor, trigger, optimiser, memory.aggregate),
+        compressor,
+        setting.batch_size,
+        memory.aggregate,
+        local=local,
         downlink=setting.downlink if isinstance(setting.downlink, Downlink) else setting.downlink(compressor),
         participation=setting.participation,
-        reuses=memory.reuses,
     )
 
 
-def local_steps(
-    look_ahead: Scalar | None, step_size: Scalar, momentum: Scalar, decay: Scalar
-) -> Callable[[Any], Any] | None:
-    """Step sizes of the learners' own steps, in units b of what the controller makes of an upload in the end, α_k/(1−β); None: no such steps.
+def check_batch(setting: Setting, local: Local) -> None:
+    """Refuses batches, or parts of them, that are smaller than the estimator can work with."""
+    needed, num, parts = setting.estimator.minimum_batch, setting.batch_size, local.minibatches
+    if num % parts:
+        raise ValueError(f"minibatches must divide batch_size={num}, got {parts}; change one of the two.")
+    if num // parts < needed:
+        part = "" if parts == 1 else f" in each of {parts} minibatches"
+        raise ValueError(
+            f"batch_size must be >= {needed} for this estimator{part}, got {num // parts}; a leave-one-out baseline needs another "
+            "trajectory to average over: raise batch_size, or use baseline 'none'."
+        )
+
+
+def check_noise(setting: Setting, local: Local, memory: Memory, trigger: Trigger) -> None:
+    """Refuses a memory or a trigger that needs the noise of gradients where it is not known."""
+    whose = None if setting.estimator.knows_noise else "this estimator's gradients"
+    if local.increment == "displacement":
+        whose = "displacements (local optimise)"
+    for name, part in (("memory", memory), ("trigger", trigger)):
+        if part.needs_noise and whose is not None:
+            raise ValueError(
+                f"{name} must not need the noise of {whose}, got one that does, and nobody knows it; use one that looks at the size alone (lazy: "
+                "noise_weight 0 or noise_bound), or gradients whose noise is known."
+            )
+
+
+def local_steps(look_ahead: Scalar | None, step_size: Scalar, momentum: Scalar, decay: Scalar) -> Local:
+    """Steps of the learners' own, in units b of what the controller makes of an upload in the end, α_k/(1−β); None: no such steps.
 
     Raises:
       ValueError: look_ahead is negative.
     """
     if look_ahead is None:
-        return None
+        return Local()
     if known(look_ahead) and not float(look_ahead) >= 0:
         raise ValueError(f"local_steps(look_ahead=...) must be >= 0, got {float(look_ahead)}; leave it out for none.")
-    return inverse_time(look_ahead * step_size / jnp.asarray(1 - momentum), decay)
+    return sgd(inverse_time(look_ahead * step_size / jnp.asarray(1 - momentum), decay))
 
 
 def first_age(setting: Setting, first_upload: Scalar | None) -> Scalar | None:
@@ -148,21 +202,17 @@ def past_weights(xi: Weights, window: int) -> Float[Array, " D"]:
     return jnp.broadcast_to(weights, (window,))
 
 
-def make_memory(
-    name: MemoryName, average_weight: Scalar = 0.1, local_step: Callable[[Any], Any] | None = None
-) -> Memory:
+def make_memory(name: MemoryName, average_weight: Scalar = 0.1) -> Memory:
     """A memory by name: ``fresh``, ``lagged``, ``average`` (running, weight η) or ``accumulate``.
 
     Raises:
-      ValueError: an unknown name, or local steps with a memory that does not accumulate.
+      ValueError: an unknown name.
     """
-    if local_step is not None and name != "accumulate":
-        raise ValueError(f"look_ahead goes with memory 'accumulate', not {name!r}; leave it out.")
     choices = {
         "fresh": memories.fresh,
         "lagged": memories.lagged,
         "average": lambda: memories.running_average(average_weight),
-        "accumulate": lambda: memories.accumulator(local_step),
+        "accumulate": memories.accumulator,
     }
     if name not in choices:
         raise ValueError(f"memory must be one of {', '.join(choices)}, got {name!r}.")

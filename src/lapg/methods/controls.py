@@ -26,9 +26,10 @@ def periodic(
     """
     return assemble(
         setting,
-        make_memory(memory, average_weight, local_steps(look_ahead, step_size, momentum, decay)),
+        make_memory(memory, average_weight),
         triggers.periodic(period, phase=phase),
         optimiser(step_size, momentum, decay),
+        local=local_steps(look_ahead, step_size, momentum, decay),
     )
 
 
@@ -47,9 +48,10 @@ def random(
     """Control: every learner uploads with probability ``rate``."""
     return assemble(
         setting,
-        make_memory(memory, average_weight, local_steps(look_ahead, step_size, momentum, decay)),
+        make_memory(memory, average_weight),
         triggers.random(rate),
         optimiser(step_size, momentum, decay),
+        local=local_steps(look_ahead, step_size, momentum, decay),
     )
 
 

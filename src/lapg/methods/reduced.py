@@ -1,6 +1,7 @@
 """Methods that take local steps, or the noise out of the gradients."""
 
 from lapg.controller import heavy_ball
+from lapg.local import sgd
 from lapg.methods.assembly import Optimiser, Setting, assemble, local_steps
 from lapg.types import Method, Scalar
 from lapg.uplink import memories, triggers, variance_reduction
@@ -23,8 +24,9 @@ def fedavg(
       step_size: α of a step along the *sum* over learners, as everywhere; local steps are M α, so that the mean of the models is θ − α Σ_m E_m.
       momentum: the controller's.
     """
-    memory = memories.accumulator(local_steps(setting.num_learners, step_size, 0.0, decay))
-    return assemble(setting, memory, triggers.periodic(period), optimiser(step_size, momentum, decay))
+    local = local_steps(setting.num_learners, step_size, 0.0, decay)
+    step = optimiser(step_size, momentum, decay)
+    return assemble(setting, memories.accumulator(), triggers.periodic(period), step, local=local)
 
 
 def fedsvrpg_m(
@@ -47,9 +49,15 @@ def fedsvrpg_m(
     """
     if optimiser is not heavy_ball:
         raise ValueError("fedsvrpg_m needs optimiser heavy_ball: it reads the federation's direction off plain steps.")
-    local = setting.num_learners * step_size
-    memory = variance_reduction.federated_momentum(average_weight, local, local * period)
-    return assemble(setting, memory, triggers.periodic(period), optimiser(step_size, 0.0, 0.0))
+    own = setting.num_learners * step_size
+    return assemble(
+        setting,
+        memories.accumulator(),
+        triggers.periodic(period),
+        optimiser(step_size, 0.0, 0.0),
+        local=sgd(own),
+        reduction=variance_reduction.federated_momentum(average_weight, own * period),
+    )
 
 
 def svrpg(
@@ -67,8 +75,9 @@ def svrpg(
     Args:
       snapshot_period, num_batches: see `lapg.uplink.variance_reduction.snapshot`, which says where it departs.
     """
-    memory = variance_reduction.snapshot(snapshot_period, num_batches)
-    return assemble(setting, memory, triggers.always(), optimiser(step_size, momentum, decay))
+    reduction = variance_reduction.snapshot(snapshot_period, num_batches)
+    step = optimiser(step_size, momentum, decay)
+    return assemble(setting, memories.fresh(), triggers.always(), step, reduction=reduction)
 
 
 def storm_pg(
@@ -85,5 +94,6 @@ def storm_pg(
     Args:
       average_weight: β of `lapg.uplink.variance_reduction.storm`; 1 is PG.
     """
-    memory = variance_reduction.storm(average_weight)
-    return assemble(setting, memory, triggers.always(), optimiser(step_size, momentum, decay))
+    reduction = variance_reduction.storm(average_weight)
+    step = optimiser(step_size, momentum, decay)
+    return assemble(setting, memories.fresh(), triggers.always(), step, reduction=reduction)

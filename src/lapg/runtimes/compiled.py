@@ -51,7 +51,7 @@ class Compiled:
     def __init__(self, recipe: Recipe, problem: Problem, hyper: dict[str, Any]) -> None:
         method = recipe(hyper)
         self.compressor, self.downlink = method.compressor, method.downlink
-        self.reuses, self.num_learners = method.reuses, problem.num_learners
+        self.keeps_shares, self.num_learners = method.aggregate.keeps_shares, problem.num_learners
 
         @jax.jit
         def start(hyper: dict[str, Any], seed: Any, params: Any) -> RunState:
@@ -70,14 +70,14 @@ class Compiled:
         def seal(state: LearnerState, reply: Reply) -> tuple[LearnerState, PyTree, UInt8[Array, " n"]]:
             """All small numbers as one array: they take longer to fetch one by one than to compute."""
             upload = reply.upload
-            return state, upload.message, wire.pack((upload.sent, upload.report, upload.bits, reply.log, reply.scores))
+            return state, upload.message, wire.pack((beside(upload), reply.log, reply.scores))
 
         @jax.jit
         def renew(hyper: dict[str, Any], seed: Any, index: Any, params: Any, old: LearnerState | None) -> LearnerState:
-            """Never uploaded, nothing remembered of it; what its estimator has learnt stays, and so do its environments."""
+            """Never uploaded, nothing remembered of it; what its estimator and its own steps have learnt stays, and so do its environments."""
             task = jax.tree.map(lambda leaf: leaf[index], problem.tasks)
             new = first_state(recipe(hyper), problem, jax.random.key(seed), task, params)
-            return new if old is None else replace(new, estimator=old.estimator, rollout=old.rollout)
+            return new if old is None else replace(new, estimator=old.estimator, local=old.local, rollout=old.rollout)
 
         @jax.jit
         def relay(
@@ -99,7 +99,7 @@ class Compiled:
                 lambda: jnp.sum(decoded * decoded, -1),
                 lambda: jnp.zeros(problem.num_learners, decoded.dtype),
             )
-            sound = _finite(squares) & _finite(uploads.report)
+            sound = _finite(squares) & _finite((uploads.report, uploads.length))
             return downlink, relayed, uploads.sent & ~sound
 
         @jax.jit
@@ -116,7 +116,7 @@ class Compiled:
             method = recipe(hyper)
             codec, broadcast = method.downlink, announce(method, jax.random.key(seed), controller)
             downlink, _ = codec.deliver(codec.resync(downlink, gone), controller, broadcast, heard & ~gone)
-            if not method.reuses:
+            if not method.aggregate.keeps_shares:
                 return controller, downlink
             aggregate = sum_rows(shares, ~gone)
             controller = ControllerState(
@@ -166,7 +166,7 @@ class Compiled:
         reply = jax.eval_shape(sketch, hyper, np.uint32(0), np.int32(0), self.learner, broadcast)[1]
         self.broadcast, self.upload, self.record = zeros(broadcast), zeros(reply.upload), (reply.log, reply.scores)
         """What messages look like: zeros of their shapes."""
-        self._beside = self.upload.sent, self.upload.report, self.upload.bits
+        self._beside = beside(self.upload)
         everybody = jax.ShapeDtypeStruct((self.num_learners,), bool)
         uploads = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((self.num_learners, *leaf.shape), leaf.dtype), reply.upload
@@ -190,13 +190,18 @@ class Compiled:
         """What `play` returns beside the state: the upload in NumPy, and what the learner leaves for the record."""
         raw = np.asarray(beside).data
         end = wire.tree_size(self._beside)
-        sent, report, bits = wire.decode_tree(raw[:end], self._beside)
-        return wire.on_host(self.upload, sent, message, report, bits), bytes(raw[end:])
+        sent, report, length, bits = wire.decode_tree(raw[:end], self._beside)
+        return wire.on_host(self.upload, sent, message, report, length, bits), bytes(raw[end:])
 
     def empty_shares(self) -> Float[Array, "M d"]:
         """Nobody's share; without entries where the method keeps no sum of uploads."""
         params = self.state.controller.params
-        return jnp.zeros((self.num_learners, params.shape[0] if self.reuses else 0), params.dtype)
+        return jnp.zeros((self.num_learners, params.shape[0] if self.keeps_shares else 0), params.dtype)
+
+
+def beside(upload: Upload) -> PyTree:
+    """What an upload has besides its message."""
+    return upload.sent, upload.report, upload.length, upload.bits
 
 
 def zeros(shape: Any) -> Any:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lapg.runtimes import wire
-from lapg.runtimes.compiled import Compiled, zeros
+from lapg.runtimes.compiled import Compiled, beside, zeros
 from lapg.runtimes.consistency import OUTDATED, judge, round_of, sequence_of
 from lapg.runtimes.deployed import Deployed, Roster
 from lapg.runtimes.in_turn import stack
@@ -73,7 +73,11 @@ class ControllerHost:
         upload = compiled.upload
         self.downlink, compressor = lane.downlink, compiled.downlink.compressor
         self._outbox = None if compressor is None else Outbox(compressor, self.state)
-        self._limit = 64 + 2 * wire.tree_size((upload.message, upload.report)) if limit_bytes is None else limit_bytes
+        self._limit = (
+            64 + 2 * wire.tree_size((upload.message, upload.report, upload.length))
+            if limit_bytes is None
+            else limit_bytes
+        )
         self._blank = wire.encode_tree(jax.tree.map(_unknown, compiled.record))
         self._prepare(int(self.state.round))
 
@@ -81,7 +85,7 @@ class ControllerHost:
         self._round = round
         self._generation, self._accepted, self._silent = (count.copy() for count in self._counts)
         self._taken: dict[int, bytes] = {}
-        for leaf in jax.tree.leaves((self._uploads.sent, self._uploads.report, self._uploads.bits)):
+        for leaf in jax.tree.leaves(beside(self._uploads)):
             leaf[:] = 0  # messages are long, and whoever was silent has none that counts
         self._payloads: dict[int, bytes] = {}
         self._told = np.zeros(self._compiled.num_learners, np.int32)
@@ -198,7 +202,7 @@ class ControllerHost:
         self.downlink = downlink
         self.state, round_log = self._compiled.step(self._hyper, before, relayed)
         if self._outbox is not None:
-            if self._compiled.reuses and np.any(self._gone):
+            if self._compiled.keeps_shares and np.any(self._gone):
                 self._outbox.restart(self._round + 1)  # shares have left the aggregate, which no frame says
             else:
                 self._outbox.add(before, relayed)
@@ -222,7 +226,7 @@ class ControllerHost:
         if self._settled:
             return
         self._settled, last = True, self._rounds[-1]
-        if self._compiled.reuses and np.any(last.gone | last.sent):
+        if self._compiled.keeps_shares and np.any(last.gone | last.sent):
             given = self._shares, last.sent, self._uploads.message, last.gone
             self._shares = jax.block_until_ready(self._compiled.share(self._hyper, *given))
 
@@ -254,7 +258,7 @@ class ControllerHost:
             shares = jnp.where(unknown[:, None], 0, roster.shares)
             accepted = np.where(unknown, 0, roster.accepted).astype(np.int32)
             roster = Roster(roster.generation + unknown.astype(np.int32), accepted, roster.silent, shares)
-            if self._compiled.reuses:
+            if self._compiled.keeps_shares:
                 controller = eqx.tree_at(lambda c: c.aggregate, controller, shares.sum(0))
                 downlink = self._compiled.downlink.init(controller, len(states))
         nobody = zeros(self._compiled.learner)

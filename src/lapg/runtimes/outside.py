@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from lapg.problems.contract import EnvironmentFailed
-from lapg.runtimes.protocol import Reply, absorb, reply, rollout_of
+from lapg.runtimes.protocol import Reply, reply, rollout_of
 from lapg.types import (
     NOBODY,
     SAMPLE,
@@ -123,48 +123,30 @@ class Outside:
         if problem.policy is None:
             raise ValueError("Outside(problem=...) needs a problem with a policy.")
         method, self._policy, self._problem = recipe(hyper), problem.policy, problem
-        self._batches, self._local = method.batches, method.local
+        self._num, self._moves = method.batch_size, method.local.moves
         self._sample, self._rollout = sampler(problem, problem.policy), rollout_of(problem)
         self._advance, self._name = self._sample, object()
         if self._rollout.continues:
             self._advance = sampler(problem, problem.policy, self._rollout.num_steps)
 
-        @partial(jax.jit, static_argnames=("step", "purpose"))
+        @partial(jax.jit, static_argnames="purpose")
         def behave(
             hyper: dict[str, Any],
             seed: Any,
             tasks: Task,
             learners: LearnerState,
             broadcast: Broadcast,
-            step: int = 0,
             purpose: int = SAMPLE,
         ) -> tuple[Any, Any]:
             """Keys and θ of a batch; θ^k's own where it is only scored."""
 
             def one(task: Task, state: LearnerState) -> tuple[Any, Any]:
                 who = NOBODY if problem.shared else task.index
-                key = address(jax.random.key(seed), purpose, who, broadcast.round, step)
+                key = address(jax.random.key(seed), purpose, who, broadcast.round)
                 scored = purpose == SCORE
                 return key, broadcast.params if scored else recipe(hyper).learner.behaviour(state, broadcast)
 
             return jax.vmap(one)(tasks, learners)
-
-        @partial(jax.jit, static_argnames="step")
-        def take_in(
-            hyper: dict[str, Any],
-            seed: Any,
-            tasks: Task,
-            learners: LearnerState,
-            broadcast: Broadcast,
-            params: Any,
-            recorded: Recorded,
-            step: int,
-        ) -> LearnerState:
-            def one(task: Task, state: LearnerState, params: Any, recorded: Recorded) -> LearnerState:
-                batch = to_batch(self._policy, task, params, recorded)
-                return absorb(recipe(hyper), jax.random.key(seed), task, state, broadcast, step, batch)
-
-            return jax.vmap(one)(tasks, learners, params, recorded)
 
         @jax.jit
         def answer(
@@ -184,7 +166,7 @@ class Outside:
 
             return jax.vmap(one)(tasks, learners, params, recorded, scored)
 
-        self._behave, self._take_in, self.answer = behave, take_in, answer
+        self._behave, self.answer = behave, answer
 
     def play(
         self, hyper: dict[str, Any], seed: Any, tasks: Task, learners: LearnerState, broadcast: Broadcast
@@ -193,20 +175,15 @@ class Outside:
 
         Environments that go on belong to their lane, which is known by its seed and hyperparameters.
         """
-        *inner, last = self._batches
         given, who = (hyper, seed, tasks), {"learners": np.asarray(tasks.index).tolist()}
         scored, where = None, who
         if self._rollout.continues:
             numbers = (np.asarray(value).tobytes() for _, value in sorted(hyper.items()))
             where = who | {"lane": (self._name, int(seed), *numbers)}
-        if self._local:
-            scored = self._sample(*self._behave(*given, learners, broadcast, purpose=SCORE), last, **who)
-        for step, num in enumerate(inner):
-            keys, params = self._behave(*given, learners, broadcast, step=step)
-            recorded = self._advance(keys, params, num, **where)
-            learners = self._take_in(*given, learners, broadcast, params, recorded, step=step)
-        keys, params = self._behave(*given, learners, broadcast, step=len(inner))
-        recorded = self._advance(keys, params, last, **where)
+        if self._moves:
+            scored = self._sample(*self._behave(*given, learners, broadcast, purpose=SCORE), self._num, **who)
+        keys, params = self._behave(*given, learners, broadcast)
+        recorded = self._advance(keys, params, self._num, **where)
         return self.answer(*given, learners, broadcast, params, recorded, scored)
 
     def play_one(
@@ -222,14 +199,14 @@ class Outside:
     ) -> tuple[LearnerState, Reply]:
         """As `play_one`, in which nothing is played: for shapes alone."""
         recorded = self._blank()
-        scored = recorded if self._local else None
+        scored = recorded if self._moves else None
         tasks, learners = _at(self._problem.tasks, index), jax.tree.map(lambda leaf: leaf[None], state)
         found = self.answer(hyper, seed, tasks, learners, broadcast, broadcast.params[None], recorded, scored)
         return jax.tree.map(lambda leaf: leaf[0], found)
 
     def _blank(self) -> Recorded:
-        """One learner's last batch, zeros everywhere."""
-        problem, policy, num = self._problem, self._policy, self._batches[-1]
+        """One learner's batch, zeros everywhere."""
+        problem, policy, num = self._problem, self._policy, self._num
         key, seen = jax.random.key(0), jax.tree.map(jnp.asarray, problem.observation)
         action, loss = policy.sample(policy.noise(key), policy.init(key), seen)[0], jnp.zeros(())
 

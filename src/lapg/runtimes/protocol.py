@@ -75,7 +75,7 @@ def first_state(
     """A learner that has never uploaded, and its environments at their first states, where they live on."""
     state = method.learner.init(address(root, INIT, task.index, 0), task.index, params)
     who = NOBODY if problem.shared else task.index
-    return with_rollout(state, rollout_of(problem).init(address(root, ROLLOUT, who, 0), task, max(method.batches)))
+    return with_rollout(state, rollout_of(problem).init(address(root, ROLLOUT, who, 0), task, method.batch_size))
 
 
 def rollout_of(problem: Problem) -> Rollout:
@@ -98,7 +98,7 @@ def sample_batch(
     num: int,
     purpose: int = SAMPLE,
 ) -> PyTree:
-    """The batch of one learner and inner step. With shared samples the address names nobody, so everybody sees the same.
+    """The batch of one learner. With shared samples the address names nobody, so everybody sees the same.
 
     Raises:
       ValueError: the problem's environment is outside JAX.
@@ -120,36 +120,17 @@ class Reply(eqx.Module):
 def play_learner(
     method: Method, problem: Problem, root: Key[Array, ""], task: Task, state: LearnerState, broadcast: Broadcast
 ) -> tuple[LearnerState, Reply]:
-    """One learner's round: samples and takes in, as often as the method says. Scores are those of the last batch, or θ^k's own."""
-    *inner, last = method.batches
+    """One learner's round: samples and takes in. Scores are those of its batch, or θ^k's own."""
     scored, rollout = None, rollout_of(problem)
-    if method.local:
-        scored = sample_batch(problem, root, task, broadcast.params, broadcast.round, 0, last, SCORE)
-
+    if method.local.moves:
+        scored = sample_batch(problem, root, task, broadcast.params, broadcast.round, 0, method.batch_size, SCORE)
     if rollout.advance is None:
         raise ValueError("runtime must be lapg.runtimes.Hosted for a problem outside JAX, which has no sample.")
-    live, state, who = state.rollout, with_rollout(state, ()), NOBODY if problem.shared else task.index
-    for step, num in enumerate(method.batches):
-        key = address(root, SAMPLE, who, broadcast.round, step)
-        live, batch = rollout.advance(key, task, live, method.learner.behaviour(state, broadcast), num)
-        if step < len(inner):
-            state = absorb(method, root, task, state, broadcast, step, batch)
-    state, answer = reply(method, problem, root, task, state, broadcast, batch, scored)
-    return with_rollout(state, live), answer
-
-
-def absorb(
-    method: Method,
-    root: Key[Array, ""],
-    task: Task,
-    state: LearnerState,
-    broadcast: Broadcast,
-    step: int,
-    batch: PyTree,
-) -> LearnerState:
-    """Takes in the batch of an inner step before the last."""
-    key = address(root, REPLY, state.index, broadcast.round, step)
-    return method.learner.absorb(key, task, state, broadcast, batch)
+    key = address(root, SAMPLE, NOBODY if problem.shared else task.index, broadcast.round)
+    params, own = method.learner.behaviour(state, broadcast), with_rollout(state, ())
+    live, batch = rollout.advance(key, task, state.rollout, params, method.batch_size)
+    after, answer = reply(method, problem, root, task, own, broadcast, batch, scored)
+    return with_rollout(after, live), answer
 
 
 def reply(
@@ -162,8 +143,8 @@ def reply(
     batch: PyTree,
     scored: PyTree = None,
 ) -> tuple[LearnerState, Reply]:
-    """Takes in the last batch and answers the controller; ``scored`` is θ^k's own batch where learners are `lapg.types.Method.local`."""
-    key = address(root, REPLY, state.index, broadcast.round, len(method.batches) - 1)
+    """Takes in the batch and answers the controller; ``scored`` is θ^k's own batch where learners sample elsewhere."""
+    key = address(root, REPLY, state.index, broadcast.round)
     state, upload, log = method.learner.reply(key, task, state, broadcast, batch)
     scores = rollout_of(problem).score(task, batch) if scored is None else problem.score(task, scored)
     return state, Reply(upload, log, scores)

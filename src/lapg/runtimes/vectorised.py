@@ -52,7 +52,7 @@ def use_all_cores(num_cores: int | None = None) -> int:
 def lanes_at_once(problem: Problem, method: Method, num_lanes: int) -> int:
     """How many of a device's lanes to compute side by side: the largest divisor whose gradients of single trajectories fit into the cache."""
     params = jax.eval_shape(problem.init, jax.random.key(0))
-    lane_bytes = problem.num_learners * max(method.batches) * params.size * params.dtype.itemsize
+    lane_bytes = problem.num_learners * method.batch_size * params.size * params.dtype.itemsize
     divisors = [num for num in range(1, num_lanes + 1) if num_lanes % num == 0]
     return max(num for num in divisors if num == 1 or num * lane_bytes <= CACHE_BYTES)
 

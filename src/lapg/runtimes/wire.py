@@ -132,8 +132,10 @@ def decode_broadcast(raw: Buffer, round: int, like: Broadcast) -> Broadcast:
 
 
 def encode_upload(compressor: Compressor, upload: Upload) -> tuple[Buffer, ...]:
-    """Message and report, to be sent one after the other; nothing where nothing was sent."""
-    return (compressor.encode(upload.message), encode_tree(upload.report)) if bool(upload.sent) else ()
+    """Message, and report and length together, to be sent one after the other; nothing where nothing was sent."""
+    if not bool(upload.sent):
+        return ()
+    return compressor.encode(upload.message), encode_tree((upload.report, upload.length))
 
 
 def decode_upload(compressor: Compressor, raw: Buffer, like: Upload) -> Upload:
@@ -144,9 +146,10 @@ def decode_upload(compressor: Compressor, raw: Buffer, like: Upload) -> Upload:
     """
     if not raw:
         return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
-    split = len(raw) - tree_size(like.report)
+    scalars = like.report, like.length
+    split = len(raw) - tree_size(scalars)
     message = decode_message(compressor, raw[: max(0, split)], like.message)
-    return on_host(like, np.True_, message, decode_tree(raw[split:], like.report), np.int32(8 * len(raw)))
+    return on_host(like, np.True_, message, *decode_tree(raw[split:], scalars), np.int32(8 * len(raw)))
 
 
 def decode_message(compressor: Compressor, raw: Buffer, like: PyTree) -> PyTree:

@@ -23,15 +23,15 @@ from lapg.types.data import (
     Upload,
 )
 from lapg.types.parts import (
-    Buffer,
+    Aggregate,
     Compressor,
     Controller,
     Downlink,
     Environment,
     Estimator,
-    GradientAt,
     Interface,
     Learner,
+    Local,
     Memory,
     Method,
     Policy,
@@ -42,7 +42,9 @@ from lapg.types.parts import (
     Step,
     StepLimit,
     Trigger,
+    VarianceReduction,
 )
+from lapg.types.signatures import Buffer, GradientAt
 from lapg.types.tools import (
     INIT,
     MOST_BITS,
@@ -76,6 +78,7 @@ __all__ = [
     "SAMPLE",
     "SCORE",
     "SIGNAL",
+    "Aggregate",
     "Arrival",
     "Broadcast",
     "Buffer",
@@ -94,6 +97,7 @@ __all__ = [
     "Learner",
     "LearnerLog",
     "LearnerState",
+    "Local",
     "Memory",
     "Method",
     "Policy",
@@ -111,6 +115,7 @@ __all__ = [
     "Trajectories",
     "Trigger",
     "Upload",
+    "VarianceReduction",
     "address",
     "check_length",
     "known",

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
@@ -27,13 +28,15 @@ class Upload(eqx.Module):
     Attributes:
       sent: whether the learner uploads in this round.
       message: the compressor's fixed-shape output.
-      report: scalars that ride on the upload, the trigger's and the length that a `StepLimit` asks for; they never travel alone.
-      bits: payload and report together, whole bytes; the header is the ledger's.
+      report: the trigger's scalars; they never travel alone.
+      length: of the learner's share, where a `StepLimit` asks for it; else ().
+      bits: message, report and length together, whole bytes; the header is the ledger's.
     """
 
     sent: Bool[Array, ""]
     message: PyTree
     report: PyTree
+    length: PyTree
     bits: Int[Array, ""]
 
 
@@ -126,17 +129,23 @@ class Recorded(NamedTuple):
 
 
 class Estimate(eqx.Module):
-    """A gradient estimate at one θ.
+    """A gradient estimate at one θ, or what a learner's own steps make of it.
 
     Attributes:
-      gradient: ĝ, an estimate of ∇L_m(θ).
-      noise: σ̂², an estimate of tr Cov(ĝ); 0 for exact gradients, inf where one sample cannot tell.
+      gradient: ĝ, an estimate of ∇L_m(θ); of a `Local` in displacements, θ before its steps minus θ after.
+      noise: σ̂², an estimate of tr Cov(ĝ); 0 for exact gradients, inf where one sample cannot tell, None where the rule has no estimate of it at all
+        (`Estimator.knows_noise`).
       effective_samples: (Σw)²/Σw² of the importance weights; N on-policy.
     """
 
     gradient: Float[Array, " d"]
-    noise: Float[Array, ""]
+    noise: Float[Array, ""] | None
     effective_samples: Float[Array, ""]
+
+    @property
+    def noise_or_inf(self) -> Float[Array, ""]:
+        """The noise as a number: inf where it is not known."""
+        return jnp.full((), jnp.inf, self.gradient.dtype) if self.noise is None else self.noise
 
 
 class Candidate(eqx.Module):
@@ -162,11 +171,11 @@ class Candidate(eqx.Module):
 
 
 class Decision(eqx.Module):
-    """A trigger's answer: whether it fires, both sides of its condition, and what rides on the upload."""
+    """A trigger's answer: whether it fires, the two sides of its condition, and the scalars that ride on the upload."""
 
     fires: Bool[Array, ""]
-    left: Float[Array, ""]
-    right: Float[Array, ""]
+    statistic: Float[Array, ""]
+    threshold: Float[Array, ""]
     report: PyTree = ()
 
 
@@ -198,6 +207,8 @@ class LearnerState(eqx.Module):
 
     index: Int[Array, ""]
     estimator: PyTree
+    reduction: PyTree
+    local: PyTree
     memory: PyTree
     trigger: PyTree
     sent_round: Int[Array, ""]

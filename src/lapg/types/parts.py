@@ -1,26 +1,14 @@
-"""The protocols of all parts: named tuples of pure functions."""
+"""All parts: named tuples of pure functions, whose arguments and results `lapg.types.signatures` describes."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Key, PyTree
 
-from lapg.types.data import (
-    Arrival,
-    Broadcast,
-    ControllerState,
-    Decision,
-    Estimate,
-    LearnerLog,
-    LearnerState,
-    Recorded,
-    RoundLog,
-    Upload,
-)
+from lapg.types import signatures as calls
+from lapg.types.data import Broadcast, ControllerState, Task
 from lapg.types.tools import Scalar, check_length, tree_bits
-
-GradientAt = Callable[[Float[Array, " d"]], Estimate]
 
 
 class ScoreBounds(NamedTuple):
@@ -39,13 +27,13 @@ class Policy(NamedTuple):
     ``score_bounds``: G and F where they are known, infinite ones included.
     """
 
-    init: Callable[..., Any]
-    noise: Callable[..., Any]
-    sample: Callable[..., Any]
-    log_prob: Callable[..., Any]
-    mode: Callable[..., Any]
+    init: calls.InitParams
+    noise: calls.ActionNoise
+    sample: calls.SampleAction
+    log_prob: calls.LogProb
+    mode: calls.GreedyAction
     num_params: int
-    actuate: Callable[..., Any] = lambda action: action
+    actuate: calls.ActionMap = lambda action: action
     score_bounds: ScoreBounds | None = None
 
 
@@ -68,10 +56,10 @@ class Environment(NamedTuple):
     ``step: key, task, state, action → Step``. ``draw: axes, state → None`` paints one frame and may be None; a step lasts ``step_seconds``.
     """
 
-    reset: Callable[..., Any]
-    observe: Callable[..., Any]
-    step: Callable[..., Any]
-    draw: Callable[..., None] | None = None
+    reset: Callable[[Key[Array, ""], Task], Any]
+    observe: Callable[[Any], Any]
+    step: Callable[[Key[Array, ""], Task, Any, Any], Step]
+    draw: Callable[[Any, Any], None] | None = None
     step_seconds: float = 0.125
 
 
@@ -82,8 +70,8 @@ class Interface(NamedTuple):
     environment is given`` · ``notes``: what the two change, a line each.
     """
 
-    encode: Callable[..., Any]
-    decode: Callable[..., Any]
+    encode: Callable[[Any, Any], Any]
+    decode: Callable[[Any], Any]
     notes: tuple[str, ...] = ()
 
 
@@ -95,9 +83,9 @@ class Rollout(NamedTuple):
     end within an episode, and hold pieces of several.
     """
 
-    init: Callable[..., Any]
-    advance: Callable[..., tuple[Any, Any]] | None
-    score: Callable[..., Any]
+    init: calls.RolloutInit
+    advance: calls.Advance | None
+    score: calls.Score
     num_steps: int = 1
     continues: bool = False
 
@@ -119,20 +107,20 @@ class Problem(NamedTuple):
     ``interface`` translates where what the environment returns and takes is not what the policy sees and does.
     """
 
-    sample: Callable[..., Any] | None
-    score: Callable[..., Any]
-    init: Callable[..., Any]
+    sample: calls.SampleBatch | None
+    score: calls.Score
+    init: calls.InitParams
     tasks: PyTree
     num_learners: int
     shared: bool = False
-    collect: Callable[..., Recorded] | None = None
+    collect: calls.Collect | None = None
     close: Callable[[], None] = lambda: None
-    proceed: Callable[..., Recorded] | None = None
+    proceed: calls.Proceed | None = None
     rollout: Rollout | None = None
-    gradient: Callable[..., Any] | None = None
-    value: Callable[..., Any] | None = None
-    loss_bound: Callable[..., Any] | None = None
-    smoothness: Callable[..., Any] | None = None
+    gradient: calls.OfTaskAndParams | None = None
+    value: calls.OfTaskAndParams | None = None
+    loss_bound: calls.OfTask | None = None
+    smoothness: calls.OfTask | None = None
     environment: Environment | None = None
     policy: Policy | None = None
     joint: bool = False
@@ -142,42 +130,83 @@ class Problem(NamedTuple):
     discount: float = 1.0
 
 
-class Estimator(NamedTuple):
-    """``init: key, θ → state`` · ``update: state, task, batch → state`` · ``estimate: state, task, θ, batch → Estimate``.
+def _nothing(*_: Any) -> tuple[()]:
+    return ()
 
-    The state is private to the learner. ``minimum_batch`` is the smallest N that the estimator can work with; ``takes_segments``: whether rows may
-    hold pieces of several episodes (`Rollout`).
+
+class Estimator(NamedTuple):
+    """A learner's gradient of its batch; the state is private to the learner.
+
+    ``init: key, θ → state`` · ``update: state, task, batch → state`` · ``estimate: state, task, θ, batch → Estimate`` · ``minimum_batch``: the
+    smallest N that it can work with · ``knows_noise``: False where it returns ``noise=None``, so that rules that need the noise are refused ·
+    ``takes_segments``: whether rows may hold pieces of several episodes (`Rollout`).
     """
 
-    init: Callable[..., Any]
-    update: Callable[..., Any]
-    estimate: Callable[..., Estimate]
+    init: calls.EstimatorInit
+    update: calls.EstimatorUpdate
+    estimate: calls.EstimateGradient
     minimum_batch: int = 1
+    knows_noise: bool = True
     takes_segments: bool = False
+
+
+class VarianceReduction(NamedTuple):
+    """What takes noise out of a learner's gradients before anything else sees them; by default it leaves them as they are.
+
+    ``init: θ → state`` · ``refine: state, broadcast, θ, estimate, gradient_at → state, Estimate``.
+    """
+
+    init: calls.FromParams = _nothing
+    refine: calls.Refine = lambda state, broadcast, params, estimate, gradient_at: (state, estimate)
+
+
+class Local(NamedTuple):
+    """The learner's own steps; the defaults are those of `lapg.local.stand`.
+
+    ``init: θ → state``, which uploads leave as it is · ``position: broadcast, residual → θ`` to sample at · ``walk: key, state, θ, estimate, gradient_at, N →
+    state, Estimate``, the increment that the memory takes in · ``moves``: whether the position differs from θ^k, which needs a memory with a residual ·
+    ``increment``: ``gradient``, out of which the controller's optimiser makes a step, or ``displacement``, in units of the parameters, which has no
+    noise that anybody knows · ``num_steps``: of a round · ``minibatches``: of a step's gradient each takes one of so many equal parts of the batch.
+    """
+
+    init: calls.FromParams = _nothing
+    position: calls.Position = lambda broadcast, residual: broadcast.params
+    walk: calls.Walk = lambda key, state, params, estimate, gradient_at, num: (state, estimate)
+    moves: bool = False
+    increment: Literal["gradient", "displacement"] = "gradient"
+    num_steps: int = 1
+    minibatches: int = 1
+
+
+class Aggregate(NamedTuple):
+    """What the controller makes of uploads.
+
+    ``combine: what it stepped with last, Arrival → what it steps with`` · ``keeps_shares``: whether an upload stands until the learner's next one. The
+    controller then steps with Σ shares; it needs a first one of every learner, and those of lost learners leave.
+    """
+
+    combine: calls.Combine
+    keeps_shares: bool
 
 
 class Memory(NamedTuple):
     """What a learner remembers of its gradients, and what it would upload: the innovation.
 
-    ``init: θ → state`` · ``update: state, broadcast, θ, gradient_at → state`` · ``innovation: state, age → value, its noise`` ·
-    ``settle: state, decoded → state`` (only when sent) · ``behaviour: state, broadcast → θ`` to sample with, where that is not θ^k itself. ``reuses`` says what the controller
-    does with an upload: add it to a running aggregate (True) or apply it once (False) · ``share: state, decoded → what its next step then holds of
-    this learner`` · ``forgets``: whether what a message does not carry is gone, so
-    that messages must be unbiased.
+    ``init: θ → state`` · ``update: state, broadcast, estimate → state`` · ``innovation: state, age → value, its noise`` ·
+    ``settle: state, decoded → state`` (only when sent) · ``aggregate``: what the controller makes of its uploads · ``share: state, decoded → what the
+    controller's next step then holds of this learner`` · ``residual: state → what was taken in and not sent``, None where nothing is held back for later ·
+    ``forgets``: whether what a message does not carry is gone, so that messages must be unbiased · ``needs_noise``: whether it looks at the noise.
     """
 
-    init: Callable[..., Any]
-    update: Callable[..., Any]
-    innovation: Callable[..., Any]
-    settle: Callable[..., Any]
-    reuses: bool
-    behaviour: Callable[..., Any] | None = None
-    share: Callable[..., Any] = lambda state, decoded: decoded
+    init: calls.FromParams
+    update: calls.MemoryUpdate
+    innovation: calls.Innovation
+    settle: calls.MemorySettle
+    aggregate: Aggregate
+    share: calls.Share = lambda state, decoded: decoded
+    residual: calls.Residual | None = None
     forgets: bool = False
-
-
-Buffer = bytes | memoryview
-"""A message, or a part of a longer one that nobody has copied."""
+    needs_noise: bool = False
 
 
 class Compressor(NamedTuple):
@@ -188,32 +217,29 @@ class Compressor(NamedTuple):
     of an unbiased one, E‖C(x) − x‖² <= ω‖x‖²; None if the mean is not x.
     """
 
-    compress: Callable[..., Any]
-    decompress: Callable[..., Any]
-    num_bits: Callable[..., Any]
-    encode: Callable[..., Buffer]
-    decode: Callable[..., Any]
-    variance: Callable[[int], float] | None = None
-
-
-def _nothing(*_: Any) -> tuple[()]:
-    return ()
+    compress: calls.Compress
+    decompress: calls.Decompress
+    num_bits: calls.NumBits
+    encode: calls.Encode
+    decode: calls.Decode
+    variance: calls.VarianceBound | None = None
 
 
 class Trigger(NamedTuple):
     """When to upload. The learner half decides, the controller half informs.
 
-    Learner: ``init: θ → state`` · ``update: key, state, Candidate, gradient_at → state, Decision`` · ``settle: state, Candidate → state``.
+    Learner: ``init: θ → state`` · ``update: key, state, Candidate, estimate, gradient_at → state, Decision`` · ``settle: state, Candidate → state``.
     Controller: ``controller_init: θ, M → state`` · ``controller_update: state, displacement, Arrival → state`` · ``signal: key, state → PyTree``.
-    Only what has arrived, or what the controller did itself, may enter a signal.
+    Only what has arrived, or what the controller did itself, may enter a signal. ``needs_noise``: whether the decision depends on the noise.
     """
 
-    update: Callable[..., tuple[Any, Decision]]
-    init: Callable[..., Any] = _nothing
-    settle: Callable[..., Any] = lambda state, candidate: state
-    controller_init: Callable[..., Any] = _nothing
-    controller_update: Callable[..., Any] = lambda state, displacement, arrival: state
-    signal: Callable[..., Any] = _nothing
+    update: calls.TriggerUpdate
+    init: calls.FromParams = _nothing
+    settle: calls.TriggerSettle = lambda state, candidate: state
+    controller_init: calls.FromParamsAndLearners = _nothing
+    controller_update: calls.TriggerWatch = lambda state, displacement, arrival: state
+    signal: calls.Signal = _nothing
+    needs_noise: bool = False
 
 
 def _theta_and_signal(state: Any, controller: ControllerState, broadcast: Broadcast, participated: Any) -> Any:
@@ -231,11 +257,11 @@ class Downlink(NamedTuple):
     have lost what they knew · ``compressor`` of the relays' totals, None where learners hold no replica and hear θ^k itself.
     """
 
-    init: Callable[..., Any] = _nothing
-    deliver: Callable[..., Any] = _theta_and_signal
-    compress: Callable[..., Any] = lambda key, state, arrival, messages: (state, arrival)
-    expand: Callable[..., Arrival] = lambda relay: relay
-    resync: Callable[..., Any] = lambda state, lost: state
+    init: calls.DownlinkInit = _nothing
+    deliver: calls.Deliver = _theta_and_signal
+    compress: calls.CompressArrival = lambda key, state, arrival, messages: (state, arrival)
+    expand: calls.Expand = lambda relay: relay
+    resync: calls.Resync = lambda state, lost: state
     compressor: Compressor | None = None
 
 
@@ -246,7 +272,7 @@ class StepLimit(NamedTuple):
     """
 
     limit: Scalar
-    length: Callable[..., Any]
+    length: calls.StepLength
     local: bool = False
 
 
@@ -254,14 +280,12 @@ class Learner(NamedTuple):
     """The learner's side.
 
     ``init: key, index, θ → LearnerState`` · ``behaviour: LearnerState, Broadcast → θ to sample with`` ·
-    ``absorb: key, task, LearnerState, Broadcast, batch → LearnerState`` (inner steps before the last) ·
     ``reply: key, task, LearnerState, Broadcast, batch → LearnerState, Upload, LearnerLog``.
     """
 
-    init: Callable[..., LearnerState]
-    behaviour: Callable[..., Any]
-    absorb: Callable[..., LearnerState]
-    reply: Callable[..., tuple[LearnerState, Upload, LearnerLog]]
+    init: calls.LearnerInit
+    behaviour: calls.Behaviour
+    reply: calls.LearnerReply
 
 
 class Controller(NamedTuple):
@@ -271,28 +295,27 @@ class Controller(NamedTuple):
     ``step: ControllerState, Arrival → ControllerState, RoundLog``.
     """
 
-    init: Callable[..., ControllerState]
-    broadcast: Callable[..., Broadcast]
-    gather: Callable[..., Arrival]
-    step: Callable[..., tuple[ControllerState, RoundLog]]
+    init: calls.ControllerInit
+    broadcast: calls.MakeBroadcast
+    gather: calls.Gather
+    step: calls.ControllerStep
 
 
 class Method(NamedTuple):
-    """A choice of parts. ``batches``: trajectories per inner step, static; ``(N,)`` for one gradient a round.
+    """A choice of parts, put together.
 
-    ``local``: learners sample at parameters of their own; θ^k is then scored on episodes that nobody learns from. ``participation``: the fraction of
-    the learners that takes part in a round, static. ``reuses``: the controller keeps the sum of what everybody has uploaded (`Memory`), of which every
-    learner has a share.
+    ``batch_size``: N, trajectories of a learner and round, static · ``local``: the learners' own steps; where it ``moves``, they sample at parameters of
+    their own · ``aggregate``: what the controller makes of uploads · ``participation``: the fraction of the learners that takes part in a round, static.
     """
 
     learner: Learner
     controller: Controller
     compressor: Compressor
-    batches: tuple[int, ...]
-    local: bool = False
+    batch_size: int
+    aggregate: Aggregate
+    local: Local = Local()
     downlink: Downlink = Downlink()
     participation: float = 1.0
-    reuses: bool = False
 
 
 Recipe = Callable[[dict[str, Any]], Method]

@@ -1,8 +1,8 @@
 """What a learner remembers of its gradients, and the innovation that it would upload.
 
-Memories that *reuse* upload v − (what was uploaded before) and the controller keeps the sum of what everybody has uploaded:
-aggregate == Σ_m uploaded_m at all times. The others upload what has come together and the controller applies it once:
-Σ applied + Σ residuals == Σ gradients.
+Memories whose aggregate is `running_sum` upload v − (what was uploaded before), and the controller keeps the sum of what everybody has uploaded:
+aggregate == Σ_m uploaded_m at all times. Those with `arrivals` upload what has come together, and the controller applies it once:
+Σ applied + Σ residuals == Σ of what they took in.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from lapg.types import Broadcast, Estimate, GradientAt, Memory, Scalar, weighed
+from lapg.types import Broadcast, Estimate, Memory, Scalar, weighed
+from lapg.uplink.aggregates import arrivals, running_sum
 
 
 class Tracked(eqx.Module):
@@ -43,40 +44,27 @@ def blended_noise(held: Float[Array, ""], blend: Scalar, fresh: Float[Array, ""]
 
 def _residual(carry: Callable[[Residual, Estimate], Residual]) -> Memory:
     """Arrivals: the innovation is the residual, and ``settle`` leaves of it what the message lost (error feedback)."""
-
-    def update(state: Residual, broadcast: Broadcast, params: Float[Array, " d"], gradient_at: GradientAt) -> Residual:
-        return carry(state, gradient_at(params))
-
     return Memory(
         init=lambda params: Residual(jnp.zeros_like(params), jnp.zeros((), params.dtype)),
-        update=update,
+        update=lambda state, broadcast, estimate: carry(state, estimate),
         innovation=lambda state, age: (state.value, state.noise),
         settle=lambda state, decoded: Residual(state.value - decoded, jnp.zeros_like(state.noise)),
-        reuses=False,
+        aggregate=arrivals(),
     )
 
 
 def fresh() -> Memory:
     """Nothing: the innovation is this round's gradient, and a skipped one is lost (PG)."""
-    return _residual(lambda state, estimate: Residual(estimate.gradient, estimate.noise))._replace(forgets=True)
+    memory = _residual(lambda state, estimate: Residual(estimate.gradient, estimate.noise_or_inf))
+    return memory._replace(forgets=True)
 
 
-def accumulator(local_step: Callable[[Int[Array, ""]], Scalar] | None = None) -> Memory:
-    """E ← E + g every round; an upload hands over the whole of E. Nothing is ever lost, only late.
-
-    Args:
-      local_step: round → step size of the learner's own steps: it samples at θ^k − step · E, where its gradients would have taken it, in place of θ^k.
-        With the controller's step times M, and everybody uploading in the same rounds, that is local SGD with averaging (FedAvg).
-    Source: for local steps McMahan et al., arXiv 1602.05629.
-    """
-    memory = _residual(lambda state, estimate: Residual(state.value + estimate.gradient, state.noise + estimate.noise))
-    if local_step is None:
-        return memory
-
-    def behaviour(state: Residual, broadcast: Broadcast) -> Float[Array, " d"]:
-        return broadcast.params - jnp.asarray(local_step(broadcast.round), state.value.dtype) * state.value
-
-    return memory._replace(behaviour=behaviour)
+def accumulator() -> Memory:
+    """E ← E + g every round; an upload hands over the whole of E. Nothing is ever lost, only late."""
+    memory = _residual(
+        lambda state, estimate: Residual(state.value + estimate.gradient, state.noise + estimate.noise_or_inf)
+    )
+    return memory._replace(residual=lambda state: state.value)
 
 
 def _tracked(weight: Scalar, innovation_noise: Callable[[Float[Array, ""], Int[Array, ""]], Any]) -> Memory:
@@ -86,13 +74,12 @@ def _tracked(weight: Scalar, innovation_noise: Callable[[Float[Array, ""], Int[A
         zeros = jnp.zeros_like(params)
         return Tracked(zeros, zeros, jnp.zeros((), params.dtype), jnp.int32(0))
 
-    def update(state: Tracked, broadcast: Broadcast, params: Float[Array, " d"], gradient_at: GradientAt) -> Tracked:
-        estimate = gradient_at(params)
-        blend = jnp.where(state.count == 0, 1.0, weight).astype(params.dtype)
+    def update(state: Tracked, broadcast: Broadcast, estimate: Estimate) -> Tracked:
+        blend = jnp.where(state.count == 0, 1.0, weight).astype(state.value.dtype)
         return Tracked(
             (1 - blend) * state.value + blend * estimate.gradient,
             state.uploaded,
-            blended_noise(state.noise, blend, estimate.noise),
+            blended_noise(state.noise, blend, estimate.noise_or_inf),
             state.count + 1,
         )
 
@@ -104,7 +91,7 @@ def _tracked(weight: Scalar, innovation_noise: Callable[[Float[Array, ""], Int[A
         update=update,
         innovation=lambda state, age: (state.value - state.uploaded, innovation_noise(state.noise, age)),
         settle=settle,
-        reuses=True,
+        aggregate=running_sum(),
         share=lambda state, decoded: state.uploaded + decoded,
     )
 
@@ -152,9 +139,8 @@ def dasha(weight: Callable[[int], Scalar]) -> Memory:
       `lapg.uplink.variance_reduction.storm` it is DASHA-MVR.
     """
 
-    def update(state: Shifted, broadcast: Broadcast, params: Float[Array, " d"], gradient_at: GradientAt) -> Shifted:
-        estimate = gradient_at(params)
-        return Shifted(estimate.gradient, state.held, state.uploaded, estimate.noise)
+    def update(state: Shifted, broadcast: Broadcast, estimate: Estimate) -> Shifted:
+        return Shifted(estimate.gradient, state.held, state.uploaded, estimate.noise_or_inf)
 
     def innovation(state: Shifted, age: Int[Array, ""]) -> Any:
         rate = jnp.asarray(weight(state.value.size), state.value.dtype)
@@ -169,7 +155,7 @@ def dasha(weight: Callable[[int], Scalar]) -> Memory:
         update=update,
         innovation=innovation,
         settle=lambda state, decoded: Shifted(state.value, state.value, state.uploaded + decoded, state.noise),
-        reuses=True,
+        aggregate=running_sum(),
         share=lambda state, decoded: state.uploaded + decoded,
         forgets=True,
     )

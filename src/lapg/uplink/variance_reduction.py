@@ -1,14 +1,11 @@
-"""Gradients made less noisy with the same batch's gradient at earlier parameters, before a memory takes them in."""
-
-from collections.abc import Callable
-from typing import Any
+"""Gradients made less noisy with the same batch's gradient at earlier parameters, before the learner does anything with them."""
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from lapg.types import Broadcast, Estimate, GradientAt, Memory, Scalar, known
-from lapg.uplink.memories import blended_noise, fresh
+from lapg.types import Broadcast, Estimate, GradientAt, Scalar, VarianceReduction, known
+from lapg.uplink.memories import blended_noise
 
 
 class Anchored(eqx.Module):
@@ -20,38 +17,12 @@ class Anchored(eqx.Module):
     count: Int[Array, ""]
 
 
-def _reduced(
-    memory: Memory | None, step: Callable[[Anchored, Float[Array, " d"], GradientAt], tuple[Anchored, Estimate]]
-) -> Memory:
-    """``memory`` (None: `fresh`), given what ``step`` makes of every gradient in place of the gradient itself."""
-    inner = memory or fresh()
-    behaviour = inner.behaviour
-
-    def init(params: Float[Array, " d"]) -> Any:
-        zeros = jnp.zeros_like(params)
-        return Anchored(zeros, zeros, jnp.zeros((), params.dtype), jnp.int32(0)), inner.init(params)
-
-    def update(state: Any, broadcast: Broadcast, params: Float[Array, " d"], gradient_at: GradientAt) -> Any:
-        anchored, estimate = step(state[0], params, gradient_at)
-
-        def reduced_at(at: Float[Array, " d"]) -> Estimate:
-            return estimate if at is params else gradient_at(at)
-
-        return anchored, inner.update(state[1], broadcast, params, reduced_at)
-
-    return Memory(
-        init=init,
-        update=update,
-        innovation=lambda state, age: inner.innovation(state[1], age),
-        settle=lambda state, decoded: (state[0], inner.settle(state[1], decoded)),
-        reuses=inner.reuses,
-        behaviour=None if behaviour is None else lambda state, broadcast: behaviour(state[1], broadcast),
-        share=lambda state, decoded: inner.share(state[1], decoded),
-        forgets=inner.forgets,
-    )
+def _start(params: Float[Array, " d"]) -> Anchored:
+    zeros = jnp.zeros_like(params)
+    return Anchored(zeros, zeros, jnp.zeros((), params.dtype), jnp.int32(0))
 
 
-def storm(weight: Scalar = 0.2, memory: Memory | None = None) -> Memory:
+def storm(weight: Scalar = 0.2) -> VarianceReduction:
     """Recursive variance reduction: v ← g(θ^k) + (1 − β)(v − g(θ^{k−1})), both gradients from this round's batch; v = g in the first round.
 
     v is a running average of gradients that follows the policy: where the policy stands still it is v ← (1 − β)v + βg, and where it moves the
@@ -60,9 +31,8 @@ def storm(weight: Scalar = 0.2, memory: Memory | None = None) -> Memory:
 
     Args:
       weight: β in (0, 1]; 1 is the plain gradient.
-      memory: what takes v in, in place of g; None is `lapg.uplink.memories.fresh`.
     Returns:
-      A memory whose noise follows s² ← (1 − β)² s² + β² σ̂²: exact where a batch's errors at θ^k and θ^{k−1} are equal, else low.
+      A reduction whose noise follows s² ← (1 − β)² s² + β² σ̂²: exact where a batch's errors at θ^k and θ^{k−1} are equal, else low.
     Raises:
       ValueError: weight outside (0, 1].
     Source: Cutkosky and Orabona, arXiv 1905.10018; with importance weights Yuan et al., arXiv 2003.04302.
@@ -70,18 +40,20 @@ def storm(weight: Scalar = 0.2, memory: Memory | None = None) -> Memory:
     if known(weight) and not 0 < float(weight) <= 1:
         raise ValueError(f"storm(weight=...) must lie in (0, 1], got {float(weight)}; 1 is the plain gradient.")
 
-    def step(last: Anchored, params: Float[Array, " d"], gradient_at: GradientAt) -> tuple[Anchored, Estimate]:
+    def refine(
+        last: Anchored, broadcast: Broadcast, params: Float[Array, " d"], here: Estimate, gradient_at: GradientAt
+    ) -> tuple[Anchored, Estimate]:
         first = last.count == 0
         blend = jnp.where(first, 1.0, weight).astype(params.dtype)
-        here, there = gradient_at(params), gradient_at(jnp.where(first, params, last.params))
+        there = gradient_at(jnp.where(first, params, last.params))
         value = here.gradient + (1 - blend) * (last.gradient - there.gradient)
-        noise = blended_noise(last.noise, blend, here.noise)
+        noise = blended_noise(last.noise, blend, here.noise_or_inf)
         return Anchored(params, value, noise, last.count + 1), Estimate(value, noise, here.effective_samples)
 
-    return _reduced(memory, step)
+    return VarianceReduction(_start, refine)
 
 
-def snapshot(period: int = 10, num_batches: int = 5, memory: Memory | None = None) -> Memory:
+def snapshot(period: int = 10, num_batches: int = 5) -> VarianceReduction:
     """Snapshot variance reduction: v = g(θ^k) − g(θ̃) + μ, where θ̃ is θ at the last multiple of ``period`` and μ a gradient there.
 
     Both gradients are of this round's batch, the second by importance weights. μ is the mean of g(θ̃) over the first ``num_batches`` batches since the
@@ -90,9 +62,8 @@ def snapshot(period: int = 10, num_batches: int = 5, memory: Memory | None = Non
 
     Args:
       period: rounds between snapshots.
-      memory: what takes v in, in place of g; None is `lapg.uplink.memories.fresh`.
     Returns:
-      A memory whose noise is that of μ: exact where a batch's errors at θ^k and θ̃ are equal, else low.
+      A reduction whose noise is that of μ: exact where a batch's errors at θ^k and θ̃ are equal, else low.
     Raises:
       ValueError: period < 1, or num_batches outside 1..period.
     Source: Papini et al., arXiv 1806.05618, Algorithm 1, where the snapshot's batch is larger.
@@ -102,38 +73,37 @@ def snapshot(period: int = 10, num_batches: int = 5, memory: Memory | None = Non
             f"snapshot(...) needs period >= 1 and 1 <= num_batches <= period, got {period} and {num_batches}."
         )
 
-    def step(last: Anchored, params: Float[Array, " d"], gradient_at: GradientAt) -> tuple[Anchored, Estimate]:
+    def refine(
+        last: Anchored, broadcast: Broadcast, params: Float[Array, " d"], here: Estimate, gradient_at: GradientAt
+    ) -> tuple[Anchored, Estimate]:
         anchor = jnp.where(last.count == 0, params, last.params)
-        here, there = gradient_at(params), gradient_at(anchor)
+        there = gradient_at(anchor)
         share = jnp.where(last.count < num_batches, 1 / (last.count + 1).astype(params.dtype), 0)
         mean = (1 - share) * last.gradient + share * there.gradient
-        noise = blended_noise(last.noise, share, there.noise)
+        noise = blended_noise(last.noise, share, there.noise_or_inf)
         value = here.gradient - there.gradient + mean
         count = (last.count + 1) % period
         return Anchored(anchor, mean, noise, count), Estimate(value, noise, here.effective_samples)
 
-    return _reduced(memory, step)
+    return VarianceReduction(_start, refine)
 
 
-class Travelling(eqx.Module):
-    """Local steps: their sum E and its noise; θ^k, and the controller's parameters before those."""
+class Followed(eqx.Module):
+    """θ^k, and the controller's parameters before those."""
 
-    value: Float[Array, " d"]
-    noise: Float[Array, ""]
     params: Float[Array, " d"]
     before: Float[Array, " d"]
 
 
-def federated_momentum(weight: Scalar, local_step: Scalar, controller_step: Scalar) -> Memory:
-    """Local steps along v = g(θ_m) + (1 − β)(u − g(θ_before)), with both gradients from this batch and u the mean direction of the last aggregation.
+def federated_momentum(weight: Scalar, controller_step: Scalar) -> VarianceReduction:
+    """Drift correction: v = g(θ_m) + (1 − β)(u − g(θ_before)), with both gradients from this batch and u the mean direction of the last aggregation.
 
-    θ_m = θ − step · E is where the learner samples and E ← E + v what it uploads; θ_before are the controller's parameters before its last step, and
+    θ_m is where the learner's own steps have taken it; θ_before are the controller's parameters before its last step, and
     u = (θ_before − θ)/controller_step, so that nobody has to send it. That u is everybody's and g(θ_before) the learner's own takes the drift out of
     the local steps. Before the controller's first step v = g.
 
     Args:
       weight: β in (0, 1]; 1 is the plain local step of FedAvg.
-      local_step: step of the learner's own.
       controller_step: what turns the mean direction into a step of the controller's: α M H for plain steps α, M learners and H local steps each.
     Raises:
       ValueError: weight outside (0, 1].
@@ -142,25 +112,15 @@ def federated_momentum(weight: Scalar, local_step: Scalar, controller_step: Scal
     if known(weight) and not 0 < float(weight) <= 1:
         raise ValueError(f"federated_momentum(weight=...) must lie in (0, 1], got {float(weight)}; 1 is FedAvg.")
 
-    def update(
-        state: Travelling, broadcast: Broadcast, params: Float[Array, " d"], gradient_at: GradientAt
-    ) -> Travelling:
-        moved = jnp.any(broadcast.params != state.params)
-        before = jnp.where(moved, state.params, state.before)
+    def refine(
+        last: Followed, broadcast: Broadcast, params: Float[Array, " d"], here: Estimate, gradient_at: GradientAt
+    ) -> tuple[Followed, Estimate]:
+        moved = jnp.any(broadcast.params != last.params)
+        before = jnp.where(moved, last.params, last.before)
         mean = ((before - broadcast.params) / controller_step).astype(params.dtype)
-        here, there = gradient_at(params), gradient_at(before)
         blend = jnp.where(jnp.any(before != broadcast.params), weight, 1.0).astype(params.dtype)
-        value = here.gradient + (1 - blend) * (mean - there.gradient)
-        return Travelling(state.value + value, state.noise + blend**2 * here.noise, broadcast.params, before)
+        value = here.gradient + (1 - blend) * (mean - gradient_at(before).gradient)
+        noise = blend**2 * here.noise_or_inf
+        return Followed(broadcast.params, before), Estimate(value, noise, here.effective_samples)
 
-    def settle(state: Travelling, decoded: Float[Array, " d"]) -> Travelling:
-        return Travelling(state.value - decoded, jnp.zeros_like(state.noise), state.params, state.before)
-
-    return Memory(
-        init=lambda params: Travelling(jnp.zeros_like(params), jnp.zeros((), params.dtype), params, params),
-        update=update,
-        innovation=lambda state, age: (state.value, state.noise),
-        settle=settle,
-        reuses=False,
-        behaviour=lambda state, broadcast: broadcast.params - jnp.asarray(local_step, state.value.dtype) * state.value,
-    )
+    return VarianceReduction(lambda params: Followed(params, params), refine)

@@ -7,13 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from lapg.types import Arrival, Candidate, Decision, GradientAt, Scalar, Trigger, known, squared_norm
-from lapg.uplink.triggers.common import check_max_age, overdue
+from lapg.types import Arrival, Candidate, Decision, Estimate, GradientAt, Scalar, Trigger, known, squared_norm
+from lapg.uplink.triggers.common import GOLDEN, check_max_age, golden_fraction, overdue
 
 Scale = Literal["report", "step"]
-
-GOLDEN = (5**0.5 - 1) / 2
-"""Its multiples, modulo 1, spread evenly however many there are."""
 
 
 class Window(eqx.Module):
@@ -71,12 +68,12 @@ def age_weighted(
     turns = np.argsort(np.argsort((np.arange(num_learners) + 1) * GOLDEN % 1))  # of the learners, by their fractions
 
     def update(
-        key: Key[Array, ""], state: Window, candidate: Candidate, gradient_at: GradientAt
+        key: Key[Array, ""], state: Window, candidate: Candidate, estimate: Estimate, gradient_at: GradientAt
     ) -> tuple[Window, Decision]:
-        norm = jnp.sqrt(squared_norm(gradient_at(candidate.params).gradient))
+        norm = jnp.sqrt(squared_norm(estimate.gradient))
         window = Window(state.total + norm, state.count + 1, state.sent)
         mean = window.total / window.count
-        alone = num_learners * mean * ((candidate.index + 1) * GOLDEN % 1)
+        alone = num_learners * mean * golden_fraction(candidate.index)
         scale = jnp.where(window.sent, candidate.signal, jnp.maximum(candidate.signal, alone))
         size = jnp.sqrt(squared_norm(candidate.innovation))
         left = (candidate.age.astype(size.dtype) ** age_power * size).astype(size.dtype)

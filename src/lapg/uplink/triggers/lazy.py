@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from lapg.types import Candidate, Decision, GradientAt, Scalar, Trigger, known, squared_norm, weighed
+from lapg.types import Candidate, Decision, Estimate, GradientAt, Scalar, Trigger, known, squared_norm, weighed
 from lapg.uplink.triggers.common import check_max_age, overdue
 from lapg.uplink.triggers.measures import Measure, innovation
 
@@ -57,7 +57,9 @@ def lazy(
 
     measured = innovation() if measure is None else measure
 
-    def update(key: Key[Array, ""], state: Any, candidate: Candidate, gradient_at: GradientAt) -> tuple[Any, Decision]:
+    def update(
+        key: Key[Array, ""], state: Any, candidate: Candidate, estimate: Estimate, gradient_at: GradientAt
+    ) -> tuple[Any, Decision]:
         noise = candidate.noise if noise_bound is None else jnp.take(noise_bound, candidate.index)
         state, sides = measured.update(state, candidate, gradient_at)
         left = sides.left
@@ -78,6 +80,7 @@ def lazy(
             jnp.roll(movements, 1).at[0].set(squared_norm(displacement))
         ),
         signal=signal,
+        needs_noise=noise_bound is None and known(noise_weight) and float(noise_weight) > 0,
     )
 
 
@@ -95,8 +98,10 @@ def changed(weight: Scalar, *, max_age: int | None = None) -> Trigger:
         raise ValueError(f"changed(weight=...) must be >= 0, got {float(weight)}; 0 uploads every round.")
     check_max_age("changed", max_age)
 
-    def update(key: Key[Array, ""], last: Any, candidate: Candidate, gradient_at: GradientAt) -> tuple[Any, Decision]:
-        gradient = gradient_at(candidate.params).gradient
+    def update(
+        key: Key[Array, ""], last: Any, candidate: Candidate, estimate: Estimate, gradient_at: GradientAt
+    ) -> tuple[Any, Decision]:
+        gradient = estimate.gradient
         left = squared_norm(candidate.innovation)
         right = (weight * squared_norm(gradient - last)).astype(left.dtype)
         return gradient, Decision((left > right) | overdue(candidate.age, max_age), left, right)

@@ -1,5 +1,6 @@
 """What `lapg.uplink.triggers.lazy` holds against the drift: how much a learner's gradient has changed since its last upload."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -21,9 +22,9 @@ class Sides(NamedTuple):
 class Measure(NamedTuple):
     """``init: θ → state`` · ``update: state, Candidate, gradient_at → state, Sides`` · ``settle: state, Candidate → state`` (only when sent)."""
 
-    update: Any
-    init: Any = lambda params: ()
-    settle: Any = lambda state, candidate: state
+    update: Callable[[Any, Candidate, GradientAt], tuple[Any, Sides]]
+    init: Callable[[Float[Array, " d"]], Any] = lambda params: ()
+    settle: Callable[[Any, Candidate], Any] = lambda state, candidate: state
 
 
 def innovation() -> Measure:

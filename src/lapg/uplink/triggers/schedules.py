@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from lapg.types import Candidate, Decision, GradientAt, Scalar, Trigger, known, squared_norm
+from lapg.types import Candidate, Decision, Estimate, GradientAt, Scalar, Trigger, known, squared_norm
 from lapg.uplink.triggers.common import golden_fraction
 
 Phase = Literal["together", "staggered"]
@@ -16,7 +16,9 @@ Phase = Literal["together", "staggered"]
 def _rule(rule: Callable[[Key[Array, ""], Candidate], tuple[Bool[Array, ""], Any, Any]]) -> Trigger:
     """A trigger without state from ``key, candidate → fires, left, right``."""
 
-    def update(key: Key[Array, ""], state: Any, candidate: Candidate, gradient_at: GradientAt) -> tuple[Any, Decision]:
+    def update(
+        key: Key[Array, ""], state: Any, candidate: Candidate, estimate: Estimate, gradient_at: GradientAt
+    ) -> tuple[Any, Decision]:
         fires, left, right = rule(key, candidate)
         dtype = candidate.noise.dtype
         return state, Decision(fires, jnp.asarray(left, dtype), jnp.asarray(right, dtype))
@@ -55,7 +57,11 @@ def periodic(period: Scalar, *, phase: Phase = "together") -> Trigger:
         return jnp.where(shifted, period, jnp.maximum(1, period * golden_fraction(index)))
 
     def update(
-        key: Key[Array, ""], shifted: Bool[Array, ""], candidate: Candidate, gradient_at: GradientAt
+        key: Key[Array, ""],
+        shifted: Bool[Array, ""],
+        candidate: Candidate,
+        estimate: Estimate,
+        gradient_at: GradientAt,
     ) -> tuple[Bool[Array, ""], Decision]:
         dtype, wait = candidate.noise.dtype, due(shifted, candidate.index)
         return shifted, Decision(candidate.age >= wait, candidate.age.astype(dtype), wait.astype(dtype))

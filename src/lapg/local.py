@@ -1,0 +1,92 @@
+"""The learner's own steps: where it samples, and what it makes of a gradient before its memory takes it in."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from lapg.types import Broadcast, Estimate, GradientAt, Local, Scalar, known
+
+
+def stand() -> Local:
+    """No steps: the learner samples at θ^k, and its memory takes in the gradient (PG, LAPG)."""
+    return Local()
+
+
+def sgd(step_size: Scalar | Callable[[Int[Array, ""]], Any]) -> Local:
+    """Steps along the learner's own gradients: it samples at θ^k − step · E, E being what its memory holds back; the memory takes in the gradient.
+
+    With the controller's step times M, and everybody uploading in the same rounds, that is local SGD with averaging (FedAvg).
+
+    Args:
+      step_size: a number, or round → number. What the controller's optimiser will make of E in the end, to foresee it.
+    Raises:
+      ValueError: step_size is negative.
+    Source: McMahan et al., arXiv 1602.05629.
+    """
+    if not callable(step_size) and known(step_size) and not float(step_size) >= 0:
+        raise ValueError(f"sgd(step_size=...) must be >= 0, got {float(step_size)}; local.stand() takes no steps.")
+
+    def position(broadcast: Broadcast, residual: Float[Array, " d"]) -> Float[Array, " d"]:
+        step = step_size(broadcast.round) if callable(step_size) else step_size
+        return broadcast.params - jnp.asarray(step, residual.dtype) * residual
+
+    return Local(position=position, moves=True)
+
+
+def optimise(transform: optax.GradientTransformation, epochs: int = 1, minibatches: int = 1) -> Local:
+    """Steps of an optimiser of the learner's own, several a batch; the memory takes in how far they have led, θ before minus θ after.
+
+    Each of ``epochs`` passes over the batch shuffles its N entries and takes one step for each of ``minibatches`` equal parts (FedAvg, DiLoCo; PPO's
+    epochs with Adam). The learner samples at θ^k − E, where its steps have taken it. Increments are displacements in units of the parameters: the
+    controller's optimiser is the outer one, plain steps of size 1/M for the mean over M learners.
+
+    Args:
+      transform: optax's; its state, the moments, is the learner's and outlives uploads and skipped rounds.
+      epochs: passes over a batch.
+      minibatches: must divide N. An estimator that holds more than this round's batch is asked for all that it holds in every part.
+    Raises:
+      ValueError: epochs or minibatches is below 1.
+    Source: McMahan et al., arXiv 1602.05629; Reddi et al., arXiv 2003.00295, for inner and outer optimisers.
+    """
+    for name, value in (("epochs", epochs), ("minibatches", minibatches)):
+        if value < 1:
+            raise ValueError(f"optimise({name}=...) must be a whole number >= 1, got {value}.")
+    num_steps = epochs * minibatches
+
+    def walk(
+        key: Key[Array, ""],
+        state: Any,
+        params: Float[Array, " d"],
+        estimate: Estimate,
+        gradient_at: GradientAt,
+        num: int,
+    ) -> tuple[Any, Estimate]:
+        def descend(carry: Any, gradient: Float[Array, " d"]) -> Any:
+            at, moments = carry
+            change, moments = transform.update(gradient, moments, at)
+            return (at + change).astype(params.dtype), moments
+
+        def step(carry: Any, rows: Int[Array, " n"] | None) -> tuple[Any, None]:
+            return descend(carry, gradient_at(carry[0], rows).gradient), None
+
+        if minibatches > 1:
+            shuffled = jax.vmap(lambda key: jax.random.permutation(key, num))(jax.random.split(key, epochs))
+            end, moments = jax.lax.scan(step, (params, state), shuffled.reshape(num_steps, num // minibatches))[0]
+        else:  # the gradient at the first position is there already
+            first = descend((params, state), estimate.gradient)
+            end, moments = jax.lax.scan(step, first, length=epochs - 1)[0]
+        return moments, Estimate(params - end, None, estimate.effective_samples)
+
+    return Local(
+        init=lambda params: transform.init(params),
+        position=lambda broadcast, residual: broadcast.params - residual,
+        walk=walk,
+        moves=True,
+        increment="displacement",
+        num_steps=num_steps,
+        minibatches=minibatches,
+    )
