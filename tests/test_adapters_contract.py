@@ -396,7 +396,7 @@ def test_flags_of_any_type(adapter, value):
         played = play(whims(adapter, **{name: value}))
         np.testing.assert_array_equal(played.mask[0, 0], [True, False, False])
         assert getattr(played, name)[0, 0].tolist() == [True, False, False]
-        assert (played.terminated ^ played.truncated).sum() == 1
+        assert not (played.terminated & played.truncated).any()
 
 
 @BOTH

@@ -237,7 +237,7 @@ def _close(pools: dict[Hashable, list[_Seat]]) -> list[Exception]:
     return failures
 
 
-def _word(*address: int) -> int:
+def _word(*address: int | np.integer) -> int:
     """A random word of a seed, an environment and the number of the step after which its next episode begins."""
     return int(np.random.SeedSequence([int(part) for part in address]).generate_state(1)[0])
 
