@@ -26,7 +26,7 @@ from lapg.problems.protocol import make_tasks
 from lapg.runtimes import use_all_cores
 from lapg.runtimes.actor import INLINE_BYTES, Parts
 from lapg.runtimes.ray import Ray
-from lapg.types import Problem
+from lapg.types import Model, Problem
 from lapg.uplink import memories, triggers
 
 WARM = 10
@@ -46,12 +46,15 @@ class Echo:
 def constant(num_learners: int, dimension: int) -> Problem:
     """Learner m's gradient is m everywhere."""
     return Problem(
-        sample=lambda key, task, params, num: (),
+        sampler=lambda problem: lambda key, task, params, num: (),
         score=lambda task, batch: {"score_scaled": jnp.zeros(()), "score_raw": jnp.zeros(())},
-        init=lambda key: jnp.zeros(dimension),
+        start=lambda key: jnp.zeros(dimension),
         tasks=make_tasks(num_learners, None),
         num_learners=num_learners,
-        gradient=lambda task, params: jnp.full(dimension, task.index, params.dtype),
+        model=lambda policy: Model(
+            lambda task, params: task.index * jnp.sum(params),
+            lambda task, params: jnp.full(dimension, task.index, params.dtype),
+        ),
     )
 
 

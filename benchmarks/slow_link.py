@@ -30,7 +30,7 @@ import numpy as np
 
 from lapg import ledger, network
 from lapg.experiments.build import build, parts
-from lapg.experiments.config import Config
+from lapg.experiments.config import Config, PolicyConfig
 from lapg.experiments.figures import FIGURES, RECOMMENDED
 
 FIGURE = FIGURES["parallel-cartpole-homogeneous"]
@@ -105,8 +105,16 @@ def drive(given: argparse.Namespace) -> dict[str, Any]:
     began, before = time.monotonic(), carried()
     time.sleep(given.idle)
     idle = (carried() - before) / (time.monotonic() - began)
-    problem = replace(FIGURE.problem, num_learners=given.learners, hidden=tuple(given.hidden))
-    config = Config(problem, FIGURE.estimator, METHODS[given.drive], FIGURE.batch_size, rounds=given.rounds, seeds=1)
+    problem = replace(FIGURE.problem, num_learners=given.learners)
+    config = Config(
+        problem,
+        FIGURE.estimator,
+        METHODS[given.drive],
+        PolicyConfig(hidden=tuple(given.hidden)),
+        FIGURE.batch_size,
+        rounds=given.rounds,
+        seeds=1,
+    )
     hypers = {name: np.asarray(value, np.float32)[None] for name, value in build(config).hyper.items()}
     options = {"chunk_rounds": 1, "processes": given.learners, "address": f"{PLACES[HERE]}:{PORT}"}
     lanes = Ray(functools.partial(parts, config), hypers, [given.seed], **options)

@@ -94,7 +94,7 @@ def main() -> None:
     )
     print("|---" * 10 + "|")
     for label, method in contenders(given.figure):
-        found = play(Config(figure.problem, figure.estimator, method, **shared))
+        found = play(Config(figure.problem, figure.estimator, method, figure.policy, **shared))
         turn = (
             f"{x / found.turns:,.1f}" for x in (found.counted[0], found.carried[0], found.counted[1], found.carried[1])
         )

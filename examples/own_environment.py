@@ -2,6 +2,7 @@
 
 python examples/own_environment.py
 PYTHONPATH=examples lapg train --problem.name own_environment:slopes --problem.num-learners 3 --rounds 50
+PYTHONPATH=examples lapg train --problem.name own_environment:slopes --policy.hidden 32 32 --policy.activation relu --rounds 50
 
 It can be drawn, too: lapg render runs/own-environment, with the same PYTHONPATH.
 """
@@ -15,9 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from lapg import Config, MethodConfig, ProblemConfig, evaluate, train
-from lapg.policies import softmax_mlp
 from lapg.problems.protocol import from_environment, make_tasks
-from lapg.types import Environment, Problem, Step, Task
+from lapg.types import Discrete, Environment, Problem, Step, Task
 
 SECONDS_PER_STEP = 0.1
 
@@ -48,8 +48,7 @@ def slopes(
 ) -> Problem:
     """One common policy for carts on slopes between −1 and 1; that the dynamics differ is more than the paper's (5) allows."""
     tasks = make_tasks(num_learners, scales, extra={"slope": jnp.linspace(-1.0, 1.0, num_learners)})
-    policy = softmax_mlp(num_inputs=2, hidden=(16,), num_actions=3, activation="tanh")
-    return from_environment(cart(), policy, tasks=tasks, num_steps=num_steps, discount=discount)
+    return from_environment(cart(), actions=Discrete(3), tasks=tasks, num_steps=num_steps, discount=discount)
 
 
 def main(rounds: int, out: Path) -> None:

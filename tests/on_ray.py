@@ -25,6 +25,7 @@ from lapg import (  # noqa: E402
 )
 from lapg.downlink import dense, replicated  # noqa: E402
 from lapg.experiments.build import build  # noqa: E402
+from lapg.experiments.config import PolicyConfig  # noqa: E402
 from lapg.experiments.run import make_lanes  # noqa: E402
 from lapg.problems import quadratic  # noqa: E402
 from lapg.runtimes import Sequential, Vectorised  # noqa: E402
@@ -191,7 +192,8 @@ def kills(num=20, rounds=300, channels=None):
 def host():
     """Learners whose environments are outside JAX, each on its own actor, beside all of them in this process."""
     config = Config(
-        problem=ProblemConfig("gymnasium", env="CartPole-v1", num_learners=2, hidden=(4,), num_steps=40),
+        problem=ProblemConfig("gymnasium", env="CartPole-v1", num_learners=2, num_steps=40),
+        policy=PolicyConfig(hidden=(4,)),
         method=MethodConfig("lapg", 0.02, xi=(0.1,), noise_weight=3.0),
         batch_size=3,
         rounds=10,

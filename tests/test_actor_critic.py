@@ -9,8 +9,8 @@ import pytest
 from lapg.estimators import gpomdp
 from lapg.estimators.actor_critic import actor_critic
 from lapg.methods import Setting, pg
-from lapg.networks import Network
 from lapg.policies import softmax_table
+from lapg.policies.networks import Network
 from lapg.problems import linear_quadratic, tabular
 from lapg.types import Trajectories
 from oracles import markov

@@ -15,8 +15,10 @@ import xarray as xr
 
 from lapg import Config, MethodConfig, ProblemConfig, evaluate, train
 from lapg.experiments.build import build_problem
+from lapg.experiments.config import PolicyConfig
 from lapg.experiments.evaluate import greedy
 from lapg.experiments.run import Run
+from lapg.policies import with_policy
 from lapg.problems.check import check_problem
 from lapg.problems.gymnasium import gymnasium
 from lapg.problems.pettingzoo import pettingzoo
@@ -126,12 +128,12 @@ def configured(adapter, name, options, **fields):
         adapter,
         env=f"test_adapters_contract:{name}",
         num_steps=4,
-        hidden=(3,),
         options={"env_options": options},
         **fields,
     )
-    config = Config(problem, method=MethodConfig("pg", 0.01), batch_size=2, rounds=1, seeds=1)
-    problem = build_problem(config.problem)
+    policy = PolicyConfig(hidden=(3,))
+    config = Config(problem, policy=policy, method=MethodConfig("pg", 0.01), batch_size=2, rounds=1, seeds=1)
+    problem = build_problem(config.problem, config.policy)
     theta = np.random.default_rng(0).normal(size=(1, problem.policy.num_params))
     learners = np.arange(problem.num_learners)
     record = xr.Dataset({"params": (("seed", "parameter"), theta)}, {"seed": [0], "learner": learners})
@@ -652,7 +654,6 @@ def test_runs_close_what_they_open(tmp_path, fails):
         env="test_adapters_contract:Lonely",
         num_learners=2,
         num_steps=3,
-        hidden=(),
         options={"env_options": options},
     )
     config = Config(problem, method=MethodConfig("pg", 0.01), batch_size=2, rounds=1, seeds=1)
@@ -706,7 +707,7 @@ class Restless(Whims):
 )
 def test_the_check_says_so(name, options, line):
     """Oracle: the flaw that was put in, or what the adapter does."""
-    env = {"env": f"test_adapters_contract:{name}", "env_options": options, "hidden": ()}
+    env = {"env": f"test_adapters_contract:{name}", "env_options": options}
     problem = (
         pettingzoo(**env, observations="local") if name == "Crowd" else gymnasium(**env, num_learners=1, num_steps=3)
     )
@@ -753,29 +754,29 @@ def test_ids_with_a_module(tmp_path, monkeypatch):
 @pytest.mark.parametrize("setting", [{"std": 0.3}, {"learned_std": True}])
 def test_std_needs_continuous_actions(setting):
     """Oracle: CartPole's and the agents' actions are whole numbers; with one continuous agent the setting has a meaning."""
-    message = rf"has discrete actions, to which {next(iter(setting))} means nothing; leave it out"
+    message = (
+        rf"policy\({next(iter(setting))}=\.\.\.\) is of normal actions, and all actions are discrete; leave it out"
+    )
     factories = {name: getattr(importlib.import_module("lapg.problems"), name) for name in ("gymnax", "jaxmarl")}
     with jax.numpy_rank_promotion("allow"):
         for build in (
-            lambda: gymnasium(env="CartPole-v1", **setting),
+            lambda: gymnasium(env="CartPole-v1"),
             lambda: pettingzoo(
                 env="test_adapters_contract:Team",
                 observations="local",
                 env_options={"cases": ("parts", "bits")},
-                **setting,
             ),
-            lambda: factories["gymnax"](env="CartPole-v1", **setting),
-            lambda: factories["jaxmarl"](env="MPE_simple_spread_v3", observations="local", **setting),
+            lambda: factories["gymnax"](env="CartPole-v1"),
+            lambda: factories["jaxmarl"](env="MPE_simple_spread_v3", observations="local"),
         ):
             with pytest.raises(ValueError, match=message):
-                build()
+                with_policy(build(), **setting)
     mixed = pettingzoo(
         env="test_adapters_contract:Team",
         observations="local",
         env_options={"cases": ("parts", "free vector")},
-        **setting,
     )
-    assert mixed.num_learners == 2
+    assert with_policy(mixed, **setting).num_learners == 2
 
 
 @pytest.mark.parametrize(
@@ -786,10 +787,9 @@ def test_acting_in_outside_jax_libraries(name, options, key):
     """Oracle: what the library itself returns and takes, against the policy on what the learners see."""
     factory, library = getattr(importlib.import_module("lapg.problems"), name), importlib.import_module(name)
     with jax.numpy_rank_promotion("allow"):
-        problem = factory(**options, hidden=(3,), **({"observations": "local"} if name == "jaxmarl" else {}))
-        config = Config(
-            ProblemConfig(name, **options, hidden=(3,), **({"observations": "local"} if name == "jaxmarl" else {}))
-        )
+        seen = {"observations": "local"} if name == "jaxmarl" else {}
+        problem = with_policy(factory(**options, **seen), hidden=(3,))
+        config = Config(ProblemConfig(name, **options, **seen), policy=PolicyConfig(hidden=(3,)))
         theta = np.asarray(problem.init(jax.random.key(3)))
         run = Run(Path(), config, xr.Dataset({"params": (("seed", "p"), theta[None])}, {"seed": [0]}), trust=True)
         task = jax.tree.map(lambda leaf: leaf[0], problem.tasks)

@@ -9,6 +9,7 @@ import mpe2.simple_spread_v3
 import numpy as np
 import pytest
 
+from lapg.policies import with_policy
 from lapg.problems.gymnasium import gymnasium
 from lapg.problems.pettingzoo import pettingzoo
 
@@ -108,7 +109,7 @@ def test_time_limits_truncate():
 
 def test_discrete_spaces():
     """Oracle: the corridor by hand: observations are one-hot, the first action is number 5."""
-    problem = gymnasium(env="test_adapters_host:Corridor", num_learners=1, num_steps=4, hidden=(3,))
+    problem = with_policy(gymnasium(env="test_adapters_host:Corridor", num_learners=1, num_steps=4), hidden=(3,))
     assert problem.policy.num_params == 4 * 3 + 3 + 3 * 2 + 2
     played = problem.collect(lambda observations, t: (np.array([[1, 0]]),) * 2, SEEDS, 2)
     np.testing.assert_array_equal(played.observations[0].argmax(-1), [[1, 2, 3, 3], [1, 0, 0, 0]])
@@ -212,11 +213,10 @@ def test_simple_spread_is_mpe2s(shared):
         observations="local",
         shared_trajectories=shared,
         num_steps=4,
-        hidden=(2,),
         env_options=options,
     )
     assert (problem.num_learners, problem.shared) == (3, shared)
-    assert problem.policy.num_params == 3 * (18 * 2 + 2 + 2 * 5 + 5)
+    assert with_policy(problem, hidden=(2,)).policy.num_params == 3 * (18 * 2 + 2 + 2 * 5 + 5)
     seeds = np.array([7, 7, 7] if shared else [7, 8, 9], np.uint32)
     actions = np.random.default_rng(0).integers(5, size=(4, 3, 2, 3))
     if shared:
@@ -238,9 +238,9 @@ def test_simple_spread_is_mpe2s(shared):
 @pytest.mark.parametrize("observations", ["global", "local", "concatenated"])
 def test_speaker_and_listener_differ(observations):
     """Oracle: mpe2's own spaces (3 and 11 inputs, 3 and 5 actions), state and observations."""
-    problem = pettingzoo(env="mpe2.simple_speaker_listener_v4", observations=observations, num_steps=3, hidden=())
+    problem = pettingzoo(env="mpe2.simple_speaker_listener_v4", observations=observations, num_steps=3)
     inputs = (3, 11) if observations == "local" else (14, 14)
-    assert problem.policy.num_params == inputs[0] * 3 + 3 + inputs[1] * 5 + 5
+    assert with_policy(problem, hidden=()).policy.num_params == inputs[0] * 3 + 3 + inputs[1] * 5 + 5
     actions = (np.array([[0, 1], [2, 0]]), np.array([[4, 3], [2, 1]]))
     played = problem.collect(lambda seen, t: (actions, actions), SEEDS, 2)
     env = mpe2.simple_speaker_listener_v4.parallel_env()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lapg import Config, MethodConfig, ProblemConfig, train
+from lapg.experiments.config import PolicyConfig
 from lapg.problems.adapters import first_observation
 from lapg.problems.cooperative_navigation import State, collisions
 from lapg.problems.cooperative_navigation import environment as navigation
@@ -159,8 +160,16 @@ def test_what_agents_see():
 )
 def test_training(name, options, learners, size, tmp_path):
     """Oracle: everybody uploads in every round of pg; parameters counted by hand; CartPole's return is the length of an episode, 8 to 10 at least."""
-    problem = ProblemConfig(name, hidden=(5,), num_steps=10, options=options)
-    config = Config(problem, method=MethodConfig("pg", step_size=0.01), rounds=2, seeds=1, batch_size=2, chunk_rounds=2)
+    problem = ProblemConfig(name, num_steps=10, options=options)
+    config = Config(
+        problem,
+        policy=PolicyConfig(hidden=(5,)),
+        method=MethodConfig("pg", step_size=0.01),
+        rounds=2,
+        seeds=1,
+        batch_size=2,
+        chunk_rounds=2,
+    )
     record = train(config, tmp_path / "out", show_progress=False).record
     assert record.sizes == {"seed": 1, "round": 2, "learner": learners, "parameter": size}
     assert record["sent"].all()

@@ -18,8 +18,10 @@ import xarray as xr
 from lapg import Config, EstimatorConfig, Interrupted, MethodConfig, ProblemConfig, Vectorised, cli, load, record
 from lapg.experiments import progress, run, size
 from lapg.experiments.build import build
+from lapg.experiments.config import PolicyConfig
 from lapg.experiments.run import make_lanes, resume, train
 from lapg.experiments.soundness import mean_score, unsound
+from lapg.record import upgrade
 
 QUIET = {"show_progress": False, "checkpoint_seconds": 0.0}
 LAZY = Config(
@@ -135,7 +137,8 @@ class Slow(gym.Env):
 
 
 SLOW = Config(
-    problem=ProblemConfig("gymnasium", env="test_advance:Slow", num_learners=1, hidden=(2,), num_steps=2),
+    problem=ProblemConfig("gymnasium", env="test_advance:Slow", num_learners=1, num_steps=2),
+    policy=PolicyConfig(hidden=(2,)),
     method=MethodConfig("pg", 0.02),
     batch_size=2,
     rounds=6,
@@ -333,11 +336,12 @@ def test_scores_that_are_not_known():
         {name: (dims, value) for name, value in fields.items()}, {"seed": [7], "round": [5, 6], "learner": [0, 1]}
     )
     plain["participated"] = xr.ones_like(plain["sent"])
+    older, plain = plain, upgrade(plain)
     assert np.isnan(mean_score(plain))
     np.testing.assert_array_equal(mean_score(plain, "learner"), [[np.nan, 3.0]])
     (line,) = unsound(plain)
     assert line.startswith("learner 1: losses or gradients were not finite in 1 of 2 rounds, first in round 5")
-    missing = plain.assign(fault_missing=(dims, np.isnan(scores).astype(int)))
+    missing = upgrade(older.assign(fault_missing=(dims, np.isnan(scores).astype(int))))
     assert float(mean_score(missing)) == pytest.approx(7 / 3)
     assert unsound(missing) == []
 

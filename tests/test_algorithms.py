@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from lapg import estimators, methods
+from lapg.policies import with_policy
 from lapg.problems import cooperative_navigation
 from lapg.runtimes.protocol import sample_batch
 from oracles import algorithms
@@ -17,7 +18,9 @@ TOLERANCE = 2e-11
 
 @pytest.fixture(scope="module")
 def problem():
-    return cooperative_navigation(num_agents=2, hidden=HIDDEN, num_steps=5, scales=(1.0, 0.5), discount=0.9)
+    return with_policy(
+        cooperative_navigation(num_agents=2, num_steps=5, scales=(1.0, 0.5), discount=0.9), hidden=HIDDEN
+    )
 
 
 @pytest.fixture(scope="module")

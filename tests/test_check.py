@@ -62,9 +62,7 @@ def play(act, seeds, num):
 
 def hosted(change=lambda recorded: recorded):
     return Problem(
-        sample=None,
         score=score(0.9),
-        init=POLICY.init,
         tasks=make_tasks(LEARNERS, (1.0, 4.0)),
         num_learners=LEARNERS,
         collect=lambda act, seeds, num: change(play(act, seeds, num)),
@@ -114,10 +112,14 @@ COUNTER = np.random.default_rng(0)
         (walk(reset=lambda *_: jnp.asarray(COUNTER.uniform(size=1))), "environment repeats itself", "jax.random"),
         (walk(reset=lambda *_: 1 / 0), "environment repeats itself", "it raises ZeroDivisionError: division by zero"),
         (walk(step=lambda *a: step(*a)._replace(loss=jnp.nan)), "losses", "must be finite, got"),
-        (walk()._replace(init=lambda key: jnp.zeros((2, 2))), "initial params", r"got float64\[2, 2\]"),
-        (walk()._replace(init=lambda key: jnp.zeros(2)), "initial params", "num_params=18 entries, got 2"),
-        (walk()._replace(init=lambda key: jnp.full(18, jnp.inf)), "initial params", "must return finite"),
-        (walk()._replace(init=lambda key: jnp.asarray(COUNTER.uniform(size=18))), "initial params", "the same θ⁰"),
+        (walk(policy=POLICY._replace(init=lambda key: jnp.zeros((2, 2)))), "initial params", r"got float64\[2, 2\]"),
+        (walk(policy=POLICY._replace(init=lambda key: jnp.zeros(2))), "initial params", "num_params=18 entries, got 2"),
+        (walk(policy=POLICY._replace(init=lambda key: jnp.full(18, jnp.inf))), "initial params", "must return finite"),
+        (
+            walk(policy=POLICY._replace(init=lambda key: jnp.asarray(COUNTER.uniform(size=18)))),
+            "initial params",
+            "the same θ⁰",
+        ),
         (walk()._replace(num_learners=3), "tasks", "leading axis of num_learners=3"),
         (walk()._replace(score=lambda task, batch: {"score_raw": task.scale}), "score", "score_scaled is missing"),
     ],

@@ -21,14 +21,14 @@ from lapg import RunError, cli, load
 from lapg.cli import parts
 from lapg.cli.terminal import make_console
 from lapg.experiments import figures, reproduce
-from lapg.experiments.config import Config, MethodConfig, read_toml
+from lapg.experiments.config import Config, MethodConfig, PolicyConfig, read_toml
 from lapg.ledger import upload_fraction
 from support import edit_config
 
 TINY = [
     "--problem.num-steps",
     "3",
-    "--problem.hidden",
+    "--policy.hidden",
     "4",
     "--problem.scales",
     "1",
@@ -357,7 +357,7 @@ def reproduced(tmp_path_factory):
     """Figure 4 with tiny networks and three methods, one of them at the measured rate of another."""
     four = figures.FIGURES["fig4"]
     chosen = {"PG": MethodConfig("pg", 0.01), "SCOUT": MethodConfig("scout", 0.01, threshold=20.0, look_ahead=1.0)}
-    small = replace(four, problem=replace(four.problem, hidden=(4,)), batch_size=2, tuned=chosen)
+    small = replace(four, policy=PolicyConfig(hidden=(4,)), batch_size=2, tuned=chosen)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(figures.FIGURES, "fig4", small)
         out = tmp_path_factory.mktemp("reproduce")
@@ -572,7 +572,7 @@ BAD = {
         "train --method.optimiser adam --method.momentum 0.5",
         ["momentum=0.5 goes with optimiser heavy_ball", "leave it out"],
     ),
-    "hidden layers of nothing": ("train --problem.hidden 0", ["hidden layer widths must be whole numbers >= 1"]),
+    "hidden layers of nothing": ("train --policy.hidden 0", ["hidden layer widths must be whole numbers >= 1"]),
     "no such file": ("train --config none.toml", ["config=none.toml cannot be read: No such file"]),
     "resume with other options": (
         "train --resume pg --seeds 3",
@@ -586,7 +586,7 @@ BAD = {
     ),
     "start from nothing": ("train --init-from nowhere", ["run=nowhere must be the directory of a run"]),
     "start from another network": (
-        "train --problem.hidden 5 --init-from pg",
+        "train --policy.hidden 5 --init-from pg",
         ["init_from=pg has", "use the same problem and network"],
     ),
     "no episodes": ("evaluate pg --episodes 0", ["episodes must be >= 1, got 0"]),
@@ -639,7 +639,7 @@ def test_bad_input(wreckage, fails, monkeypatch, unchecked, case):
     [
         ("reproduce fig9", ["fig9", "fig3", "fig7", "all"]),
         ("reproduce fig4 --preset best", ["best", "literal", "paper", "recommended"]),
-        ("train --problem.activation sigmoid", ["sigmoid", "relu", "softplus", "tanh"]),
+        ("train --policy.activation sigmoid", ["sigmoid", "relu", "softplus", "tanh"]),
         ("train --seeds many", ["--seeds", "many"]),
         ("train --wobble 3", ["--wobble"]),
         ("train --config", ["--config"]),

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from lapg import estimators, methods
 from lapg.experiments.build import build
-from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, ProblemConfig
+from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, PolicyConfig, ProblemConfig
 from lapg.problems import quadratic
 from lapg.uplink import compressors
 from lapg.uplink.compressors import exact, rounded, sparse
@@ -310,7 +310,7 @@ def test_settings_that_cannot_be_counted_are_refused():
         ({}, "θ on a dense downlink"),
         ({"downlink": "replicated"}, "the state that a replicated downlink begins with"),
     ):
-        problem = ProblemConfig("cart_pole", num_learners=2, hidden=(6_300, 6_300))
-        config = Config(problem, method=MethodConfig("pg", **method))
+        problem, policy = ProblemConfig("cart_pole", num_learners=2), PolicyConfig(hidden=(6_300, 6_300))
+        config = Config(problem, method=MethodConfig("pg", **method), policy=policy)
         with pytest.raises(ValueError, match=f"{what} must have at most 2,146,435,072 bits, but with d = 39,7"):
             build(config)

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from lapg import RunError, about, cli, evaluate, load, methods, problems, record, render, resume, train
+from lapg import RunError, about, cli, evaluate, load, methods, policies, problems, record, render, resume, train
 from lapg.controller import inverse_time
 from lapg.experiments.build import build
 from lapg.experiments.config import (
@@ -19,6 +19,7 @@ from lapg.experiments.config import (
     Config,
     EstimatorConfig,
     MethodConfig,
+    PolicyConfig,
     ProblemConfig,
     from_dict,
     to_dict,
@@ -256,16 +257,18 @@ def test_contents_stay_in_their_directory(tmp_path, name):
 def test_values_from_python(unchecked):
     """Oracle: the same configuration in plain numbers; every one of them goes through JSON and comes back equal."""
     plain = Config(
-        ProblemConfig("quadratic", hidden=(64,), scales=(1.0, 0.5), options={"a": [1.0, 2.0], "b": {"c": 3}}),
+        ProblemConfig("quadratic", scales=(1.0, 0.5), options={"a": [1.0, 2.0], "b": {"c": 3}}),
         EstimatorConfig("noisy"),
         MethodConfig("pg", step_size=0.5, xi=(0.25,), optimiser="adam", strict=True),
+        PolicyConfig("linear", hidden=(64,)),
         rounds=7,
     )
     options = {"a": np.array([1.0, 2.0]), "b": {"c": np.int64(3)}}
     given = Config(
-        ProblemConfig(problems.quadratic, hidden=64, scales=jnp.array([1.0, 0.5]), options=options),
+        ProblemConfig(problems.quadratic, scales=jnp.array([1.0, 0.5]), options=options),
         "noisy",
         MethodConfig(methods.pg, step_size=np.float32(0.5), xi=0.25, optimiser=optax.adam, strict=np.True_),
+        PolicyConfig(policies.linear, hidden=64),
         rounds=np.int32(7),
     )
     assert given == plain
@@ -290,7 +293,7 @@ def test_values_from_python(unchecked):
         (lambda: Config(problem=problems.quadratic()), "problem must be a ProblemConfig.*give the factory, or its name"),
         (lambda: ProblemConfig(lambda: 3), "problem must be a name, or a function at the top of a module"),
         (lambda: ProblemConfig(options={"a": [object()]}), "problem.options.a must be plain data"),
-        (lambda: ProblemConfig(hidden="wide"), "problem.hidden must be a list of whole numbers, got 'wide'"),
+        (lambda: PolicyConfig(hidden="wide"), "policy.hidden must be a list of whole numbers, got 'wide'"),
         (lambda: ClusterConfig(timeout="soon"), "cluster.timeout must be a number, got 'soon'"),
         (lambda: MethodConfig(memory="fersh"), "method.memory must be one of 'fresh', .* got 'fersh'"),
         (lambda: from_dict({"method": {"step_sise": 1}}), "did you mean 'step_size'"),

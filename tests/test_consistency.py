@@ -16,6 +16,8 @@ from lapg.runtimes import wire
 from lapg.runtimes.compiled import Compiled
 from lapg.runtimes.consistency import ASTRAY, PLAY, RENEW, STALE, Held, hear, judge
 from lapg.runtimes.controller_host import FAULTS, ControllerHost
+from lapg.runtimes.evaluation import Evaluation, finish_log
+from lapg.runtimes.in_turn import stack
 from lapg.runtimes.join import check as check_introduction
 from lapg.runtimes.join import introduction
 from lapg.runtimes.sequential import Sequential
@@ -222,10 +224,9 @@ def test_a_perfect_network_is_the_plain_loop(compiled, problems, recipes, downli
     for part in ("controller", "learners", "downlink"):
         jax.tree.map(np.testing.assert_array_equal, getattr(found, part), getattr(expected, part))
     np.testing.assert_array_equal(found.roster.accepted, 20)
-    for index, entry in enumerate(logs):
-        assert not any(np.any(count) for count in entry.faults.values())
-        expected = jax.tree.map(lambda leaf, i=index: leaf[0, i], log)
-        jax.tree.map(np.testing.assert_array_equal, dataclasses.replace(entry, faults={}), expected)
+    found = finish_log(jax.tree.map(lambda leaf: leaf[None], stack(logs)), 0, Evaluation())
+    assert not any(np.any(count) for count in found.faults.values())
+    jax.tree.map(np.testing.assert_array_equal, dataclasses.replace(found, faults={}), log)
 
 
 @pytest.mark.parametrize("kind", [PLAIN, ("accumulate", "replicated")])
@@ -295,7 +296,7 @@ def test_silent_learners_are_given_up(compiled):
     assert [int(log.faults["renewed"][2]) for log in logs] == [0, 0, 1, 0, 0]
     np.testing.assert_array_equal(network.controller.roster.generation, [1, 1, 2, 1])
     assert logs[-1].sent[2]
-    assert np.isnan(logs[0].scores["score_scaled"][2])
+    assert np.isnan(logs[0].training_scores["score_scaled"][2])
     assert logs[0].learner.staleness[2] == -1
     with pytest.raises(ValueError, match="patience must be >= 1 or none, got 0"):
         Network(compiled[PLAIN], HYPER["reuse"], 0, {}, patience=0)

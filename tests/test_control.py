@@ -199,7 +199,6 @@ def test_drawings_point_where_the_state_says(name):
         ({"discount": 0.0}, r"discount=\.\.\.\) must lie in \(0, 1\], got 0\.0"),
         ({"heterogeneity": -0.5}, r"heterogeneity must be >= 0 and finite, got -0\.5"),
         ({"num_learners": 3, "scales": (1.0, 2.0)}, r"one entry per learner, 3 in all, got 2"),
-        ({"activation": "sine"}, r"activation must be one of relu, softplus, tanh, got 'sine'"),
     ],
 )
 def test_wrong_settings_are_refused(name, settings, message):

@@ -8,8 +8,8 @@ import pytest
 
 from lapg.estimators import gpomdp
 from lapg.estimators.deterministic import deterministic
-from lapg.networks import Network
-from lapg.policies import gaussian_linear
+from lapg.policies import gaussian_linear, with_policy
+from lapg.policies.networks import Network
 from lapg.problems import linear_quadratic, tabular
 from lapg.types import Trajectories
 from oracles.linear_quadratic import followed_slopes, state_action_values
@@ -21,16 +21,16 @@ ELSEWHERE = THETA + np.array([[0.1, -0.05]])
 
 @pytest.fixture(scope="module")
 def problem():
-    return linear_quadratic(
+    made = linear_quadratic(
         num_learners=1,
         num_states=2,
         num_actions=1,
         scales=(SCALE,),
-        std=STD,
         process_noise=NOISE,
         num_steps=STEPS,
         discount=DISCOUNT,
     )
+    return with_policy(made, std=STD)
 
 
 @pytest.fixture(scope="module")

@@ -66,6 +66,15 @@ def test_own_environment(tmp_path):
     assert len(re.findall(r"learner \d: return -", shown)) == 3
 
 
+def test_own_network(tmp_path):
+    """Oracle: the run it leaves: parameters of LayerNorm and three layers, counted; nobody balances longer than T."""
+    shown = python(tmp_path, EXAMPLES / "own_network.py", "--rounds", 2, "--num-steps", 12, "--out", tmp_path / "out")
+    assert f"{2 * 4 + 4 * 16 + 16 + 16 * 4 + 4 + 4 * 2 + 2} parameters" in shown
+    lengths = [float(found) for found in re.findall(r"for ([\d.]+) of 12", shown)]
+    assert len(lengths) == 2
+    assert all(0 < length <= 12 for length in lengths)
+
+
 def test_own_trigger(tmp_path):
     """Oracle: its rule by hand: after round 0 who sends is who reaches the threshold, and the threshold moves by exp(gain · (fraction − rate))."""
     python(tmp_path, EXAMPLES / "own_trigger.py", "--rounds", 6, "--out", tmp_path / "out")

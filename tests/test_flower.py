@@ -19,7 +19,7 @@ from flwr.app import Context, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from lapg.experiments import flower_apps
-from lapg.experiments.config import ClusterConfig, Config, MethodConfig, ProblemConfig
+from lapg.experiments.config import ClusterConfig, Config, MethodConfig, PolicyConfig, ProblemConfig
 from lapg.experiments.federate import write_app
 from lapg.experiments.run import load, train
 from lapg.ledger import downlink_bits, uplink_bits
@@ -187,9 +187,13 @@ def test_nodes_that_do_not_fit_are_refused():
 
 def test_settings_travel(tmp_path):
     """Oracle: equality with the configuration that was written, of numbers, words, lists, tables and what was left out."""
-    problem = ProblemConfig("my.module:problem", hidden=(3, 2), options={"noise": 0.5, "text": 'a "b" \\ θ'})
+    problem = ProblemConfig("my.module:problem", options={"noise": 0.5, "text": 'a "b" \\ θ'})
+    policy = PolicyConfig("my.module:net", hidden=(3, 2), options={"width": 5})
     method = MethodConfig("lapg", xi=(0.5,), max_age="none", strict=False)
-    for config in (Config(), Config(problem, method=method, runtime="flower", cluster=ClusterConfig(deadline=2.0))):
+    for config in (
+        Config(),
+        Config(problem, method=method, policy=policy, runtime="flower", cluster=ClusterConfig(deadline=2.0)),
+    ):
         write_app(tmp_path, tmp_path / "run", config)
         app = tomllib.loads((tmp_path / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["flwr"]["app"]
         assert flower_apps.read_settings(app["config"]) == config

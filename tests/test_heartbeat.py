@@ -16,6 +16,7 @@ from lapg.network import Link, Network, Traffic, joules, seconds
 from lapg.problems import quadratic
 from lapg.runtimes import Sequential
 from lapg.runtimes.compiled import Compiled
+from lapg.runtimes.evaluation import Evaluation, finish_log
 from lapg.runtimes.in_turn import stack
 from lapg.uplink.compressors import quantise
 
@@ -92,7 +93,7 @@ def test_hosts_have_a_heartbeat(problem, downlink):
 
     network.post = count
     log = stack([network.play(now) for now in range(ROUNDS)])
-    dataset = to_dataset(jax.tree.map(lambda leaf: leaf[None], log))
+    dataset = to_dataset(finish_log(jax.tree.map(lambda leaf: leaf[None], log), 0, Evaluation()))
     assert dataset["sent"].any()
     assert not dataset["sent"].all()
     assert tuple(8 * num for num in carried.values()) == bits(dataset)

@@ -24,6 +24,7 @@ from lapg import (
     methods,
 )
 from lapg.downlink import replicated
+from lapg.experiments.config import PolicyConfig
 from lapg.experiments.evaluate import render
 from lapg.experiments.predict import measure, predict
 from lapg.experiments.run import resume, train
@@ -135,7 +136,8 @@ class Valley(gym.Env):
 
 
 VALLEY = Config(
-    problem=ProblemConfig("gymnasium", env="test_hosted:Valley", num_learners=2, hidden=(3,), num_steps=5),
+    problem=ProblemConfig("gymnasium", env="test_hosted:Valley", num_learners=2, num_steps=5),
+    policy=PolicyConfig(hidden=(3,)),
     method=MethodConfig(
         "lapg",
         0.02,
@@ -234,7 +236,8 @@ def test_real_environments(tmp_path, method, adapter, env, options, learners):
     """Oracle: the record loads, PG uploads in every round, rewards lie within each environment's bounds per step."""
     low, high = {"CartPole-v1": (0, 1), "Pendulum-v1": (-16.3, 0)}.get(env, (-50, 0))
     config = Config(
-        problem=ProblemConfig(adapter, env=env, hidden=(4,), num_steps=10, **options),
+        problem=ProblemConfig(adapter, env=env, num_steps=10, **options),
+        policy=PolicyConfig(hidden=(4,)),
         method=MethodConfig(method, 0.01),
         batch_size=2,
         rounds=2,

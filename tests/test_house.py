@@ -12,11 +12,10 @@ HOUSE = Path(lapg.__file__).parent
 BELOW = {  # what each room may import directly, itself and everything further below included; the ledger is open to all
     "types": (),
     "ledger": (),
-    "networks": ("types",),
-    "policies": ("networks",),
-    "sampling": ("policies",),
-    "problems": ("sampling",),
-    "estimators": ("networks",),
+    "policies": ("types",),
+    "sampling": ("types",),
+    "problems": ("policies", "sampling"),
+    "estimators": ("policies",),
     "uplink": ("types",),
     "downlink": ("uplink",),
     "local": ("types",),
@@ -24,6 +23,7 @@ BELOW = {  # what each room may import directly, itself and everything further b
     "controller": ("problems", "estimators", "uplink"),
     "theory": ("problems", "estimators", "uplink"),
     "methods": ("learner", "controller", "downlink", "local"),
+    "checks": ("problems", "uplink"),
     "runtimes": ("methods",),
     "network": (),
     "files": (),
@@ -31,7 +31,7 @@ BELOW = {  # what each room may import directly, itself and everything further b
     "about": ("files",),
     "datasets": ("runtimes", "theory"),
     "record": ("owner", "about", "datasets"),
-    "experiments": ("record", "network"),
+    "experiments": ("record", "network", "checks"),
     "cli": ("experiments",),
 }
 GUESTS = {  # engines and environments from outside → the rooms in which one file may know them

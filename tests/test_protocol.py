@@ -293,7 +293,7 @@ def test_comparable_methods_only(unchecked):
     """Oracle: the rule that methods share seeds and rounds, and that PG is there."""
     with pytest.raises(ValueError, match=r"needs 'PG' among its methods, got a, b"):
         compare({"a": curve(step(100)), "b": curve(step(100))})
-    with pytest.raises(ValueError, match=r"must share seeds and rounds, got .*\(1, 1000\), \(2, 1000\)"):
+    with pytest.raises(ValueError, match=r"must share seeds and rounds, got .*\(1, 1000, 1000\), \(2, 1000, 1000\)"):
         compare({"PG": curve(step(100)), "b": curve(step(100, 100))})
 
 
@@ -452,8 +452,10 @@ def test_to_curve():
     np.testing.assert_array_equal(found.costs["downlink_bits"][:, [0, 29, 59]], [[232, 232 * 30, 232 * 90]] * 2)
     np.testing.assert_array_equal(found.costs["bits"], found.costs["uplink_bits"] + found.costs["downlink_bits"])
     assert list(found.costs) == ["uploads", "bits", "uplink_bits", "downlink_bits"]
-    steps = to_curve(make_record(), steps=20).costs["steps"]  # of one learner in the first half, of two in the other
-    np.testing.assert_array_equal(steps[:, [0, 29, 59]], [[20, 20 * 30, 20 * 90]] * 2)
+    counted = make_record()
+    counted["training_steps"] = 2**30 * counted["participated"].astype(np.int32)
+    steps = to_curve(counted).costs["steps"]  # of one learner in the first half, of two in the other; beyond 32 bits
+    np.testing.assert_array_equal(steps[:, [0, 29, 59]], [[2**30, 2**30 * 30, 2**30 * 90]] * 2)
     np.testing.assert_allclose(found.upload_rates, [1 / 60, 51 / 60])
     np.testing.assert_allclose(found.noise_to_signal, 0.5, 1e-12)
     assert 0 < len(found.noise_to_signal) <= 60

@@ -21,6 +21,7 @@ SEEDS, LEARNERS, DIMENSION = [7, 8], 3, 4
 PER_LEARNER = {
     "sent", "uplink_bits", "innovation_norm", "gradient_norm", "noise", "trigger_left", "trigger_right", "staleness",
     "non_finite", "score_scaled", "score_raw", "participated", "downlink_bits", "heard", "answered",
+    "evaluated", "training_steps", "evaluation_steps", "training_score_scaled", "training_score_raw",
 }  # fmt: skip
 PER_ROUND = {"aggregate_norm", "displacement_norm"}
 
@@ -31,7 +32,17 @@ def make_log(first, until):
     learner = LearnerLog(zero, zero, zero, zero, zero, jnp.int32(0), jnp.bool_(False))
     each = jnp.zeros(LEARNERS)
     scores = {"score_scaled": each, "score_raw": each}
-    like = Log(each > 0, each.astype(int), each > 0, each.astype(int), learner, RoundLog(zero, zero), scores)
+    sent = each > 0, each.astype(int), each > 0, each.astype(int)
+    like = Log(
+        *sent,
+        learner,
+        RoundLog(zero, zero),
+        scores,
+        each.astype(int),
+        scores,
+        each.astype(int),
+        np.zeros(LEARNERS, bool),
+    )
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
     values = []
     for index, (path, leaf) in enumerate(leaves):
@@ -83,6 +94,8 @@ def test_labels():
     at = {"seed": 8, "round": 12, "learner": 2}
     assert dataset["noise"].sel(at) == log.learner.noise[1, 2, 2]
     assert dataset["score_raw"].sel(at) == log.scores["score_raw"][1, 2, 2]
+    training = log.training_scores["score_raw"][1, 2, 2]
+    assert dataset["training_score_raw"].sel(at) == training != log.scores["score_raw"][1, 2, 2]
     assert dataset["aggregate_norm"].sel(seed=8, round=12) == log.controller.aggregate_norm[1, 2]
     assert dataset["downlink_bits"].sel(at) == log.downlink_bits[1, 2, 2] != log.uplink_bits[1, 2, 2]
     np.testing.assert_array_equal(dataset["wall_seconds"], [16.0] * 6)

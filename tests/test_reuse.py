@@ -137,7 +137,7 @@ def test_wrong_options_are_refused(problem, options, message, unchecked):
     with pytest.raises(ValueError, match=message):
         make(problem, **options)
     with pytest.raises(ValueError, match="samples inside compiled code"):
-        make(problem._replace(sample=None))
+        make(problem._replace(sampler=None))
 
 
 def test_another_batch_size_is_refused(problem, task):

@@ -20,7 +20,7 @@ TOLERANCE = 1e-12
 
 @pytest.fixture(scope="module")
 def figure4():
-    return cooperative_navigation(num_agents=2, hidden=(30, 10), num_steps=20, scales=(1.0, 0.5))
+    return cooperative_navigation(num_agents=2, num_steps=20, scales=(1.0, 0.5))
 
 
 def lanes(hyper, num=1):
@@ -151,9 +151,7 @@ def test_every_part_of_an_address_counts():
 @pytest.mark.parametrize("shared", [True, False])
 def test_who_sees_what(shared):
     """Oracle: shared trajectories are identical for all learners and differ by round; own ones differ. Losses are each learner's own."""
-    problem = cooperative_navigation(
-        num_agents=2, hidden=(3,), num_steps=4, scales=(1.0, 0.5), shared_trajectories=shared
-    )
+    problem = cooperative_navigation(num_agents=2, num_steps=4, scales=(1.0, 0.5), shared_trajectories=shared)
 
     @jax.jit
     def draw(params):

@@ -20,7 +20,7 @@ from lapg.experiments.verify import outside, slips
 from lapg.experiments.verify.families import quadratics, tables
 from lapg.experiments.verify.rows import compare
 from lapg.experiments.verify.theorems import examine, judge
-from lapg.policies import product, softmax_table
+from lapg.policies import product, softmax_table, with_policy
 from lapg.problems import cooperative_navigation, garnet, linear_quadratic, quadratic
 from lapg.problems.quadratic import minimiser, total_smoothness
 from lapg.types import ScoreBounds
@@ -347,7 +347,7 @@ def test_prediction_measures_the_noise():
 
 def test_predictions_label_what_they_rest_on(tmp_path, capsys):
     """Oracle: networks and normal policies have no bounds; the command prints what the function returns."""
-    network = cooperative_navigation(num_agents=2, hidden=(3,), num_steps=2)
+    network = with_policy(cooperative_navigation(num_agents=2, num_steps=2), hidden=(3,))
     normal = linear_quadratic(num_learners=2, num_steps=2)
     for problem, words in ((network, "networks have no G and F"), (normal, "normal policies have infinite G and F")):
         found = known_constants(problem, problem.init(jax.random.key(0)), 0)

@@ -5,9 +5,9 @@ A controller and M learners train a policy together; each learner uploads its in
 
 from importlib.metadata import version
 
-from lapg import estimators, ledger, methods, policies, problems, theory, types
+from lapg import checks, estimators, ledger, local, methods, policies, problems, theory, types
 from lapg.experiments.advance import Interrupted
-from lapg.experiments.config import ClusterConfig, Config, EstimatorConfig, MethodConfig, ProblemConfig
+from lapg.experiments.config import ClusterConfig, Config, EstimatorConfig, MethodConfig, PolicyConfig, ProblemConfig
 from lapg.experiments.evaluate import evaluate, render
 from lapg.experiments.run import Run, load, resume, train
 from lapg.record import RunError
@@ -21,15 +21,18 @@ __all__ = [
     "EstimatorConfig",
     "Interrupted",
     "MethodConfig",
+    "PolicyConfig",
     "ProblemConfig",
     "Run",
     "RunError",
     "Vectorised",
+    "checks",
     "compressors",
     "estimators",
     "evaluate",
     "ledger",
     "load",
+    "local",
     "memories",
     "methods",
     "policies",

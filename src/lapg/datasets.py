@@ -16,7 +16,7 @@ def to_dataset(
     """Labels the log of a stretch of rounds, leading axes (seed, round).
 
     Bits are payload without headers; ``heard`` and ``answered`` say who was sent a message, a header alone or more, and who sent one
-    (`lapg.ledger.messages`); ``wall_seconds`` is the run's clock at the end of the stretch; ``params`` is θ after it.
+    (`lapg.ledger.messages`); what training batches scored is called ``training_*``, where that is not θ^k's score itself; ``wall_seconds`` is the run's clock at the end of the stretch; ``params`` is θ after it.
     """
     per_learner, per_round = ("seed", "round", "learner"), ("seed", "round")
     rounds = first + np.arange(log.sent.shape[1])
@@ -24,6 +24,8 @@ def to_dataset(
     both = log.participated, log.downlink_bits, log.sent
     heard, answered = ledger.messages(*both, heartbeat=heartbeat, missing=log.faults.get("missing", 0))
     fields = {**messages, "heard": heard, "answered": answered, **vars(log.learner), **log.scores}
+    fields |= {name: getattr(log, name) for name in ("evaluated", "training_steps", "evaluation_steps")}
+    fields |= {f"training_{name}": value for name, value in log.training_scores.items()}
     fields |= {f"fault_{name}": value for name, value in log.faults.items()}
     variables: dict[str, Any] = {name: (per_learner, np.asarray(value)) for name, value in fields.items()}
     variables |= {name: (per_round, np.asarray(value)) for name, value in vars(log.controller).items()}
@@ -33,11 +35,19 @@ def to_dataset(
     return xr.Dataset(variables, coordinates, {"header_bits": ledger.HEADER_BITS})
 
 
-def with_messages(dataset: xr.Dataset) -> xr.Dataset:
-    """A record that says who was sent a message and who sent one: whoever took part, and whoever uploaded, where it was written before that was noted."""
-    if "heard" in dataset:
-        return dataset
-    return dataset.assign(heard=dataset["participated"], answered=dataset["sent"])
+def upgrade(dataset: xr.Dataset) -> xr.Dataset:
+    """A record as it is written today, as far as an older one tells; what nobody counted then, such as steps, is left out.
+
+    Messages went to whoever took part, and came from whoever uploaded. θ^k was scored in every round, for all learners whose answer came.
+    """
+    if "heard" not in dataset:
+        dataset = dataset.assign(heard=dataset["participated"], answered=dataset["sent"])
+    if "evaluated" not in dataset:
+        there = xr.ones_like(dataset["sent"], dtype=bool)
+        if "fault_missing" in dataset:
+            there = dataset["participated"] & (dataset["fault_missing"] == 0)
+        dataset = dataset.assign(evaluated=there)
+    return dataset
 
 
 def concatenate(parts: list[xr.Dataset]) -> xr.Dataset:

@@ -39,6 +39,7 @@ def make_learner(
     local: Local | None = None,
     step_limit: StepLimit | None = None,
     every: Scalar | None = None,
+    batch_size: int = 1,
 ) -> Learner:
     """Puts the parts of learner m together.
 
@@ -53,6 +54,7 @@ def make_learner(
 
     Args:
       reduction, local: None are the trivial ones.
+      batch_size: N, for local steps on parts of a batch.
     Raises:
       ValueError: local steps move away from θ^k, and the memory holds nothing back that would say where to.
     """
@@ -86,7 +88,7 @@ def make_learner(
         knowledge = estimator.update(state.estimator, task, batch)
 
         def gradient_at(params: Float[Array, " d"], rows: Int[Array, " n"] | None = None) -> Estimate:
-            part = batch if rows is None else take_rows(batch, rows)
+            part = batch if rows is None else estimator.part(batch, rows)
             estimate = estimator.estimate(knowledge, task, params, part)
             if estimate.noise is None and estimator.knows_noise:
                 raise ValueError(
@@ -97,7 +99,7 @@ def make_learner(
         params = behaviour(state, broadcast)
         raw = gradient_at(params)
         reduction_state, refined = reduction.refine(state.reduction, broadcast, params, raw, gradient_at)
-        local_state, estimate = local.walk(key_walk, state.local, params, refined, gradient_at, num_rows(batch))
+        local_state, estimate = local.walk(key_walk, state.local, params, refined, gradient_at, batch_size)
         memory_state = memory.update(state.memory, broadcast, estimate)
         age = broadcast.round - state.sent_round
         innovation, noise = memory.innovation(memory_state, age)
@@ -142,25 +144,3 @@ def make_learner(
         return select(sent, uploaded, select(finite, silent, forgotten)), upload, log
 
     return Learner(init, behaviour, reply)
-
-
-def num_rows(batch: PyTree) -> int:
-    """N of a batch, the length of its leading axis; 0 where it has none."""
-    leaves = jax.tree.leaves(batch)
-    return leaves[0].shape[0] if leaves and leaves[0].ndim else 0
-
-
-def take_rows(batch: PyTree, rows: Int[Array, " n"]) -> PyTree:
-    """A part of a batch.
-
-    Raises:
-      ValueError: not all of its arrays have the same leading axis.
-    """
-    num = num_rows(batch)
-    if num == 0 or any(leaf.shape[:1] != (num,) for leaf in jax.tree.leaves(batch)):
-        shapes = [leaf.shape for leaf in jax.tree.leaves(batch)]
-        raise ValueError(
-            f"minibatches need batches whose arrays all have the leading axis N, got shapes {shapes}; use minibatches 1, or "
-            "a problem with such samples."
-        )
-    return jax.tree.map(lambda leaf: leaf[rows], batch)

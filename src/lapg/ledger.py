@@ -1,4 +1,4 @@
-"""What communication costs: uploads, bits in both directions, staleness; per learner and as running totals.
+"""What communication costs: uploads, bits in both directions; and sampling: steps of the environment; per learner and as running totals.
 
 Payloads are the encoded lengths that the compressor and the wire codec report; every message that travels also carries a header. Which messages travel
 where there is nothing to say is a property of the transport (`messages`).
@@ -38,6 +38,11 @@ def messages(
 def num_uploads(sent: np.ndarray) -> np.ndarray:
     """Uploads so far, after each round: ``sent[..., K, M] → [..., K]``. Round 0 counts."""
     return np.cumsum(np.sum(sent, -1, dtype=np.int64), -1)
+
+
+def num_steps(steps: np.ndarray) -> np.ndarray:
+    """Steps of the environment so far, all learners together, ``[..., K, M] → [..., K]``, in int64."""
+    return np.cumsum(np.sum(steps, -1, dtype=np.int64), -1)
 
 
 def uplink_bits(payload: np.ndarray, answered: np.ndarray, *, header: bool = True) -> np.ndarray:

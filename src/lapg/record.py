@@ -20,7 +20,7 @@ import xarray as xr
 
 from lapg import datasets
 from lapg.about import FORMAT, PACKAGES, check_free, check_precision, create, read_about, read_config, read_initial
-from lapg.datasets import to_dataset, with_messages
+from lapg.datasets import to_dataset, upgrade
 from lapg.files import RunError, contents, reason, replace_file, sealed, sweep, unsealed, usable, write_text, writing
 from lapg.owner import owned
 
@@ -46,7 +46,7 @@ __all__ = [
     "save",
     "superseded",
     "to_dataset",
-    "with_messages",
+    "upgrade",
     "write_dataset",
     "write_text",
 ]
@@ -215,12 +215,12 @@ def read(path: Path) -> xr.Dataset:
       RunError: nothing was saved, or a file is damaged or missing.
     """
     if (path / "record.nc").is_file():
-        return with_messages(read_dataset(path / "record.nc"))
+        return upgrade(read_dataset(path / "record.nc"))
     files = _chain(path, progress(path))
     if not files:
         raise RunError(f"run={path} has no saved rounds yet; continue it with --resume {path}.")
     again = f"restore it, or play its rounds again with --resume {path}"
-    return datasets.concatenate([with_messages(read_dataset(file, again)) for file in files])
+    return datasets.concatenate([upgrade(read_dataset(file, again)) for file in files])
 
 
 def superseded(path: Path) -> list[Path]:

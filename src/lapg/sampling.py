@@ -76,15 +76,27 @@ def rollouts(environment: Environment, policy: Policy, num_steps: int) -> Callab
     return sample
 
 
-def episodes(problem: Problem) -> Rollout:
+def episodes(problem: Problem) -> Callable[..., Trajectories] | None:
+    """A problem's sampler: whole episodes of its policy in its environment (`rollouts`); None as long as it has no policy."""
+    if problem.environment is None or problem.policy is None:
+        return None
+    return rollouts(problem.environment, problem.policy, problem.num_steps)
+
+
+def whole_episodes(problem: Problem) -> Rollout:
     """N whole episodes every round, each from a reset on; nothing outlives a round."""
+    sample = problem.sample
 
     def advance(key: Key[Array, ""], task: Task, state: tuple[()], params: Float[Array, " d"], num: int) -> Any:
-        if problem.sample is None:
-            raise ValueError("runtime must be lapg.runtimes.Hosted for a problem outside JAX, which has no sample.")
-        return state, problem.sample(key, task, params, num)
+        assert sample is not None
+        return state, sample(key, task, params, num)
 
-    return Rollout(lambda key, task, num: (), advance, problem.score, problem.num_steps)
+    return Rollout(lambda key, task, num: (), sample and advance, problem.score, problem.num_steps)
+
+
+def rollout_of(problem: Problem) -> Rollout:
+    """How the problem's learners come by their batches."""
+    return problem.rollout or whole_episodes(problem)
 
 
 class Live(eqx.Module):
@@ -117,7 +129,7 @@ def segments(problem: Problem, *, num_steps: int = 128) -> Rollout:
     environment, policy = problem.environment, problem.policy
     if environment is None or policy is None:
         raise ValueError(
-            "segments(problem=...) needs a problem with an environment and a policy, which this one has not; use episodes."
+            "segments(problem=...) needs a problem with an environment and a policy, which this one has not; use rollout 'episodes'."
         )
     play = _player(environment, policy, num_steps, problem.num_steps, restart=True)
 

@@ -8,7 +8,7 @@ import numpy as np
 from rich.table import Table
 
 from lapg.cli.terminal import console
-from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, ProblemConfig
+from lapg.experiments.config import Config, MethodConfig, PolicyConfig, ProblemConfig
 from lapg.experiments.run import Run, train
 from lapg.ledger import downlink_bits, uplink_bits
 
@@ -38,8 +38,16 @@ def flower_demo(
     """
     if learners < 1 or rounds < 1:
         raise ValueError(f"learners and rounds must be >= 1, got {learners} and {rounds}.")
-    problem = ProblemConfig("cooperative_navigation", num_agents=learners, hidden=(8,))
-    config = Config(problem, EstimatorConfig(), METHODS[method], batch_size=4, rounds=rounds, seeds=1, chunk_rounds=5)
+    problem = ProblemConfig("cooperative_navigation", num_agents=learners)
+    config = Config(
+        problem,
+        method=METHODS[method],
+        policy=PolicyConfig(hidden=(8,)),
+        batch_size=4,
+        rounds=rounds,
+        seeds=1,
+        chunk_rounds=5,
+    )
     simulated = train(config, out.with_name(f"{out.name}-simulated"), show_progress=False) if check else None
     run = train(config, out, runtime="flower")
     _show_ledger(run)

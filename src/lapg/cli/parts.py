@@ -11,7 +11,7 @@ from lapg.cli.terminal import Positional, console
 from lapg.experiments import figures
 from lapg.experiments.build import build_problem
 from lapg.experiments.config import ProblemConfig
-from lapg.experiments.names import ESTIMATORS, OPTIMISERS, PROBLEMS, ROLLOUTS
+from lapg.experiments.names import ESTIMATORS, OPTIMISERS, POLICIES, PROBLEMS, ROLLOUTS
 from lapg.methods import METHODS
 from lapg.problems.check import check_problem
 from lapg.runtimes import use_all_cores
@@ -76,9 +76,10 @@ def _problem(name: str, kind: EnvKind | None) -> ProblemConfig:
 
 
 def list_parts() -> None:
-    """List the built-in problems, rollouts, estimators, methods and what they are made of, figures and presets."""
+    """List the built-in problems, policies, rollouts, estimators, methods and what they are made of, figures and presets."""
     groups: dict[str, Mapping[str, Any]] = {
         "problem": PROBLEMS,
+        "policy": POLICIES,
         "rollout": ROLLOUTS,
         "estimator": ESTIMATORS,
         "method": METHODS,
@@ -97,5 +98,5 @@ def list_parts() -> None:
     console.print(table)
     console.print(f"optimisers: {', '.join(OPTIMISERS)}", highlight=False)
     console.print(
-        "Your own problem, estimator, method or optimiser goes by MODULE:NAME wherever a built-in name can stand."
+        "Your own problem, policy, estimator, method or optimiser goes by MODULE:NAME wherever a built-in name can stand."
     )

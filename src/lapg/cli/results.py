@@ -49,6 +49,7 @@ def report(
     network: str | None = None,
     compute_seconds: float = 0.0,
     may_differ: tuple[Literal["batch_size", "estimator", "participation"], ...] = (),
+    against: Literal["uploads", "bits", "uplink_bits", "downlink_bits", "steps", "seconds", "joules"] = "uploads",
     out: Path = Path("runs/report"),
 ) -> None:
     """Draw figures and tables again from records alone.
@@ -60,6 +61,7 @@ def report(
       network: adds time and energy on a network: lte-m, wifi-robot, wan, cluster, or a `lapg.network.Network` of your own as MODULE:NAME.
       compute_seconds: with a network: what a learner computes in each round before it uploads.
       may_differ: settings in which runs may differ nevertheless; the report names them.
+      against: the cost that the picture shows the score against; steps are those of the environment.
       out: new directory for the report of a comparison of runs.
     """
     if not runs:
@@ -68,9 +70,9 @@ def report(
     together = []
     for path in runs:
         if (path / STUDY).is_file():
-            report_study(path, console, model, compute_seconds)
+            report_study(path, console, model, compute_seconds, against)
         elif (path / CONTENTS).is_file():
-            summarise(path, console, network=model, compute_seconds=compute_seconds)
+            summarise(path, console, network=model, compute_seconds=compute_seconds, against=against)
         else:
             together.append(path)
     if not together:
@@ -101,6 +103,7 @@ def report(
         claims={},
         reference=reference,
         baselines=[] if alone else baselines,
+        against=against,
     )
 
 

@@ -13,7 +13,7 @@ from lapg.experiments.config import Config, read_toml
 from lapg.experiments.run import default_out, load
 from lapg.experiments.run import resume as resume_run
 from lapg.experiments.run import train as train_run
-from lapg.experiments.soundness import mean_score
+from lapg.experiments.soundness import last_score
 from lapg.files import expand
 
 Settings = TypeVar("Settings")
@@ -64,9 +64,8 @@ def train_command(default: Config) -> Callable[..., None]:
                 raise ValueError("--trust goes with --resume; what you name yourself is trusted.")
             source = None if init_from is None else load(init_from)
             run = train_run(settings, out, init_from=source, watchers=watchers)
-        last = run.record.isel(round=slice(-max(1, run.config.rounds // 20), None))
         console.print(
-            f"score {float(mean_score(last)):.4f} (last 5 % of the rounds)   "
+            f"{last_score(run.record)}   "
             f"uploads {int(run.record['sent'].sum(('round', 'learner')).mean())} of {run.config.rounds * run.record.sizes['learner']} a seed   "
             f"run: {run.path}",
             soft_wrap=True,

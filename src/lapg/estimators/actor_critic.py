@@ -44,7 +44,7 @@ def actor_critic(
       policy: the (joint) policy π.
       discount: γ, counted from t = 0.
       problem: says what observations look like, and T.
-      critic: hidden widths of V, a tanh network of the observation and t/T; ``quadratic``; or a `lapg.networks.Network` with
+      critic: hidden widths of V, a tanh network of the observation and t/T; ``quadratic``; or a `lapg.policies.networks.Network` with
         ``apply: weights, observation, t/T → V``, which a problem with whole-number observations needs.
       critic_step_size: of Adam, in units of the critic's weights.
       critic_steps: full-batch steps of Adam per batch.

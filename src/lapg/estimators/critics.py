@@ -11,7 +11,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
-from lapg.networks import Network, mlp
+from lapg.policies.networks import Network, mlp
 from lapg.types import Problem, Trajectories
 
 Kind = Sequence[int] | str | Network

@@ -44,7 +44,7 @@ def deterministic(
       discount: γ, counted from t = 0.
       problem: says what observations look like, and T.
       critic: hidden widths of Q, a tanh network of observation, action and t/T; ``quadratic``, which linear-quadratic problems fit; or a
-        `lapg.networks.Network` with ``apply: weights, (observation, action), t/T → Q``.
+        `lapg.policies.networks.Network` with ``apply: weights, (observation, action), t/T → Q``.
       critic_step_size: of Adam, in units of the critic's weights.
       critic_steps: full-batch steps of Adam per batch.
       trace_decay: λ of the returns; 1 regresses on the discounted sum of the losses that followed, less bootstraps.

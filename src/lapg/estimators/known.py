@@ -17,7 +17,7 @@ def exact(gradient: Callable[[Task, Float[Array, " d"]], Float[Array, " d"]]) ->
         value = gradient(task, params)
         return Estimate(value, jnp.zeros((), value.dtype), jnp.full((), jnp.inf, value.dtype))
 
-    return stateless(estimate)
+    return stateless(estimate)._replace(part=lambda batch, rows: batch)
 
 
 def noisy(gradient: Callable[[Task, Float[Array, " d"]], Float[Array, " d"]]) -> Estimator:
@@ -28,4 +28,4 @@ def noisy(gradient: Callable[[Task, Float[Array, " d"]], Float[Array, " d"]]) ->
         mean, noise = mean_and_noise(gradient(task, params)[None] + draws)
         return Estimate(mean, noise, jnp.full((), draws.shape[0], mean.dtype))
 
-    return stateless(estimate)
+    return stateless(estimate)._replace(part=lambda batch, rows: batch | {"noise": batch["noise"][rows]})

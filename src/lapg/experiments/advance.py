@@ -15,6 +15,7 @@ from lapg import record
 from lapg.experiments.config import Config
 from lapg.experiments.progress import display
 from lapg.experiments.soundness import unsound
+from lapg.runtimes import Runtime
 
 SHOW_SECONDS = 1.0
 """Between two looks at scores and uploads, where that costs nothing."""
@@ -42,7 +43,7 @@ class Watcher(Protocol):
 def advance(
     path: Path,
     config: Config,
-    lanes: Any,
+    lanes: Runtime,
     *,
     show_progress: bool = False,
     checkpoint_seconds: float = 0.0,
@@ -118,7 +119,7 @@ def advance(
             logs.append(log)
             if round == config.rounds or time.monotonic() - last_save >= checkpoint_seconds:
                 save()
-            shown(log.sent, log.scores["score_scaled"], round)
+            shown(log.sent, log.scores["score_scaled"][log.evaluated] if log.scores else np.zeros(0), round)
         save()
         if round < config.rounds:
             raise Interrupted(path, round)

@@ -13,14 +13,16 @@ import numpy as np
 
 from lapg import estimators, theory
 from lapg.downlink import dense, forwarded, replicated
-from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, ProblemConfig, RolloutConfig
-from lapg.experiments.names import ESTIMATORS, PROBLEMS, ROLLOUTS, Part, meant, resolve
+from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, PolicyConfig, ProblemConfig, RolloutConfig
+from lapg.experiments.names import ESTIMATORS, POLICIES, PROBLEMS, ROLLOUTS, Part, meant, resolve
 from lapg.experiments.optimisers import make_optimiser
 from lapg.methods import METHODS, REDUCTIONS, Setting, make_compressor
+from lapg.policies import with_policy
 from lapg.problems.contract import guarded
 from lapg.problems.smoothed import smoothed
-from lapg.runtimes import REMOTE
-from lapg.types import Arrival, Compressor, Downlink, Method, Problem, Recipe, StepLimit
+from lapg.runtimes.evaluation import Evaluation, as_evaluated
+from lapg.sampling import rollout_of
+from lapg.types import Arrival, Compressor, Downlink, Method, Policy, Problem, Recipe, StepLimit
 
 SHARED = (
     "kl_limit",
@@ -61,9 +63,19 @@ def build(config: Config) -> Built:
         raise ValueError(
             "JAX_NUMPY_DTYPE_PROMOTION must be standard for lapg, which computes with whole numbers and fractions together, got strict; leave it out."
         )
-    problem = with_rollout(build_problem(config.problem), config.rollout)
+    problem = with_rollout(build_problem(config.problem, config.policy), config.rollout)
+    as_evaluated(problem, Evaluation(**vars(config.evaluation)))
+    if config.evaluation.greedy and config.problem.smoothing is not None:
+        raise ValueError(
+            "evaluation.greedy must be false with problem.smoothing, under which every episode has parameters of its own, got true; "
+            "lapg evaluate measures the greedy policy of the parameters themselves."
+        )
     estimator = build_estimator(config.estimator, problem, config.batch_size)
-    _check_segments(problem, config)
+    if problem.shared and config.participation < 1 and rollout_of(problem).continues:
+        raise ValueError(
+            f"participation must be 1 with rollout {config.rollout.name!r} where all learners see the same samples, got {config.participation}: "
+            "those of a learner that stays away would fall behind; leave it out, or use rollout 'episodes'."
+        )
     method = config.method
     local = method.kl_limit is None if method.limit_look_ahead is None else method.limit_look_ahead
     method = dataclasses.replace(method, kl_limit=_kl_limit(method, problem), limit_look_ahead=local)
@@ -135,11 +147,11 @@ def printed_noise_bound(problem: Problem, config: Config, failure_probability: f
     return tuple(bound.tolist())
 
 
-def build_problem(config: ProblemConfig) -> Problem:
-    """The problem of a configuration.
+def build_problem(config: ProblemConfig, policy: PolicyConfig | None = None) -> Problem:
+    """The problem of a configuration, with its policy beside it.
 
     Raises:
-      ValueError: there is no such problem, or an option does not fit it.
+      ValueError: there is no such problem or policy, or an option does not fit it.
       EnvironmentFailed: its factory, or code that this calls, raises.
     """
     plain = dataclasses.replace(config, smoothing=None)
@@ -148,8 +160,9 @@ def build_problem(config: ProblemConfig) -> Problem:
     if not isinstance(problem, Problem):
         raise ValueError(
             f"problem {config.name!r} must return a lapg.types.Problem, got {type(problem).__name__}; "
-            "lapg.problems.protocol.from_environment makes one of an Environment and a policy."
+            "lapg.problems.protocol.from_environment makes one of an Environment."
         )
+    problem = choose_policy(policy or PolicyConfig(), problem, config.name)
     return problem if config.smoothing is None else smoothed(problem, config.smoothing)
 
 
@@ -160,23 +173,47 @@ def with_rollout(problem: Problem, config: RolloutConfig) -> Problem:
       ValueError: there is no such rollout, or it does not fit the problem.
     """
     factory = resolve("rollout", config.name, ROLLOUTS)
-    return problem._replace(rollout=call("rollout", functools.partial(factory, problem), config))
+    options = arguments("rollout", factory, config)
+    with as_typed("rollout", config):
+        factory(problem, **options)
+    return problem._replace(rollouts=functools.partial(factory, **options))
 
 
-def _check_segments(problem: Problem, config: Config) -> None:
-    """Environments that go on need whoever uses them to take part in every round, where others see them, too, or where they cannot wait."""
-    if problem.rollout is None or not problem.rollout.continues or config.participation == 1:
-        return
-    if problem.shared:
-        raise ValueError(
-            f"participation must be 1 with rollout {config.rollout.name!r} where all learners see the same samples, got {config.participation}; "
-            "leave it out, or use rollout 'episodes'."
+def choose_policy(config: PolicyConfig, problem: Problem, owner: str) -> Problem:
+    """The problem with the policy of a configuration beside it; its own where nothing is asked for.
+
+    Args:
+      owner: the problem's name, for messages.
+    Raises:
+      ValueError: there is no such policy, it does not fit the problem, or the problem leaves no choice.
+    """
+    if config == PolicyConfig():
+        return problem
+    if problem.spaces is None:
+        reason = (
+            "needs no policy"
+            if problem.policy is None
+            else "brings a policy of its own, and does not say for which spaces"
         )
-    if problem.collect is not None and config.runtime not in REMOTE:
+        raise ValueError(f"policy cannot be chosen for problem {owner!r}, which {reason}; leave its options out.")
+    default = problem.default_policy
+    factory = default if config.name is None else resolve("policy", config.name, POLICIES)
+    if factory is None:
         raise ValueError(
-            f"participation must be 1 with rollout {config.rollout.name!r} of an environment outside JAX on runtime {config.runtime!r}, got "
-            f"{config.participation}; leave it out, or use runtime ray."
+            f"policy.name must be given for problem {owner!r}, whose own policy has no options; mlp for example."
         )
+    if default is not None and factory is getattr(default, "func", default):
+        factory = default  # with what it prefers for this problem
+    plain = getattr(factory, "func", factory)
+    names = {part: name for name, part in POLICIES.items()}
+    name = config.name or names.get(plain, getattr(plain, "__name__", "of the problem"))
+    given = arguments("policy", factory, dataclasses.replace(config, name=name))
+    guard = guarded(factory, f"policy {name!r} could not be made")
+    with as_typed("policy", config):
+        found = with_policy(problem, guard, **given)
+    if not isinstance(found.policy, Policy):
+        raise ValueError(f"policy {name!r} must return a lapg.types.Policy, got {type(found.policy).__name__}.")
+    return found
 
 
 def _compressor(config: MethodConfig, fraction: Any) -> Compressor | None:
@@ -250,7 +287,7 @@ def build_estimator(config: EstimatorConfig, problem: Problem, batch_size: int) 
                 f"estimator {config.name!r} needs a problem with a known {name}, which this one has not; choose another estimator."
             )
     estimator = call("estimator", functools.partial(factory, **wanted), config)
-    if problem.rollout is not None and problem.rollout.continues and not estimator.takes_segments:
+    if rollout_of(problem).continues and not estimator.takes_segments:
         raise ValueError(
             f"estimator {config.name!r} needs whole episodes, got segments; use rollout 'episodes', or estimator 'actor_critic' with "
             "finite_horizon false."

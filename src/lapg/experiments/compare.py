@@ -2,7 +2,7 @@
 
 Score: mean over learners of the scaled reward per step. J₀ is the mean of the first 10 rounds, J_F that of the last 5 %. The target of level p is
 J₀ + p (J_F − J₀) of the reference's seed mean. A method hits it in the first round whose trailing 50-round mean of the seed mean is at least the
-target. Both averages cover at most 5 % of the rounds. Intervals are 95 % percentile bootstraps over seeds, the same resamples for every method, so
+target. Both averages cover at most 5 % of the rounds; where θ^k was not scored in all of them, rounds of averages are those in which it was. Intervals are 95 % percentile bootstraps over seeds, the same resamples for every method, so
 that ratios are paired; with fewer than `MIN_SEEDS` they are unknown. Misses are censored at K and shown as such, never dropped; a run that diverged
 ends at −∞.
 """
@@ -186,10 +186,10 @@ def compare(
     for label in (reference, *baselines):
         if label not in curves:
             raise ValueError(f"a comparison needs {label!r} among its methods, got {', '.join(curves)}.")
-    shapes = {curve.score.shape for curve in curves.values()}
+    shapes = {(len(curve.score), curve.num_rounds, len(curve.rounds)) for curve in curves.values()}
     if len(shapes) != 1:
-        raise ValueError(f"methods must share seeds and rounds, got (seeds, rounds) {sorted(shapes)}.")
-    num_seeds, num_rounds = shapes.pop()
+        raise ValueError(f"methods must share seeds and rounds, got (seeds, rounds, evaluated) {sorted(shapes)}.")
+    num_seeds = shapes.pop()[0]
     draws = np.random.default_rng(seed).multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), RESAMPLES)
     weights = np.concatenate([np.full((1, num_seeds), 1 / num_seeds), draws / num_seeds])
 
@@ -209,15 +209,15 @@ def compare(
     for label in [reference, *(label for label in curves if label != reference)]:
         curve, costs = curves[label], {}
         smooth = trailing_mean(curve.score)
-        offset = num_rounds - smooth.shape[1]  # index of the round in which the first trailing mean ends
+        ends = curve.rounds[-smooth.shape[1] :]  # numbers of the rounds in which trailing means end
         for level, target in targets.items():
             hits = _hits(_means(weights, smooth), target)
-            missed, at = hits < 0, np.maximum(hits, 0) + offset
+            missed, at = hits < 0, ends[np.maximum(hits, 0)]
             rounds[label, level] = np.where(missed, np.inf, at + 1)
             for name, total in curve.costs.items():
                 spent[label, level, name] = np.where(missed, np.inf, (weights * total[:, at].T).sum(1))
             own = _hits(smooth, np.full(num_seeds, target[0]))
-            own_at = np.maximum(own, 0) + offset
+            own_at = ends[np.maximum(own, 0)]
             reached = learns and np.isfinite(rounds[reference, level][0])
             costs[level] = Cost(
                 rounds=interval(rounds[label, level]),

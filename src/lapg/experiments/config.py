@@ -48,10 +48,6 @@ class ProblemConfig:
     """Environment id of an adapter (gymnasium, pettingzoo, ...), or MODULE:FACTORY."""
     observations: Literal["global", "local", "concatenated"] | None = None
     """What each agent's policy sees: the global state, its own observation, or those of all agents."""
-    std: float | None = None
-    """Continuous actions: standard deviation, in units of the network's output."""
-    learned_std: Switch = None
-    """Continuous actions: whether it is learned."""
     scale_pixels: Switch = None
     """gymnasium, pettingzoo: whether observations of bytes from 0 to 255 are divided by 255; left out: yes."""
     action_masks: Switch = None
@@ -64,10 +60,6 @@ class ProblemConfig:
     """Positive scale c_m of each learner's loss; left out: all 1, or spread by heterogeneity."""
     heterogeneity: float | None = None
     """How much learners differ in parallel RL: 0 is not at all, 1 strongly."""
-    hidden: tuple[int, ...] | None = None
-    """Widths of the hidden layers of each agent's network."""
-    activation: Literal["relu", "softplus", "tanh"] | None = None
-    """Activation of the network."""
     integrator: Literal["explicit", "semi_implicit"] | None = None
     """Physics of cooperative navigation: today's (explicit) or the 2018 code's."""
     shared_trajectories: Switch = None
@@ -83,6 +75,29 @@ class ProblemConfig:
 
     def __post_init__(self) -> None:
         fit(self, "problem.")
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Who acts: each agent's policy. Options left out take the problem's defaults, or those of the policy that is named."""
+
+    name: str | None = None
+    """mlp, conv (images), linear, table (finite problems), or your own factory as MODULE:NAME; left out: the problem's default."""
+    hidden: tuple[int, ...] | None = None
+    """mlp, conv: widths of the hidden layers."""
+    activation: Literal["relu", "softplus", "tanh"] | None = None
+    """mlp, conv: activation of the network."""
+    initialisation: Literal["normal", "orthogonal"] | None = None
+    """mlp, conv: weights normal with variance 1/fan-in, or orthogonal as is usual for PPO."""
+    std: float | None = None
+    """Continuous actions: standard deviation, in units of the network's output."""
+    learned_std: Switch = None
+    """Continuous actions: whether it is learned."""
+    options: Options = field(default_factory=dict)
+    """Any further arguments of the factory; from a TOML table [policy.options]."""
+
+    def __post_init__(self) -> None:
+        fit(self, "policy.")
 
 
 @dataclass(frozen=True)
@@ -205,6 +220,31 @@ class MethodConfig:
 
 
 @dataclass(frozen=True)
+class EvaluationConfig:
+    """When and how θ^k is scored, for the record: by no learner, and counted apart from what they learn from."""
+
+    every: int = 1
+    """Rounds between two evaluations; 0: none, and the record has the scores of training batches alone, named as such."""
+    episodes: int | None = None
+    """Of every learner's task; left out: as many as a training batch has, which is then the score where it was sampled at θ^k."""
+    greedy: bool = False
+    """Take the most probable actions."""
+
+    def __post_init__(self) -> None:
+        fit(self, "evaluation.")
+        if not 0 <= self.every < 2**31:
+            raise ValueError(f"evaluation.every must be >= 0, got {self.every}; 0 is never.")
+        if self.episodes is not None and self.episodes < 1:
+            raise ValueError(
+                f"evaluation.episodes must be >= 1, got {self.episodes}; for none at all set evaluation.every to 0."
+            )
+        if not self.every and (self.episodes or self.greedy):
+            raise ValueError(
+                "evaluation.every must be >= 1 for evaluation.episodes and evaluation.greedy, got 0; leave them out."
+            )
+
+
+@dataclass(frozen=True)
 class ClusterConfig:
     """Where learners live and how long the controller waits for them; for runtimes ray and flower."""
 
@@ -234,9 +274,10 @@ class Config:
     """One experiment: a method on a problem, over several seeds."""
 
     problem: ProblemConfig = ProblemConfig()
-    rollout: RolloutConfig = RolloutConfig()
     estimator: EstimatorConfig = EstimatorConfig()
     method: MethodConfig = MethodConfig()
+    policy: PolicyConfig = PolicyConfig()
+    rollout: RolloutConfig = RolloutConfig()
     batch_size: int = 10
     """N, trajectories (episodes, or segments) per round and learner."""
     participation: float = 1.0
@@ -253,6 +294,7 @@ class Config:
     """vectorised (compiled, default), sequential (plain loop over messages), ray or flower (learners in other processes, here or elsewhere)."""
     heartbeat: bool = True
     """Every learner that takes part in a round hears a header at least and answers with one at least, as under ray and flower; no: who has nothing to say is silent, up and down, as a common clock allows."""
+    evaluation: EvaluationConfig = EvaluationConfig()
     cluster: ClusterConfig = ClusterConfig()
 
     def __post_init__(self) -> None:
@@ -288,6 +330,25 @@ class Config:
         return list(range(self.first_seed, self.first_seed + self.seeds))
 
 
+POLICY_SETTINGS = ("hidden", "activation", "std", "learned_std")
+"""What is the policy's, and not the problem's."""
+
+
+def policy_apart(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run whose problem still held those of its policy, in the form of to_dict; others as they are.
+
+    Arguments of a factory of somebody's own stay with it, as options of the problem.
+    """
+    problem = dict(data.get("problem", {}))
+    given = {name: problem.pop(name) for name in POLICY_SETTINGS if name in problem}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if not given:
+        return dict(data)
+    if ":" in problem.get("name", ""):
+        return dict(data) | {"problem": problem | {"options": problem.get("options", {}) | chosen}}
+    return dict(data) | {"problem": problem, "policy": chosen}
+
+
 def to_dict(config: Config) -> dict[str, Any]:
     """Plain data, as it goes into config.json."""
     return dataclasses.asdict(config)
@@ -299,11 +360,18 @@ def from_dict(data: Mapping[str, Any], default: Any = None, where: str = "config
     Raises:
       ValueError: an unknown name or a value of the wrong type.
     """
+    problem = data.get("problem")
+    for name in POLICY_SETTINGS if isinstance(problem, Mapping) else ():
+        if name in problem:
+            raise ValueError(
+                f"{where}.problem.{name} must be given as policy.{name} (--policy.{name.replace('_', '-')}, table [policy]); "
+                "as an argument of your own factory it goes in [problem.options]."
+            )
     return changed(Config() if default is None else default, data, where)
 
 
 def read_toml(path: Path, default: Any = None) -> Any:
-    """A configuration, or whatever dataclass ``default`` is, from a TOML file; tables [problem], [estimator], [method], the rest on top.
+    """A configuration, or whatever dataclass ``default`` is, from a TOML file; tables [problem], [policy], [estimator], [method], the rest on top.
 
     Raises:
       ValueError: no such file, not TOML, or a setting that does not fit.

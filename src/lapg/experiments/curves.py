@@ -1,4 +1,4 @@
-"""What a comparison needs of a run: its score, and what it has cost so far."""
+"""What a comparison needs of a run: its score, and what it has cost so far. Averages are over rounds in which θ^k was scored."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import xarray as xr
 from lapg import ledger
 from lapg.experiments.soundness import mean_score
 from lapg.network import Network, Traffic, joules, seconds
-from lapg.record import with_messages
+from lapg.record import upgrade
 
 FRACTION = 0.05
 """Of the rounds: no average of the protocol covers more, so that short runs are judged like long ones."""
@@ -21,22 +21,23 @@ COSTS = {
     "bits": "Mbit both",
     "uplink_bits": "Mbit up",
     "downlink_bits": "Mbit down",
-    "steps": "steps (at most)",
+    "steps": "steps",
     "seconds": "seconds",
     "joules": "joules",
 }
-"""What is counted, in the words and units of tables. Steps are the environment's, all learners together; episodes that end early take fewer."""
+"""What is counted, in the words and units of tables. Steps are the environment's that learners learned from; those of evaluation cost nothing."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One method.
+    """One method. E of its K rounds were evaluated, in which θ^k was scored.
 
     Attributes:
-      score, raw_score: mean over learners, [seeds, K].
+      score, raw_score: mean over learners, [seeds, E].
       costs: running totals by name (see `COSTS`), all learners together, [seeds, K] each.
       upload_rates: fraction of rounds, [M].
       noise_to_signal: [up to K], nan where noise hides the signal.
+      evaluated: numbers of the evaluated rounds, [E]; None is all.
     """
 
     score: np.ndarray
@@ -44,6 +45,21 @@ class Curve:
     costs: Mapping[str, np.ndarray]
     upload_rates: np.ndarray
     noise_to_signal: np.ndarray
+    evaluated: np.ndarray | None = None
+
+    @property
+    def rounds(self) -> np.ndarray:
+        """Numbers of the evaluated rounds."""
+        return np.arange(self.score.shape[1]) if self.evaluated is None else self.evaluated
+
+    @property
+    def num_rounds(self) -> int:
+        """K."""
+        return self.uploads.shape[1]
+
+    def spent(self, cost: str) -> np.ndarray:
+        """What it has cost by each of the evaluated rounds, mean over seeds."""
+        return self.costs[cost].mean(0)[self.rounds]
 
     @property
     def uploads(self) -> np.ndarray:
@@ -56,7 +72,7 @@ def _share(num_rounds: int) -> int:
 
 
 def window(num_rounds: int) -> int:
-    """Rounds of a trailing mean: 50, or 5 % of K where that is less."""
+    """Rounds of a trailing mean: 50, or 5 % of them where that is less."""
     return min(WINDOW, _share(num_rounds))
 
 
@@ -94,12 +110,12 @@ def final(score: np.ndarray) -> np.ndarray:
 
 
 def running_costs(
-    traffic: Traffic, network: Network | None = None, compute_seconds: float = 0.0, steps: int | None = None
+    traffic: Traffic, network: Network | None = None, compute_seconds: float = 0.0, steps: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
     """What the traffic has cost so far, [..., K] each; bits with headers; time and energy where there is a network.
 
     Args:
-      steps: most steps of the environment that a learner takes in a round, N·T; None leaves them out.
+      steps: of the environment, that each learner learned from, [..., K, M]; left out where there are none.
     """
     up = ledger.uplink_bits(traffic.uplink_bits, traffic.answered)
     down = ledger.downlink_bits(traffic.downlink_bits, traffic.heard)
@@ -109,20 +125,28 @@ def running_costs(
         "uplink_bits": up,
         "downlink_bits": down,
     }
-    if steps is not None:
-        found["steps"] = steps * ledger.num_uploads(traffic.participated)
+    if steps is not None and np.any(steps):
+        found["steps"] = ledger.num_steps(steps)
     if network is not None:
         found |= {"seconds": seconds(network, traffic, compute_seconds), "joules": joules(network, traffic)}
     return found
 
 
-def to_curve(
-    record: xr.Dataset, network: Network | None = None, compute_seconds: float = 0.0, steps: int | None = None
-) -> Curve:
-    """What the protocol needs of a record; with time and energy on a network, and with steps (see `running_costs`), where these are given."""
-    record = with_messages(record)
+def to_curve(record: xr.Dataset, network: Network | None = None, compute_seconds: float = 0.0) -> Curve:
+    """What the protocol needs of a record; with time and energy where a network is given, and with steps where they were counted.
+
+    Raises:
+      ValueError: θ^k was never scored.
+    """
+    record = upgrade(record)
+    if "score_scaled" not in record:
+        raise ValueError(
+            "runs must have been evaluated to be compared, got a record without scores of θ^k (evaluation.every = 0); play with --evaluation.every 1 or more."
+        )
+    record = record.transpose("seed", "round", "learner", ...)
     names = ("uplink_bits", "sent", "downlink_bits", "heard", "answered", "participated")
-    messages = [record[name].transpose("seed", "round", "learner").values for name in names]
+    messages = [record[name].values for name in names]
+    steps = record["training_steps"].values if "training_steps" in record else None
     sent = messages[1]
     noise = record["noise"].mean(("seed", "learner")).values if "noise" in record else np.zeros(sent.shape[1])
     squares = (record["gradient_norm"] ** 2).mean(("seed", "learner")).values
@@ -130,10 +154,13 @@ def to_curve(
     smooth_noise = trailing_mean(noise.astype(float), width)
     with np.errstate(invalid="ignore"):
         signal = trailing_mean(squares.astype(float), width) - smooth_noise
+    evaluated = np.flatnonzero(record["evaluated"].any(("seed", "learner")).values)
+    scored = record.isel(round=evaluated)
     return Curve(
-        score=mean_score(record, "learner").transpose("seed", "round").values.astype(float),
-        raw_score=mean_score(record, "learner", name="score_raw").transpose("seed", "round").values.astype(float),
+        score=mean_score(scored, "learner").values.astype(float),
+        raw_score=mean_score(scored, "learner", name="score_raw").values.astype(float),
         costs=running_costs(Traffic(*messages), network, compute_seconds, steps),
         upload_rates=ledger.upload_fraction(sent).mean(0),
         noise_to_signal=np.divide(smooth_noise, signal, out=np.full_like(signal, np.nan), where=signal > 0),
+        evaluated=evaluated,
     )

@@ -12,22 +12,13 @@ import xarray as xr
 
 from lapg.experiments.plots import matplotlib
 from lapg.experiments.run import Run
+from lapg.runtimes.evaluation import greedy
 from lapg.runtimes.outside import close, sampler, to_batch
 from lapg.sampling import rollout, rollouts
 from lapg.types import NOBODY, SAMPLE, Policy, Problem, address
 
 FRESH = 2**31
 """Fresh episodes use the seeds from here on."""
-
-
-def greedy(policy: Policy) -> Policy:
-    """The policy that always takes its most probable action."""
-
-    def sample(noise: Any, params: Any, observation: Any) -> Any:
-        action = policy.mode(params, observation)
-        return action, policy.log_prob(params, observation, action)
-
-    return policy._replace(sample=sample)
 
 
 def evaluate(run: Run, num_episodes: int = 100, seed: int = 0) -> xr.Dataset:

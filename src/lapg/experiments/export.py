@@ -82,7 +82,7 @@ def _write(path: Path, matrices: dict[str, np.ndarray]) -> None:
 def marl_eval(path: Path, curves: Mapping[str, Mapping[str, Curve]]) -> None:
     """The raw-data layout of marl-eval: environment → task → algorithm → run → step → metrics.
 
-    Steps are `FRAMES` stretches of rounds; ``step_count`` is the rounds until the end of each, metrics are the mean score and running costs there,
+    Steps are `FRAMES` stretches of evaluated rounds; ``step_count`` is the rounds until the end of each, metrics are the mean score and running costs there,
     one number each. The absolute metrics are those of the end.
     """
     tasks = {
@@ -103,7 +103,7 @@ def _run(curve: Curve, seed: int) -> dict[str, Step]:
     scores = _stretches(curve.score[seed])
     steps: dict[str, Step] = {}
     for index, part in enumerate(parts):
-        last = int(part[-1])
+        last = int(curve.rounds[part[-1]])
         costs = {name: [float(total[seed, last])] for name, total in curve.costs.items()}
         steps[f"step_{index}"] = {"step_count": last + 1, "return": [float(scores[index])], **costs}
     totals = {name: [float(total[seed, -1])] for name, total in curve.costs.items()}

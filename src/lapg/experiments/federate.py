@@ -12,9 +12,11 @@ import xarray as xr
 
 from lapg import record
 from lapg.experiments.advance import Interrupted, Watcher, stop_signals
+from lapg.experiments.build import Built
 from lapg.experiments.config import Config, to_dict
 from lapg.experiments.flower_apps import prepare
 from lapg.experiments.progress import display
+from lapg.experiments.soundness import scores
 from lapg.runtimes.loopback import SuperLink, loopback, program
 
 APP = '"""The app: everything is in lapg, which is installed on every node."""\n\nfrom lapg.experiments import flower_apps\n\nclient = flower_apps.client_app()\nserver = flower_apps.server_app()\n'
@@ -25,7 +27,7 @@ COMPLETED = "finished:completed"
 STARTING = ("pending", "starting")
 
 
-def check_flower(config: Config, has_initial: bool = False) -> None:
+def check_flower(config: Config, built: Built, has_initial: bool = False) -> None:
     """What can be known before anything is started.
 
     Raises:
@@ -46,13 +48,20 @@ def check_flower(config: Config, has_initial: bool = False) -> None:
         raise ValueError(
             f"init_from must stay on this machine, got cluster.address {cluster.address!r}; leave one of them out."
         )
-    prepare(config)
+    prepare(config, built)
 
 
 def federate(
-    path: Path, config: Config, num_learners: int, *, show_progress: bool, watchers: tuple[Watcher, ...]
+    path: Path,
+    config: Config,
+    built: Built,
+    initial: Any = None,
+    *,
+    show_progress: bool,
+    watchers: tuple[Watcher, ...],
+    checkpoint_seconds: float = 0.0,
 ) -> xr.Dataset:
-    """Plays a run, or goes on with it; its record. The run directory is the ServerApp's; here it is only looked at.
+    """Plays a run, or resumes it; its record. The run directory is the ServerApp's, which reads θ⁰ there and saves chunks; here it is only looked at.
 
     ``path``/flower has the app, the logs of what was started here, and Flower's own account of the run.
 
@@ -65,7 +74,7 @@ def federate(
     write_app(own / "app", path.resolve(), config)
     with stop_signals() as stopped, contextlib.ExitStack() as stack:
         if config.cluster.address is None:
-            superlink = stack.enter_context(loopback(num_learners, own, config.cluster.timeout))
+            superlink = stack.enter_context(loopback(built.problem.num_learners, own, config.cluster.timeout))
         else:
             superlink = SuperLink(config.cluster.address, os.environ, own)
         run_id = str(superlink.flwr("run", str(own / "app"), superlink.name)["run-id"])
@@ -115,7 +124,8 @@ def following(
             except record.RunError:
                 return  # its files are being merged just now
             seen += segment.sizes["round"]
-            report(segment["sent"].values, segment["score_scaled"].values, seen)
+            values, known = scores(segment)
+            report(segment["sent"].values, values.values[known.values], seen)
             for watcher in watchers:
                 watcher(segment, seen)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from lapg.experiments import tuned
-from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, ProblemConfig
+from lapg.experiments.config import Config, EstimatorConfig, MethodConfig, PolicyConfig, ProblemConfig
 from lapg.experiments.grids import SHARED, XI, Contender, Grid, contender
 
 RECOMMENDED = "SCOUT"
@@ -35,6 +35,7 @@ class Figure:
     """Methods of preset recommended by label, tuned on seeds that are never reported."""
     step: float
     """The step size about which PG's is sought."""
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
     estimator: EstimatorConfig = field(default_factory=lambda: EstimatorConfig(baseline="leave_one_out"))
     """Of preset recommended."""
     shared: Grid = field(default_factory=lambda: SHARED, repr=False)
@@ -99,10 +100,9 @@ def _navigation(
         title=", ".join([f"Figure {number}: {num_agents} agents", activation, *words]),
         problem=ProblemConfig(
             num_agents=num_agents,
-            hidden=hidden,
-            activation=activation,
             scales=SCALES[num_agents] if heterogeneous else None,
         ),
+        policy=PolicyConfig(hidden=hidden, activation=activation),
         batch_size=batch_size,
         rounds=rounds,
         tuned=tuned,
@@ -232,6 +232,7 @@ def setting(figure: Figure) -> Config:
     """All of preset recommended but its methods."""
     return Config(
         problem=figure.problem,
+        policy=figure.policy,
         estimator=figure.estimator,
         batch_size=figure.batch_size,
         rounds=figure.rounds,

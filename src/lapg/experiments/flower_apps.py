@@ -10,13 +10,26 @@ import numpy as np
 
 from lapg import record
 from lapg.experiments.advance import advance
-from lapg.experiments.build import build
+from lapg.experiments.build import Built, build
 from lapg.experiments.config import Config, from_dict, to_dict
 from lapg.runtimes.compiled import Compiled
+from lapg.runtimes.evaluation import Evaluation
 from lapg.runtimes.federated import Terms
-from lapg.runtimes.posted import Limits, Posted, make_limits
+from lapg.runtimes.limits import Limits
+from lapg.runtimes.posted import Posted
 
-AGREED = ("problem", "rollout", "estimator", "method", "batch_size", "participation", "rounds", "seeds", "first_seed")
+AGREED = (
+    "problem",
+    "policy",
+    "rollout",
+    "estimator",
+    "method",
+    "batch_size",
+    "participation",
+    "rounds",
+    "seeds",
+    "first_seed",
+)
 
 
 def read_settings(run_config: Any) -> Config:
@@ -38,17 +51,17 @@ def read_terms(run_config: Any) -> Terms:
     return prepare(read_settings(run_config))[0]
 
 
-def prepare(config: Config) -> tuple[Terms, Limits]:
+def prepare(config: Config, built: Built | None = None) -> tuple[Terms, Limits]:
     """What is played, one lane for each seed, and how long the controller waits.
 
     Raises:
       ValueError: a setting does not fit.
     """
-    built = build(config)
+    built = built or build(config)
     hyper = {name: np.asarray(value, np.asarray(jax.numpy.zeros(())).dtype)[()] for name, value in built.hyper.items()}
     terms = Terms(Compiled(built.recipe, built.problem, hyper), hyper, config.seed_list, _agreed(config))
     waits = {name: getattr(config.cluster, name) for name in ("deadline", "quorum", "patience", "timeout")}
-    return terms, make_limits(built.problem.num_learners, **waits)
+    return terms, Limits(**waits).checked(built.problem.num_learners)
 
 
 def _agreed(config: Config) -> dict[str, Any]:
@@ -82,7 +95,8 @@ def _play(path: Path, config: Config, gather: Any) -> None:
     terms, limits = prepare(config)
     post = gather(terms, config.cluster.timeout)
     start = record.read_initial(path)
-    lanes = Posted(terms, post, limits, chunk_rounds=config.chunk_rounds, initial_params=start)
+    common = {"chunk_rounds": config.chunk_rounds, "evaluation": Evaluation(**vars(config.evaluation))}
+    lanes = Posted(terms, post, limits, initial_params=start, **common)
 
     def tell(segment: Any, until: int, /) -> None:
         record.write_text(path / "flower" / "traffic.json", json.dumps(post.traffic, indent=1))

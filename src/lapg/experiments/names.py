@@ -6,19 +6,22 @@ from typing import Any, TypeVar
 
 import optax
 
-from lapg import estimators, problems
+from lapg import estimators, policies, problems
 from lapg.controller import heavy_ball
 from lapg.methods import METHODS
 from lapg.problems.adapters import imported
-from lapg.sampling import episodes, segments
-from lapg.types import Problem, Rollout
+from lapg.sampling import segments, whole_episodes
+from lapg.types import Policy, Problem, Rollout
 
 PROBLEMS: dict[str, Callable[..., Problem]] = {name: getattr(problems, name) for name in problems.__all__}
+POLICIES: dict[str, Callable[..., Policy]] = {
+    name: getattr(policies, name) for name in ("mlp", "conv", "linear", "table")
+}
+ROLLOUTS: dict[str, Callable[..., Rollout]] = {"episodes": whole_episodes, "segments": segments}
 ESTIMATORS: dict[str, Callable[..., Any]] = {
     name: getattr(estimators, name)
     for name in ("gpomdp", "reinforce", "actor_critic", "deterministic", "reuse", "exact", "noisy")
 }
-ROLLOUTS: dict[str, Callable[..., Rollout]] = {"episodes": episodes, "segments": segments}
 OPTIMISERS: dict[str, Callable[..., optax.GradientTransformation]] = {"heavy_ball": heavy_ball} | {
     name: getattr(optax, name)
     for name in (
@@ -31,6 +34,7 @@ OPTIMISERS: dict[str, Callable[..., optax.GradientTransformation]] = {"heavy_bal
 """Those of optax that need no more than a step size or a schedule of it, and gradients; beside our own."""
 KNOWN: dict[str, Mapping[str, Callable[..., Any]]] = {
     "problem": PROBLEMS,
+    "policy": POLICIES,
     "rollout": ROLLOUTS,
     "estimator": ESTIMATORS,
     "method": METHODS,

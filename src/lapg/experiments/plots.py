@@ -39,6 +39,16 @@ DASHES = {"": "-", "local": "--", "average": ":", "staggered": "-."}
 """By the rest of a label: what distinguishes the variants of a method."""
 OTHER_DASHES = ("--", "-.", ":", (0, (1, 3)), (0, (6, 1, 1, 1, 1, 1)))
 HATCHES = {"-": "", "--": "//", ":": "..", "-.": "xx"}
+AXES = {
+    "uploads": "uploads so far, all learners together",
+    "bits": "bits so far, both directions, headers included",
+    "uplink_bits": "bits so far from learners to controller, headers included",
+    "downlink_bits": "bits so far from controller to learners, headers included",
+    "steps": "environment steps so far, all learners together",
+    "seconds": "seconds so far",
+    "joules": "joules so far, all learners together",
+}
+"""What a score may be drawn against, beside rounds."""
 BAND = "band: ± ½ standard deviation over seeds"
 
 
@@ -77,6 +87,19 @@ def styles(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
+def check_axis(against: str, curves: Mapping[str, Curve]) -> None:
+    """Refuses a cost that is not known of all curves.
+
+    Raises:
+      ValueError: it is not.
+    """
+    known = [name for name in AXES if all(name in curve.costs for curve in curves.values())]
+    if against not in known:
+        raise ValueError(
+            f"against must be one of {', '.join(known)}, got {against!r}; seconds and joules need a network, steps runs that have counted them."
+        )
+
+
 def _line(axes: Any, x: np.ndarray, curve: Curve, **style: Any) -> None:
     """Seed mean and the paper's band of half a standard deviation."""
     smooth = smoothed(curve.score)
@@ -100,35 +123,45 @@ def _legend(figure: Any, axes: Any, labels: Sequence[str], *, band: bool = False
     figure.legend(handles, words, loc="outside lower center", ncols=min(5, len(words)), handlelength=3)
 
 
-def draw(title: str, curves: Mapping[str, Curve], target: float, path: Path, reference: str = "PG") -> None:
-    """Four panels: score against rounds and against uploads, noise-to-signal against rounds, upload rate per learner.
+def draw(
+    title: str,
+    curves: Mapping[str, Curve],
+    target: float,
+    path: Path,
+    reference: str = "PG",
+    against: str = "uploads",
+) -> None:
+    """Four panels: score against rounds and against a cost, noise-to-signal against rounds, upload rate per learner.
 
     Args:
       curves: by label, in the order of the legend.
       target: the score of 90 % of the reference's improvement, drawn as a line.
       path: where the PNG goes.
       reference: whose improvement that is.
+      against: the cost, by its name (`AXES`).
+    Raises:
+      ValueError: that cost is not known.
     """
+    check_axis(against, curves)
     looks = styles(list(curves))
     mpl = matplotlib()
     with mpl.rc_context(STYLE):
         figure = mpl.figure.Figure(figsize=(11, 8), layout="constrained")
-        (by_round, by_upload), (noise, rates) = figure.subplots(2, 2)
+        (by_round, by_cost), (noise, rates) = figure.subplots(2, 2)
         num_learners = len(next(iter(curves.values())).upload_rates)
         width = 0.8 / len(curves)
         for index, (label, curve) in enumerate(curves.items()):
             style = looks[label]
-            rounds = np.arange(curve.score.shape[1]) + 1
-            _line(by_round, rounds, curve, label=label, **style)
-            _line(by_upload, curve.uploads.mean(0), curve, **style)
+            _line(by_round, curve.rounds + 1, curve, label=label, **style)
+            _line(by_cost, curve.spent(against), curve, **style)
             ratio = curve.noise_to_signal
-            noise.plot(np.arange(-len(ratio), 0) + curve.score.shape[1] + 1, ratio, linewidth=1.2, **style)
+            noise.plot(np.arange(-len(ratio), 0) + curve.num_rounds + 1, ratio, linewidth=1.2, **style)
             place = np.arange(num_learners) + (index - (len(curves) - 1) / 2) * width
             hatch = HATCHES.get(style["linestyle"], "++") if isinstance(style["linestyle"], str) else "++"
             rates.bar(
                 place, curve.upload_rates, width, color=style["color"], hatch=hatch, edgecolor="white", linewidth=0
             )
-        for axes in (by_round, by_upload):
+        for axes in (by_round, by_cost):
             axes.axhline(target, color="grey", linestyle=":", linewidth=1)
             axes.set_ylabel(_score_label(curves))
         # outside, at the right edge: inside there is a curve wherever one might put it
@@ -136,8 +169,8 @@ def draw(title: str, curves: Mapping[str, Curve], target: float, path: Path, ref
         words = f"90 %\nof {reference}'s\ngain"
         by_round.annotate(words, (1, target), **where, va="center", fontsize=7, color="grey")
         by_round.set(xlabel="rounds", title="Return against rounds")
-        by_upload.set(xlabel="uploads so far, all learners together", title="Return against uploads", xscale="log")
-        by_upload.set_xlim(left=1)  # a mean over seeds begins below one upload
+        by_cost.set(xlabel=AXES[against], title=f"Return against {against.replace('_', ' ')}", xscale="log")
+        by_cost.set_xlim(left=1)  # a mean over seeds begins below one upload
         noise.set(xlabel="rounds", ylabel="σ̂² / ‖∇L_m‖²", title="Noise to signal of one gradient", yscale="log")
         noise.set_xlim(by_round.get_xlim())
         noise.set_ylim(top=min(noise.get_ylim()[1], NOISE_SHOWN))
@@ -150,9 +183,13 @@ def draw(title: str, curves: Mapping[str, Curve], target: float, path: Path, ref
 
 
 def frontier(
-    title: str, curves: Mapping[str, Curve], trials: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
+    title: str,
+    curves: Mapping[str, Curve],
+    trials: Mapping[str, Sequence[Mapping[str, Any]]],
+    path: Path,
+    costs: Sequence[str] = ("uploads", "bits"),
 ) -> None:
-    """Return against what it cost, two panels: uploads, and bits in both directions.
+    """Return against what it cost, a panel for each cost.
 
     A line is the tuned method on the reported seeds, from its first rounds to its end, the large dot; small faint dots are where its other trials
     ended on the tuning seeds. Further up and to the left is better.
@@ -163,21 +200,20 @@ def frontier(
       path: where the PNG goes.
     """
     looks = styles(list(curves))
-    words = {"uploads": "uploads, all learners together", "bits": "bits, both directions, headers included"}
     mpl = matplotlib()
     with mpl.rc_context(STYLE):
-        figure = mpl.figure.Figure(figsize=(11, 5), layout="constrained")
-        panels = figure.subplots(1, 2, sharey=True)
-        for axes, (cost, label) in zip(panels, words.items(), strict=True):
+        figure = mpl.figure.Figure(figsize=(5.5 * len(costs), 5), layout="constrained")
+        (panels,) = figure.subplots(1, len(costs), sharey=True, squeeze=False)
+        for axes, cost in zip(panels, costs, strict=True):
             for method, curve in curves.items():
-                spent, mean = curve.costs[cost].mean(0), smoothed(curve.score).mean(0)
+                spent, mean = curve.spent(cost), smoothed(curve.score).mean(0)
                 colour = looks[method]["color"]
                 axes.plot(spent, mean, linewidth=1.4, label=method, **looks[method])
                 axes.plot(spent[-1], mean[-1], "o", markersize=6, color=colour)
                 ended = [(trial["totals"][cost], trial["final"]) for trial in trials.get(method, ()) if trial["final"]]
                 if ended:
                     axes.plot(*zip(*ended, strict=True), "o", markersize=3, alpha=0.35, color=colour)
-            axes.set(xlabel=label, xscale="log", title=f"Return against {cost}")
+            axes.set(xlabel=AXES[cost], xscale="log", title=f"Return against {cost.replace('_', ' ')}")
         panels[0].set_xlim(left=1)
         finals = np.concatenate([smoothed(curve.score).mean(0) for curve in curves.values()])
         low, high = np.nanmin(finals), np.nanmax(finals)

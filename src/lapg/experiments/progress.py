@@ -31,17 +31,18 @@ class Display:
 
     def __init__(self, config: Config, first: int, bar: Progress | None, *, plain: bool) -> None:
         self._name, self._total, self._first, self._round = config.method.name, config.rounds, first, first
-        self._status, self._sent = "first round: compiling and playing", np.zeros(2)
+        self._status, self._sent, self._score = "first round: compiling and playing", np.zeros(2), ""
         self._bar, self._plain = bar, plain
         self._began = self._said = time.monotonic()
         self._task = None if bar is None else bar.add_task(self._name, total=self._total, completed=first, status="")
         self.reach(first)
 
     def __call__(self, uploads: Any, scores: Any, round: int) -> None:
-        """Uploads and scores of the rounds up to ``round``; NaN is a score that is not known (`lapg.experiments.soundness.known`)."""
+        """Uploads of the rounds up to ``round``, and the scores that are known of them."""
         self._sent += uploads.sum(), uploads.size
-        score = np.nanmean(scores) if np.isfinite(scores).any() else np.nan
-        self._status = f"score {score:.3f}  uploads {self._sent[0] / self._sent[1]:.1%}"
+        if scores.size:
+            self._score = f"score {np.nanmean(scores) if np.isfinite(scores).any() else np.nan:.3f}  "
+        self._status = f"{self._score}uploads {self._sent[0] / self._sent[1]:.1%}"
         self.reach(round)
 
     def reach(self, round: int) -> None:

@@ -133,7 +133,7 @@ def markdown(
       budgets: what was tried to tune each method, by its label (see `budget_table`).
     """
     base = curves[comparison.reference]
-    num_seeds, num_rounds = base.score.shape
+    num_seeds, num_rounds = len(base.score), base.num_rounds
     lines = [
         f"# {title}",
         "",

@@ -1,7 +1,6 @@
 """Reproducing a figure: run its line-up, entry by entry, then report from the records alone."""
 
 import dataclasses
-import inspect
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -14,11 +13,9 @@ from rich.console import Console
 from lapg import record
 from lapg.experiments import plots, report, tune
 from lapg.experiments.compare import Comparison, compare
-from lapg.experiments.config import ProblemConfig
 from lapg.experiments.curves import Curve, start, to_curve
 from lapg.experiments.figures import FIGURES, RECOMMENDED, REPORTED_SEED, Entry, Preset, lineup
 from lapg.experiments.grids import is_baseline, slug
-from lapg.experiments.names import PROBLEMS
 from lapg.experiments.run import Run, load, read_config, resume, train
 from lapg.ledger import upload_fraction
 from lapg.network import Network
@@ -104,16 +101,31 @@ def read_contents(path: Path) -> dict[str, Any]:
 def curves_of(
     runs: Mapping[str, Run], network: Network | None = None, compute_seconds: float = 0.0
 ) -> dict[str, Curve]:
-    """What the protocol needs of runs of one problem; steps of the environment where the problem's configuration says how long an episode is."""
-    found = {}
-    for label, run in runs.items():
-        length = _episode_length(run.config.problem)
-        steps = None if length is None else run.config.batch_size * length
-        found[label] = to_curve(run.record, network, compute_seconds, steps)
-    return found
+    """What the protocol needs of runs of one problem, with the costs that are known of all of them.
+
+    Raises:
+      ValueError: a run was never evaluated.
+    """
+    found = {label: to_curve(run.record, network, compute_seconds) for label, run in runs.items()}
+    known = set.intersection(*(set(curve.costs) for curve in found.values()))
+    return {
+        label: dataclasses.replace(curve, costs={name: curve.costs[name] for name in curve.costs if name in known})
+        for label, curve in found.items()
+    }
 
 
-COMPARABLE = ("problem", "rollout", "estimator", "batch_size", "participation", "rounds", "seeds", "first_seed")
+COMPARABLE = (
+    "problem",
+    "policy",
+    "rollout",
+    "estimator",
+    "batch_size",
+    "participation",
+    "rounds",
+    "seeds",
+    "first_seed",
+    "evaluation",
+)
 """Settings in which runs must agree to be compared."""
 
 
@@ -160,24 +172,18 @@ def _differences(name: str, first: str, one: Any, second: str, other: Any) -> li
     return [f"{name} ({one!r} in {first}, {other!r} in {second})"]
 
 
-def _episode_length(problem: ProblemConfig) -> int | None:
-    """T as the configuration says it, or a built-in problem's default; None of any other, which is not imported for it."""
-    if problem.num_steps is not None:
-        return problem.num_steps
-    if problem.name not in PROBLEMS:
-        return None
-    parameter = inspect.signature(PROBLEMS[problem.name]).parameters.get("num_steps")
-    default = None if parameter is None else parameter.default
-    return default if isinstance(default, int) else None
-
-
 def baselines_of(runs: Mapping[str, Run]) -> list[str]:
     """Labels of the runs whose methods upload by a schedule."""
     return [label for label, run in runs.items() if is_baseline(run.config.method)]
 
 
 def summarise(
-    path: Path, console: Console, *, network: Network | None = None, compute_seconds: float = 0.0
+    path: Path,
+    console: Console,
+    *,
+    network: Network | None = None,
+    compute_seconds: float = 0.0,
+    against: str = "uploads",
 ) -> tuple[Comparison, dict[str, Curve]]:
     """Draws pictures and tables of a comparison from its records, into its directory and onto the terminal; a network adds time and energy."""
     content = read_contents(path)
@@ -194,6 +200,7 @@ def summarise(
         reference=reference,
         baselines=baselines_of(runs),
         budgets=tune.read_budgets(path / TUNING) if swept else content.get("budgets"),
+        against=against,
     )
     if swept:
         plots.frontier(title, curves, tune.read_trials(path / TUNING), path / "frontier.png")
@@ -211,13 +218,15 @@ def summarise_curves(
     reference: str = "PG",
     baselines: Sequence[str] = (),
     budgets: Mapping[str, Mapping[str, Any]] | None = None,
+    against: str = "uploads",
 ) -> Comparison:
-    """The same for any curves that share seeds and rounds."""
+    """The same for any curves that share seeds and rounds; ``against`` is the cost on the picture's axis (`lapg.experiments.plots.AXES`)."""
+    plots.check_axis(against, curves)
     comparison = compare(curves, reference, baselines)
     found = report.verdicts(comparison, claims)
     begin = float(start(curves[reference].score.mean(0)))
     target = begin + 0.9 * (comparison.rows[reference].final.value - begin)
-    plots.draw(title, curves, target, path / "figure.png", reference)
+    plots.draw(title, curves, target, path / "figure.png", reference, against)
     record.write_text(path / "report.md", report.markdown(title, comparison, found, curves, budgets))
     report.write_json(path / "report.json", comparison, found, budgets)
     report.show(title, comparison, found, console, budgets)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ import xarray as xr
 from lapg import record
 from lapg.experiments.advance import Interrupted, Watcher, advance
 from lapg.experiments.build import Built, build, build_problem, parts
-from lapg.experiments.config import Config, from_dict, to_dict
+from lapg.experiments.config import Config, from_dict, policy_apart, to_dict
 from lapg.experiments.federate import check_flower, federate
 from lapg.experiments.silence import silence
 from lapg.experiments.size import check_size
@@ -27,7 +27,8 @@ from lapg.experiments.trust import Trust, require_trust
 from lapg.files import expand, make_folder, usable
 from lapg.methods.adaptive import default_threshold
 from lapg.problems.adapters import interface_of
-from lapg.runtimes import DISTRIBUTED, RuntimeName, Sequential, distributed, runtime_of, use_all_cores
+from lapg.runtimes import DISTRIBUTED, Runtime, RuntimeName, Sequential, distributed, runtime_of, use_all_cores
+from lapg.runtimes.evaluation import Evaluation
 from lapg.types import Problem
 
 
@@ -61,7 +62,7 @@ class Run:
     def plain(self) -> Problem:
         """The problem without the perturbations of smoothing, which serve training: the one to act in with θ itself."""
         asked, built = self.config.problem, self.built.problem
-        return built if asked.smoothing is None else build_problem(replace(asked, smoothing=None))
+        return built if asked.smoothing is None else build_problem(replace(asked, smoothing=None), self.config.policy)
 
     def params(self, seed: int | None = None) -> np.ndarray:
         """θ after the last saved round, of one seed (the first if None)."""
@@ -129,7 +130,7 @@ def read_config(path: Path) -> Config:
     """
     data = record.read_config(path)
     try:
-        return from_dict(_explicit(data))
+        return from_dict(policy_apart(_explicit(data)))
     except ValueError as error:
         raise record.RunError(f"run={path} cannot be used: {error}") from error
 
@@ -204,8 +205,8 @@ def train(
     built = build(config)
     check_size(config, built)
     initial = None if init_from is None else _initial_params(init_from, built, config)
-    if config.runtime == "flower":
-        check_flower(config, has_initial=initial is not None)
+    if config.runtime in ELSEWHERE:
+        ELSEWHERE[config.runtime].check(config, built, initial is not None)
     with usable("out", Path("runs")):
         path = _make_default_out(config) if out is None else expand(out)
     record.check_free(path)
@@ -248,27 +249,28 @@ def resume(
         return _play(path, config, built, initial, show_progress, checkpoint_seconds, watchers)
 
 
-def make_lanes(config: Config, built: Built, initial: np.ndarray | None = None) -> Any:
+def make_lanes(config: Config, built: Built, initial: np.ndarray | None = None) -> Runtime:
     """One lane per seed, all with the same hyperparameters, on the configuration's runtime.
 
     Raises:
       ValueError: the runtime is not installed, cannot play the problem, or has no lanes in this process.
     """
-    if config.runtime == "flower":
-        raise ValueError("runtime 'flower' plays in processes of its own; use lapg.train, or another runtime.")
+    if config.runtime in ELSEWHERE:
+        raise ValueError(
+            f"runtime {config.runtime!r} plays in processes of its own; use lapg.train, or another runtime."
+        )
     hypers = {
         name: np.full(config.seeds, value, np.asarray(jnp.zeros(())).dtype) for name, value in built.hyper.items()
     }
-    common = {"chunk_rounds": config.chunk_rounds, "initial_params": initial}
+    common: dict[str, Any] = {"chunk_rounds": config.chunk_rounds, "initial_params": initial}
+    common["evaluation"] = Evaluation(**vars(config.evaluation))
     if config.runtime in DISTRIBUTED:
         shared = {
             name: to_dict(config)[name]
-            for name in ("problem", "rollout", "estimator", "method", "batch_size", "rounds")
+            for name in ("problem", "policy", "rollout", "estimator", "method", "batch_size", "rounds")
         }
-        runtime = distributed(config.runtime)
-        return runtime(
-            partial(parts, config), hypers, config.seed_list, settings=shared, **common, **vars(config.cluster)
-        )
+        common |= {"built": (built.recipe, built.problem), "settings": shared} | vars(config.cluster)
+        return distributed(config.runtime)(partial(parts, config), hypers, config.seed_list, **common)
     runtime = runtime_of(built.problem, config.runtime)
     if runtime is Sequential:
         common["heartbeat"] = config.heartbeat
@@ -285,6 +287,29 @@ def _initial_params(source: Run, built: Built, config: Config) -> np.ndarray:
     return params[np.arange(config.seeds) % len(params)]
 
 
+class Player(NamedTuple):
+    """Has a run played that cannot advance in this process.
+
+    ``check: configuration, built, whether θ⁰ is given`` raises before anything is started · ``play: path, configuration, built, θ⁰ → record``.
+    """
+
+    check: Callable[[Config, Built, bool], None]
+    play: Callable[..., xr.Dataset]
+
+
+ELSEWHERE = {"flower": Player(check_flower, federate)}
+"""Runtimes whose controller is in another process."""
+
+
+def play_here(
+    path: Path, config: Config, built: Built, initial: np.ndarray | None = None, **telling: Any
+) -> xr.Dataset:
+    """Plays a run from where its directory stands to its end, the controller in this process; its record."""
+    record.recover(path)
+    with contextlib.closing(make_lanes(config, built, initial)) as lanes:
+        return advance(path, config, lanes, anew=built.problem.collect is not None, **telling)
+
+
 def _play(
     path: Path,
     config: Config,
@@ -296,13 +321,9 @@ def _play(
 ) -> Run:
     if show_progress:
         watchers = (*watchers, silence(config))
-    telling: dict[str, Any] = {"show_progress": show_progress, "watchers": watchers}
+    play = ELSEWHERE[config.runtime].play if config.runtime in ELSEWHERE else play_here
+    telling = {"show_progress": show_progress, "checkpoint_seconds": checkpoint_seconds, "watchers": watchers}
     try:
-        if config.runtime == "flower":
-            return Run(path, config, federate(path, config, built.problem.num_learners, **telling), trust=True)
-        record.recover(path)
-        telling |= {"checkpoint_seconds": checkpoint_seconds, "anew": built.problem.collect is not None}
-        with contextlib.closing(make_lanes(config, built, initial)) as lanes:
-            return Run(path, config, advance(path, config, lanes, **telling), trust=True)  # its code has run already
+        return Run(path, config, play(path, config, built, initial, **telling), trust=True)  # its code has run already
     except KeyboardInterrupt:  # before the first round, or for the second time
         raise Interrupted(path, record.progress(path)) from None

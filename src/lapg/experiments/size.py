@@ -16,7 +16,7 @@ STATES = 3
 """Copies of the state at once: before a stretch, after it, and on its way to the disk."""
 RECORDS = 2
 """Copies of the record at once, when its stretches are merged."""
-LOG_NUMBERS = 20
+LOG_NUMBERS = 23
 """What a round leaves in the record, per learner."""
 
 

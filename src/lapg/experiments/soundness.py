@@ -1,29 +1,38 @@
 """Whether a run's numbers are finite: which learners' were not, since when, and how often."""
 
-from typing import Any
-
 import numpy as np
 import xarray as xr
 
 
-def known(record: xr.Dataset) -> Any:
-    """[seed, round, learner]: whether a learner's scores are there; of one that did not answer in time they are not, and stand as NaN."""
-    if "fault_missing" not in record:
-        return xr.ones_like(record["sent"], dtype=bool)
-    return record["participated"] & (record["fault_missing"] == 0)
+def scores(record: xr.Dataset, name: str = "score_scaled") -> tuple[xr.DataArray, xr.DataArray]:
+    """Scores [seed, round, learner] and whether they are known: those of θ^k, or where it was never scored those of training batches."""
+    if name in record:
+        return record[name], record["evaluated"]
+    there = record["participated"]
+    return record[f"training_{name}"], there & (record["fault_missing"] == 0) if "fault_missing" in record else there
 
 
 def mean_score(record: xr.Dataset, *dims: str, name: str = "score_scaled") -> xr.DataArray:
-    """The mean of the known scores over ``dims`` (all of them if none is named); NaN where one of these is not finite."""
-    there, over = known(record), list(dims) or None
-    unsound = (there & ~np.isfinite(record[name])).any(over)
-    return record[name].where(there).mean(over).where(~unsound)
+    """The mean of the known scores over ``dims`` (all of them if none is named); NaN where one of these is not finite, or none is known."""
+    (values, known), over = scores(record, name), list(dims) or None
+    broken = (known & ~np.isfinite(values)).any(over)
+    return values.where(known).mean(over).where(~broken)
+
+
+def last_score(record: xr.Dataset) -> str:
+    """The mean score of the last 5 % of the rounds in which there are any, in words."""
+    known = scores(record)[1].any(("seed", "learner"))
+    rounds = record.isel(round=np.flatnonzero(known.values))
+    last = rounds.isel(round=slice(-max(1, rounds.sizes["round"] // 20), None))
+    what = "score" if "score_scaled" in record else "score of training batches"
+    return f"{what} {float(mean_score(last)):.4f} (last 5 % of {'the' if known.all() else 'the evaluated'} rounds)"
 
 
 def unsound(record: xr.Dataset) -> list[str]:
     """A line for each learner whose innovations or scores were not finite in some round; nothing of a sound run."""
-    scores = known(record) & ~np.isfinite(record["score_scaled"])
-    wrong = (record["non_finite"].astype(bool) | scores).transpose("seed", "round", "learner")
+    values, known = scores(record)
+    wrong = record["non_finite"].astype(bool) | (known & ~np.isfinite(values))
+    wrong = wrong.transpose("seed", "round", "learner")
     lines = []
     for learner in wrong["learner"].values[wrong.any(("seed", "round")).values]:
         own = wrong.sel(learner=learner)

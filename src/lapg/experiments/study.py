@@ -179,7 +179,13 @@ def run(study: Study, out: Path, *, console: Console, show_progress: bool = True
     report_study(out, console)
 
 
-def report_study(out: Path, console: Console, network: Network | None = None, compute_seconds: float = 0.0) -> None:
+def report_study(
+    out: Path,
+    console: Console,
+    network: Network | None = None,
+    compute_seconds: float = 0.0,
+    against: str = "uploads",
+) -> None:
     """Tables, pictures and exports of a finished study, from its records alone.
 
     Raises:
@@ -189,7 +195,7 @@ def report_study(out: Path, console: Console, network: Network | None = None, co
     curves: dict[str, dict[str, Curve]] = {}
     for name in read_cases(out):
         comparisons[name], curves[name] = summarise(
-            out / name, console, network=network, compute_seconds=compute_seconds
+            out / name, console, network=network, compute_seconds=compute_seconds, against=against
         )
     text = report.summary(comparisons)
     record.write_text(out / "summary.md", text)

@@ -6,9 +6,11 @@ import xarray as xr
 
 from lapg.experiments.advance import Watcher
 
+NAMES = ("score_scaled", "score_raw", "training_score_scaled", "sent", "noise", "training_steps")
+
 
 def tensorboard(path: Path) -> Watcher:
-    """A watcher that writes score, upload fraction and noise, seed means, below ``path``.
+    """A watcher that writes scores, upload fraction, noise and steps of the environment, seed means, below ``path``.
 
     Raises:
       ValueError: tensorboardX is not installed.
@@ -23,12 +25,12 @@ def tensorboard(path: Path) -> Watcher:
         if not writers:
             writers.append(SummaryWriter(str(path)))
         (writer,) = writers
-        means = {
-            name: segment[name].mean(("seed", "learner")).values
-            for name in ("score_scaled", "score_raw", "sent", "noise")
-        }
-        for name, values in means.items():
-            for round, value in zip(segment["round"].values, values, strict=True):
+        for name in NAMES:
+            if name not in segment:
+                continue
+            known = segment["evaluated"].any(("seed", "learner")).values if name.startswith("score") else slice(None)
+            means = segment[name].mean(("seed", "learner"))[known]
+            for round, value in zip(means["round"].values, means.values, strict=True):
                 writer.add_scalar(name, float(value), int(round))
         writer.flush()
 

@@ -38,7 +38,7 @@ def require_trust(config: Config, path: Path, trust: Trust, *, resumed: bool = F
 
 def _names(config: Config, resumed: bool) -> Iterator[tuple[str, str]]:
     """Every name that would be imported or connected to, by its setting."""
-    for kind in ("problem", "rollout", "estimator", "method"):
+    for kind in ("problem", "policy", "rollout", "estimator", "method"):
         part = getattr(config, kind)
         yield from ((where, text) for where, text in _texts(kind, vars(part)) if ":" in text)
     env = config.problem.options.get("env", config.problem.env)

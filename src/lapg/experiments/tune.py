@@ -29,6 +29,7 @@ from lapg.experiments.size import check_size
 from lapg.experiments.tables import interval, number
 from lapg.network import Traffic
 from lapg.runtimes import runtime_of
+from lapg.runtimes.evaluation import Evaluation
 
 FIRST_SEED = 1000
 NUM_SEEDS = 5
@@ -70,30 +71,34 @@ def sweep(config: Config, methods: Sequence[MethodConfig], *, console: Console, 
     num_points, seeds, dtype = len(methods), config.seed_list, np.asarray(jnp.zeros(())).dtype
     hypers = {name: np.repeat(np.array([b.hyper[name] for b in built], dtype), len(seeds)) for name in built[0].hyper}
     runtime = runtime_of(built[0].problem)
-    lanes = runtime(built[0].recipe, built[0].problem, hypers, seeds * num_points, chunk_rounds=config.chunk_rounds)
+    options = {"chunk_rounds": config.chunk_rounds, "evaluation": Evaluation(**vars(config.evaluation))}
+    lanes = runtime(built[0].recipe, built[0].problem, hypers, seeds * num_points, **options)
     state, logs = lanes.start(), []
     for first in track(range(0, config.rounds, config.chunk_rounds), f"{label}: {num_points} points", console=console):
         state, log = lanes.advance(state, first, config.rounds)
-        scores = (log.scores["score_scaled"].mean(-1), log.scores["score_raw"].mean(-1))
+        scores = (log.scores["score_scaled"].mean(-1), log.scores["score_raw"].mean(-1), log.training_steps)
         went = log.participated, log.downlink_bits, log.sent
         heard, answered = ledger.messages(*went, heartbeat=config.heartbeat)
         logs.append((*scores, log.uplink_bits, log.sent, log.downlink_bits, heard, answered, log.participated))
-    score, raw_score, *messages = (np.concatenate(parts, 1) for parts in zip(*logs, strict=True))
-    fields = {"score": score, "raw_score": raw_score} | running_costs(Traffic(*messages))
+    score, raw_score, steps, *messages = (np.concatenate(parts, 1) for parts in zip(*logs, strict=True))
+    fields = {"score": score, "raw_score": raw_score} | running_costs(Traffic(*messages), steps=steps)
     dims, shape = ("point", "seed", "round"), (num_points, len(seeds))
     variables: dict[str, Any] = {name: (dims, value.reshape(*shape, -1)) for name, value in fields.items()}
     rates = ledger.upload_fraction(messages[1])
+    variables["evaluated"] = "round", Evaluation(**vars(config.evaluation)).is_due(np.arange(config.rounds))
     variables["upload_rate"] = ("point", "seed", "learner"), rates.reshape(*shape, -1)
     return xr.Dataset(variables, {"seed": seeds})
 
 
 def _curve(point: xr.Dataset) -> Curve:
+    evaluated = np.flatnonzero(point["evaluated"].values)
     return Curve(
-        score=point["score"].values.astype(float),
-        raw_score=point["raw_score"].values.astype(float),
+        score=point["score"].values[:, evaluated].astype(float),
+        raw_score=point["raw_score"].values[:, evaluated].astype(float),
         costs={str(name): point[name].values for name in point if name in COSTS},
         upload_rates=point["upload_rate"].values.mean(0),
         noise_to_signal=np.full(point.sizes["round"], np.nan),
+        evaluated=evaluated,
     )
 
 

@@ -119,6 +119,7 @@ def assemble(
         local=local,
         step_limit=limit,
         every=every,
+        batch_size=setting.batch_size,
     )
     return Method(
         learner,

@@ -1,10 +1,10 @@
-"""What adapters to outside environments share: policies for their spaces, observations as vectors, and what to say when something is missing."""
+"""What adapters to outside environments share: their action spaces, observations as vectors, and what to say when something is missing."""
 
 import contextlib
 import difflib
 import importlib
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -12,42 +12,28 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from lapg.policies import gaussian_mlp, softmax_mlp
 from lapg.problems.contract import Misfit, array, failed
-from lapg.types import Environment, Interface, Policy, Problem, Task
+from lapg.problems.protocol import first_observation
+from lapg.types import Box, Discrete, Interface, Problem
 
 
-def policy_for(
-    owner: str,
-    space: Any,
-    num_inputs: int,
-    *,
-    hidden: Sequence[int],
-    activation: str,
-    std: float | None = None,
-    learned_std: bool = False,
-    masked: bool = False,
-) -> Policy:
-    """A network for an action space: softmax for Discrete, normal for a one-dimensional Box, squashed into its bounds where it has any.
+def action_space(owner: str, space: Any) -> Discrete | Box:
+    """An outside action space: Discrete, or a one-dimensional Box with its bounds where it has any.
 
     Spaces of gymnax, JaxMARL and Gymnasium are distinguished by their attributes, which agree.
 
-    Args:
-      std: of normal actions; None is 0.5.
-      masked: of discrete actions: whether observations end with a mask of the allowed ones (`lapg.policies.softmax_mlp`).
     Raises:
       ValueError: another kind of space, or one bounded on one side only.
     """
     if discrete(space):
-        return softmax_mlp(num_inputs, hidden, int(space.n), activation, masked=masked)
+        return Discrete(int(space.n))
     if hasattr(space, "low") and len(space.shape) == 1:
         low, high = (np.broadcast_to(np.asarray(bound, float), space.shape) for bound in (space.low, space.high))
         bounded = np.isfinite([low, high])
         if bounded.any() and not bounded.all():
             raise ValueError(f"{owner} must have actions bounded on both sides or on none, got {space}; rescale them.")
-        bounds = {"low": low, "high": high} if bounded.any() else {}
-        std = 0.5 if std is None else std
-        return gaussian_mlp(num_inputs, hidden, space.shape[0], activation, std=std, learned_std=learned_std, **bounds)
+        bounds = (tuple(low.tolist()), tuple(high.tolist())) if bounded.any() else (None, None)
+        return Box(tuple(space.shape), *bounds)
     raise ValueError(
         f"{owner} needs a Discrete or a one-dimensional Box action space, got {type(space).__name__} of shape {space.shape}; "
         "wrap the environment so that it has one."
@@ -59,26 +45,9 @@ def discrete(space: Any) -> bool:
     return hasattr(space, "n") and space.shape == ()
 
 
-def no_std_for(owner: str, spaces: Iterable[Any], std: float | None, learned_std: bool) -> None:
-    """Settings of normal actions must meet some.
-
-    Raises:
-      ValueError: all of the actions are discrete.
-    """
-    for name, given in (("std", std is not None), ("learned_std", learned_std)):
-        if given and all(map(discrete, spaces)):
-            raise ValueError(f"{owner} has discrete actions, to which {name} means nothing; leave it out.")
-
-
 def vector(observation: PyTree) -> Float[Array, " n"]:
     """Any observation as one vector of floats, leaf after leaf."""
     return jnp.concatenate([jnp.ravel(leaf).astype(float) for leaf in jax.tree.leaves(observation)])
-
-
-def first_observation(environment: Environment, tasks: Task) -> Any:
-    """Shapes and dtypes of what learner 0 observes after a reset, without computing it."""
-    task = jax.tree.map(lambda leaf: leaf[0], tasks)
-    return jax.eval_shape(lambda key: environment.observe(environment.reset(key, task)), jax.random.key(0))
 
 
 def interface_of(problem: Problem) -> Interface:

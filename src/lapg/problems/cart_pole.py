@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from lapg.policies import softmax_mlp
 from lapg.problems.parallel import parallel_tasks
 from lapg.problems.protocol import at_least, from_environment, unit_interval
-from lapg.types import Environment, Problem, Step, Task
+from lapg.types import Discrete, Environment, Problem, Step, Task
 
 GRAVITY = 9.8
 CART_MASS = 1.0
@@ -61,23 +60,19 @@ def draw(axes: Any, state: Float[Array, "4"]) -> None:
 def cart_pole(
     *,
     num_learners: int = 16,
-    hidden: Sequence[int] = (16,),
-    activation: str = "tanh",
     scales: Sequence[float] | None = None,
     heterogeneity: float = 0.0,
     num_steps: int = 500,
     discount: float = 0.999,
     problem_seed: int = 0,
 ) -> Problem:
-    """Parallel RL (5) on CartPole-v1: M learners train one softmax network that pushes left or right.
+    """Parallel RL (5) on CartPole-v1: M learners train one softmax policy, by default 4-16-2 with tanh, that pushes left or right.
 
     Physics, limits and reset are Gymnasium's, and agree with it to rounding; the observation is the state, not normalised. The raw loss is −1 in every
     step lived, so ``return_raw`` is the usual length of an episode. Losses are thus negative, where the paper's theory has them in [0, ℓ̄_m].
 
     Args:
       num_learners: M.
-      hidden: widths of the hidden layers of the network.
-      activation: ``relu``, ``softplus`` or ``tanh``.
       scales: c_m > 0, one per learner; None lets ``heterogeneity`` spread them.
       heterogeneity: h, spreads by factor^±h: force 10 N (2), half length of the pole 0.5 m (2), mass of the pole 0.1 kg (2), half width of the
         initial distribution 0.05 (4), scale 1 (4). The first three go beyond the paper, whose learners differ in ρ_m and ℓ_m alone.
@@ -85,7 +80,7 @@ def cart_pole(
       discount: γ.
       problem_seed: draws who gets what.
     Raises:
-      ValueError: a size is not a whole number >= 1, scales do not fit, heterogeneity is negative, an unknown activation.
+      ValueError: a size is not a whole number >= 1, scales do not fit, heterogeneity is negative.
     """
     at_least("cart_pole", num_learners=num_learners, num_steps=num_steps)
     unit_interval("cart_pole", discount)
@@ -101,7 +96,7 @@ def cart_pole(
     )
     return from_environment(
         Environment(reset, lambda state: state, step, draw, SECONDS_PER_STEP),
-        softmax_mlp(4, hidden, 2, activation),
+        actions=Discrete(2),
         tasks=tasks,
         num_steps=num_steps,
         discount=discount,

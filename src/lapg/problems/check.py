@@ -14,7 +14,7 @@ from lapg.problems.contract import EnvironmentFailed, Misfit
 from lapg.types import Environment, Policy, Problem, Recorded, Step, Task, Trajectories
 
 
-class Finding(NamedTuple):
+class CheckResult(NamedTuple):
     """One check: its name, whether it passed, and if not what to mend. With ``note`` it is no check, but something to know."""
 
     name: str
@@ -28,9 +28,38 @@ class Finding(NamedTuple):
         return f"ok    {self.name}" if self.passed else f"FAIL  {self.name}: {self.remedy}"
 
 
+class Flaw(Exception):  # noqa: N818
+    """What to mend."""
+
+
+class Checklist:
+    """Runs checks one after the other: a check raises `Flaw` with what to mend, or whatever else the user's code raises."""
+
+    def __init__(self) -> None:
+        self.results: list[CheckResult] = []
+
+    @property
+    def sound(self) -> bool:
+        """Whether all checks have passed so far."""
+        return all(result.passed for result in self.results)
+
+    def run(self, name: str, check: Callable[..., Any], *args: Any) -> Any:
+        """What the check returns, None where it fails."""
+        value, remedy = None, ""
+        try:
+            value = check(*args)
+        except (Flaw, Misfit, EnvironmentFailed) as flaw:
+            remedy = str(flaw)
+        except Exception as error:  # the user's code may raise anything
+            reason = str(error).strip().partition("\n")[0]
+            remedy = f"it raises {type(error).__name__}: {reason}"
+        self.results.append(CheckResult(name, not remedy, remedy))
+        return value
+
+
 def check_problem(
     problem: Problem, *, num: int = 3, seed: int = 0, loss_bounds: tuple[float, float] | None = None
-) -> list[Finding]:
+) -> list[CheckResult]:
     """Checks tasks, θ⁰, environment, episodes, policy and scores of a problem, inside JAX (``sample``) or outside (``collect``).
 
     It goes from the ground up, and what rests on a failed check is not checked: mend that first. Beside the checks there are notes: on what an
@@ -41,51 +70,37 @@ def check_problem(
       seed: of θ⁰ and of the samples.
       loss_bounds: between which numbers raw losses ℓ_m are meant to lie; None asks for finite ones only.
     """
-    findings: list[Finding] = []
-
-    def run(name: str, check: Callable[..., Any], *args: Any) -> Any:
-        result, remedy = None, ""
-        try:
-            result = check(*args)
-        except (_Flaw, Misfit, EnvironmentFailed) as flaw:
-            remedy = str(flaw)
-        except Exception as error:  # the user's code may raise anything
-            reason = str(error).strip().partition("\n")[0]
-            remedy = f"it raises {type(error).__name__}: {reason}"
-        findings.append(Finding(name, not remedy, remedy))
-        return result
-
-    def sound() -> bool:
-        return all(finding.passed for finding in findings)
+    checks = Checklist()
+    run, findings = checks.run, checks.results
 
     run("tasks", _tasks, problem)
     params = run("initial params", _initial_params, problem, seed)
     environment, policy = problem.environment, problem.policy
-    if sound() and environment is not None:
+    if checks.sound and environment is not None:
         run("environment repeats itself", _pure, environment, policy, problem.tasks, params, seed)
         run("environment compiles", _compiles, environment, policy, problem.tasks, params, seed)
-    if sound():
+    if checks.sound:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             batch = run("samples repeat themselves", _samples, problem, params, seed, num)
-        findings += [Finding("warning", True, note=note) for note in _said(caught)]
-        if sound() and isinstance(batch, Trajectories | Recorded):
+        findings += [CheckResult("warning", True, note=note) for note in _said(caught)]
+        if checks.sound and isinstance(batch, Trajectories | Recorded):
             run("shapes", _shapes, problem, batch, num)
-            if sound():
+            if checks.sound:
                 run("after the end", _after_the_end, batch)
-            if sound():
+            if checks.sound:
                 run("losses", _losses, problem, batch, loss_bounds)
                 if policy is not None:
                     run("policy", _policy, policy, params, batch, seed)
-        if sound():
+        if checks.sound:
             run("score", _score, problem, batch)
             if np.all(getattr(batch, "mask", False)) and not np.any(batch.terminated):
                 note = f"no episode has ended before T={problem.num_steps}; if some should, look for a missing terminated or truncated"
-                findings.append(Finding("episodes", True, note=note))
+                findings.append(CheckResult("episodes", True, note=note))
     if problem.collect is not None:
         run("environments close", problem.close)
     if problem.interface is not None:
-        findings += [Finding("adapter", True, note=note) for note in problem.interface.notes]
+        findings += [CheckResult("adapter", True, note=note) for note in problem.interface.notes]
     return findings
 
 
@@ -95,16 +110,14 @@ def _said(caught: Sequence[warnings.WarningMessage]) -> list[str]:
     return list(dict.fromkeys(" ".join(re.sub(r"\x1b\[[\d;]*m", "", str(message)).split()) for message in own))
 
 
-class _Flaw(Exception):  # noqa: N818
-    """What to mend."""
-
-
-def _need(condition: Any, remedy: str) -> None:
+def need(condition: Any, remedy: str) -> None:
+    """Raises a `Flaw` unless the condition holds."""
     if not condition:
-        raise _Flaw(remedy)
+        raise Flaw(remedy)
 
 
-def _equal(one: PyTree, other: PyTree) -> bool:
+def equal(one: PyTree, other: PyTree) -> bool:
+    """Whether two trees are the same, NaNs and keys included."""
     if jax.tree.structure(one) != jax.tree.structure(other):
         return False
     return all(
@@ -123,7 +136,7 @@ def _finite(tree: PyTree) -> bool:
     return all(np.isfinite(leaf).all() for leaf in map(np.asarray, jax.tree.leaves(tree)) if leaf.dtype.kind == "f")
 
 
-def _types(tree: PyTree) -> str:
+def describe(tree: PyTree) -> str:
     """Structure, dtypes and shapes, as text."""
     leaves, structure = jax.tree.flatten(tree)
     return ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in leaves) + (
@@ -133,31 +146,31 @@ def _types(tree: PyTree) -> str:
 
 def _tasks(problem: Problem) -> None:
     tasks, num = problem.tasks, problem.num_learners
-    _need(num >= 1, f"num_learners must be >= 1, got {num}.")
+    need(num >= 1, f"num_learners must be >= 1, got {num}.")
     for path, leaf in jax.tree.leaves_with_path(tasks):
-        _need(
+        need(
             np.shape(leaf)[:1] == (num,),
             f"tasks{jax.tree_util.keystr(path)} must have a leading axis of num_learners={num}, got shape {np.shape(leaf)}; see make_tasks.",
         )
-    _need(_equal(tasks.index, np.arange(num)), f"tasks.index must be 0..{num - 1}, got {np.asarray(tasks.index)}.")
+    need(equal(tasks.index, np.arange(num)), f"tasks.index must be 0..{num - 1}, got {np.asarray(tasks.index)}.")
     scale = np.asarray(tasks.scale)
-    _need(np.all((scale > 0) & np.isfinite(scale)), f"tasks.scale must be positive and finite, got {scale}.")
+    need(np.all((scale > 0) & np.isfinite(scale)), f"tasks.scale must be positive and finite, got {scale}.")
 
 
 def _initial_params(problem: Problem, seed: int) -> Any:
     params = problem.init(jax.random.key(seed))
-    _need(
+    need(
         np.ndim(params) == 1 and jnp.issubdtype(params.dtype, jnp.floating),
-        f"init must return one flat vector of floats, got {_types(params)}; flatten it with jax.flatten_util.ravel_pytree.",
+        f"init must return one flat vector of floats, got {describe(params)}; flatten it with jax.flatten_util.ravel_pytree.",
     )
-    _need(_finite(params), "init must return finite numbers.")
-    _need(
-        _equal(params, problem.init(jax.random.key(seed))),
+    need(_finite(params), "init must return finite numbers.")
+    need(
+        equal(params, problem.init(jax.random.key(seed))),
         "init must return the same θ⁰ under the same key; draw with jax.random from it.",
     )
     if problem.policy is not None:
         wanted = problem.policy.num_params
-        _need(params.size == wanted, f"init must return policy.num_params={wanted} entries, got {params.size}.")
+        need(params.size == wanted, f"init must return policy.num_params={wanted} entries, got {params.size}.")
     return params
 
 
@@ -176,8 +189,8 @@ def _first_step(
 
 def _pure(environment: Environment, policy: Policy, tasks: Task, params: Any, seed: int) -> None:
     before, again = (_first_step(environment, policy, tasks, params, seed) for _ in range(2))
-    _need(
-        _equal(before, again),
+    need(
+        equal(before, again),
         "reset and step must bring the same under the same key, state and action; draw with jax.random from the key, keep nothing outside "
         "the state.",
     )
@@ -190,24 +203,24 @@ def _compiles(environment: Environment, policy: Policy, tasks: Task, params: Any
             lambda params: _first_step(environment, policy, tasks, params, seed), params
         )
     except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
-        raise _Flaw(
+        raise Flaw(
             f"reset, observe and step must compile, but {type(error).__name__} says that Python looks at an array's values; use jnp.where or "
             "jax.lax.cond for `if`, jax.numpy for numpy."
         ) from error
     for name, old, new in (("state", state, after.state), ("observation", seen, then)):
-        _need(
-            _types(old) == _types(new),
-            f"step must leave shapes and dtypes of the {name} as reset made them, {_types(old)}, got {_types(new)}; cast with "
+        need(
+            describe(old) == describe(new),
+            f"step must leave shapes and dtypes of the {name} as reset made them, {describe(old)}, got {describe(new)}; cast with "
             "jnp.asarray(value, dtype).",
         )
-    _need(
+    need(
         after.loss.shape == () and after.loss.dtype.kind in "fiu",
-        f"Step.loss must be one real number, learner m's own, got {_types(after.loss)}; pick it by task.index.",
+        f"Step.loss must be one real number, learner m's own, got {describe(after.loss)}; pick it by task.index.",
     )
     for name, flag in (("terminated", after.terminated), ("truncated", after.truncated)):
-        _need(
+        need(
             flag.shape == () and flag.dtype == bool,
-            f"Step.{name} must be one boolean, got {_types(flag)}; compare or reduce, as in jnp.any(outside).",
+            f"Step.{name} must be one boolean, got {describe(flag)}; compare or reduce, as in jnp.any(outside).",
         )
 
 
@@ -229,9 +242,9 @@ def _samples(problem: Problem, params: Any, seed: int, num: int) -> Any:
             return collect(_actor(policy, params, seed), seeds, num)
 
     else:
-        raise _Flaw("a problem needs sample, or collect and a policy.")
+        raise Flaw("a problem needs sample, or collect and a policy.")
     batch = play()
-    _need(_equal(batch, play()), f"episodes must be the same under equal seeds and actions; {remedy}.")
+    need(equal(batch, play()), f"episodes must be the same under equal seeds and actions; {remedy}.")
     return batch
 
 
@@ -253,21 +266,21 @@ def _shapes(problem: Problem, batch: Any, num: int) -> None:
     lead = (problem.num_learners, num, problem.num_steps)
     for name, kinds in (("losses", "fiu"), ("mask", "b"), ("terminated", "b"), ("truncated", "b")):
         leaf = np.asarray(getattr(batch, name))
-        _need(
+        need(
             leaf.shape == lead and leaf.dtype.kind in kinds,
-            f"{name} must be {'boolean' if kinds == 'b' else 'real'} with axes {lead} (learners, episodes, steps), got {_types(leaf)}.",
+            f"{name} must be {'boolean' if kinds == 'b' else 'real'} with axes {lead} (learners, episodes, steps), got {describe(leaf)}.",
         )
     for name in ("observations", "actions"):
         for leaf in map(np.asarray, jax.tree.leaves(getattr(batch, name))):
-            _need(
+            need(
                 leaf.shape[:3] == lead,
-                f"{name} must have leading axes {lead} (learners, episodes, steps), got {_types(leaf)}.",
+                f"{name} must have leading axes {lead} (learners, episodes, steps), got {describe(leaf)}.",
             )
-            _need(_finite(leaf), f"{name} must be finite; look for 0/0 and overflow in observe.")
+            need(_finite(leaf), f"{name} must be finite; look for 0/0 and overflow in observe.")
     seen, following = (jax.tree.map(np.asarray, tree) for tree in (batch.observations, batch.following))
-    _need(
-        _types(seen) == _types(following),
-        f"following must be like observations, {_types(seen)}, got {_types(following)}.",
+    need(
+        describe(seen) == describe(following),
+        f"following must be like observations, {describe(seen)}, got {describe(following)}.",
     )
 
 
@@ -276,13 +289,13 @@ def _losses(problem: Problem, batch: Any, loss_bounds: tuple[float, float] | Non
     if isinstance(batch, Trajectories):  # there they are scaled
         losses = losses / np.asarray(problem.tasks.scale)[:, None, None]
     counted = losses[np.asarray(batch.mask)]
-    _need(
+    need(
         _finite(counted),
         f"losses must be finite, got {np.sum(~np.isfinite(counted))} that are not; look for 0/0 and overflow in step.",
     )
     if loss_bounds is not None:
         low, high, slack = *loss_bounds, 1e-6 * max(map(abs, loss_bounds))
-        _need(
+        need(
             counted.min() >= low - slack and counted.max() <= high + slack,
             f"losses must lie in [{low}, {high}] as declared, got {counted.min()} to {counted.max()}; clip them, or declare other bounds.",
         )
@@ -290,22 +303,22 @@ def _losses(problem: Problem, batch: Any, loss_bounds: tuple[float, float] | Non
 
 def _after_the_end(batch: Any) -> None:
     mask = np.asarray(batch.mask)
-    _need(mask[..., 0].all(), "mask must be True in the first step: reset must bring an episode that has not ended.")
-    _need(
+    need(mask[..., 0].all(), "mask must be True in the first step: reset must bring an episode that has not ended.")
+    need(
         (np.diff(mask.astype(int)) <= 0).all(),
         "mask must stay False after the end of an episode; an environment must not restart by itself.",
     )
-    _need((np.asarray(batch.losses)[~mask] == 0).all(), "losses must be 0 after the end, where mask is False.")
+    need((np.asarray(batch.losses)[~mask] == 0).all(), "losses must be 0 after the end, where mask is False.")
     terminated, truncated = np.asarray(batch.terminated), np.asarray(batch.truncated)
     last = mask & ~np.concatenate([mask[..., 1:], np.zeros_like(mask[..., :1])], -1)
-    _need(
-        _equal(terminated | truncated, last) and not (terminated & truncated).any(),
+    need(
+        equal(terminated | truncated, last) and not (terminated & truncated).any(),
         "an episode's last step, and no other, must be either terminated or truncated; one that T cuts off is truncated.",
     )
     for seen, then in zip(*map(jax.tree.leaves, (batch.observations, batch.following)), strict=True):
         seen, then = np.asarray(seen), np.asarray(then)
-        _need(
-            _equal(seen[:, :, 1:], then[:, :, :-1]) and _equal(seen[~mask], then[~mask]),
+        need(
+            equal(seen[:, :, 1:], then[:, :, :-1]) and equal(seen[~mask], then[~mask]),
             "observations must be what followed the step before, and stay as they are after the end.",
         )
 
@@ -317,19 +330,19 @@ def _policy(policy: Policy, params: Any, batch: Any, seed: int) -> None:
     )
     action, log_prob = policy.sample(policy.noise(jax.random.key(seed)), params, seen)
     again, slope = jax.value_and_grad(policy.log_prob)(params, seen, action)
-    _need(
+    need(
         np.shape(log_prob) == () and np.allclose(log_prob, again, 1e-4, 1e-5),
         f"policy.log_prob must say of a sampled action what sample says, {log_prob}, got {again}; is one of them for the squashed action?",
     )
-    _need(
+    need(
         _finite(slope),
         "policy.log_prob must have a finite gradient in θ; look for log(0), sqrt(0) and jnp.where around them.",
     )
-    _need(np.any(np.asarray(slope) != 0), "policy.log_prob must depend on θ, but its gradient is 0.")
+    need(np.any(np.asarray(slope) != 0), "policy.log_prob must depend on θ, but its gradient is 0.")
     for name, one in (("sample", action), ("mode", policy.mode(params, seen))):
-        _need(
-            _types(jax.tree.map(jnp.asarray, one)) == _types(recorded),
-            f"policy.{name} must return actions as recorded, {_types(recorded)}, got {_types(jax.tree.map(jnp.asarray, one))}.",
+        need(
+            describe(jax.tree.map(jnp.asarray, one)) == describe(recorded),
+            f"policy.{name} must return actions as recorded, {describe(recorded)}, got {describe(jax.tree.map(jnp.asarray, one))}.",
         )
 
 
@@ -340,12 +353,12 @@ def _score(problem: Problem, batch: Any) -> None:
         batch = Trajectories(log_probs=jnp.zeros_like(fields["losses"]), **fields)
     scores = jax.vmap(problem.score)(problem.tasks, batch)
     missing = {"score_scaled", "score_raw"} - set(scores)
-    _need(
+    need(
         not missing,
         f"score must return a dict with score_scaled and score_raw; {', '.join(sorted(missing))} is missing.",
     )
     for name, value in scores.items():
-        _need(
+        need(
             value.shape == (problem.num_learners,), f"score[{name!r}] must be one number, got shape {value.shape[1:]}."
         )
-        _need(_finite(value), f"score[{name!r}] must be finite.")
+        need(_finite(value), f"score[{name!r}] must be finite.")

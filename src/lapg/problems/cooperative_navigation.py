@@ -6,6 +6,7 @@ injected states) or as in the 2018 code (``semi_implicit``: velocity first).
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import equinox as eqx
@@ -13,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from lapg.policies import replicated, softmax_mlp
+from lapg.policies import mlp
 from lapg.problems.protocol import at_least, from_environment, make_tasks, unit_interval
-from lapg.types import Environment, Problem, Scalar, Step, Task
+from lapg.types import Box, Discrete, Environment, JointSpaces, Problem, Scalar, Spaces, Step, Task
 
 SECONDS_PER_STEP = 0.1
 DAMPING = 0.25
@@ -106,8 +107,6 @@ def environment(num_agents: int, integrator: Integrator = "explicit", collision_
 def cooperative_navigation(
     *,
     num_agents: int = 2,
-    hidden: Sequence[int] = (30, 10),
-    activation: str = "relu",
     scales: Sequence[float] | None = None,
     integrator: Integrator = "explicit",
     shared_trajectories: bool = False,
@@ -117,10 +116,10 @@ def cooperative_navigation(
 ) -> Problem:
     """The paper's task (section 5): multi-agent collaborative RL on one global state with a product of softmax policies.
 
+    Each agent's network has by default hidden layers of 30 and 10 and ReLUs, as in the paper's Figure 4.
+
     Args:
       num_agents: M, agents and learners.
-      hidden: widths of the hidden layers of each agent's policy network.
-      activation: ``relu``, ``softplus`` or ``tanh``.
       scales: c_m > 0, one per agent; None is the homogeneous case. The paper does not print its own.
       integrator: ``explicit`` as in mpe2 and JaxMARL, ``semi_implicit`` as in the 2018 code.
       shared_trajectories: whether all learners see the same episodes (one physical environment) or each samples its own.
@@ -128,16 +127,17 @@ def cooperative_navigation(
       num_steps: T; 20 in the paper.
       discount: γ; 0.99 in the paper.
     Raises:
-      ValueError: a size is not a whole number >= 1, scales do not fit, an unknown integrator or activation.
+      ValueError: a size is not a whole number >= 1, scales do not fit, an unknown integrator.
     """
     at_least("cooperative_navigation", num_agents=num_agents, num_steps=num_steps)
     unit_interval("cooperative_navigation", discount)
     if integrator not in ("explicit", "semi_implicit"):
         raise ValueError(f"integrator must be 'explicit' or 'semi_implicit', got {integrator!r}.")
-    agent = softmax_mlp(6 * num_agents, hidden, len(DIRECTIONS), activation)
+    agent = Spaces(Box((6 * num_agents,)), Discrete(len(DIRECTIONS)))
     return from_environment(
         environment(num_agents, integrator, collision_penalty),
-        replicated(agent, num_agents),
+        partial(mlp, hidden=(30, 10), activation="relu"),
+        spaces=JointSpaces((agent,) * num_agents, local=False, stacked=True),
         tasks=make_tasks(num_agents, scales),
         num_steps=num_steps,
         discount=discount,

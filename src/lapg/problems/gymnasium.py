@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from lapg.problems.adapters import imported, look_beside, no_std_for
+from lapg.problems.adapters import imported, look_beside
 from lapg.problems.contract import Misfit, close, flag, number, opened, started, stepped, theirs
 from lapg.problems.hosting import Host, from_hosts
 from lapg.problems.protocol import at_least, make_tasks, unit_interval
 from lapg.problems.spaces import actor, must_be_allowed, package, senses
-from lapg.types import Interface, Problem
+from lapg.types import Box, Interface, Problem, Spaces
 
 
 def gymnasium(
@@ -20,12 +20,8 @@ def gymnasium(
     env: str,
     num_learners: int = 4,
     scales: Sequence[float] | None = None,
-    hidden: Sequence[int] = (16,),
-    activation: str = "tanh",
     num_steps: int | None = None,
     discount: float = 0.99,
-    std: float | None = None,
-    learned_std: bool = False,
     scale_pixels: bool = True,
     action_masks: bool = True,
     env_options: Mapping[str, Any] | None = None,
@@ -36,12 +32,8 @@ def gymnasium(
       env: an id such as CartPole-v1 or MODULE:ID, or MODULE:FACTORY for a function that returns an environment.
       num_learners: M, learners that share one policy.
       scales: c_m > 0, one per learner; None is all 1.
-      hidden: widths of the hidden layers of the policy's network.
-      activation: ``relu``, ``softplus`` or ``tanh``.
       num_steps: T; None takes the environment's own limit.
       discount: γ.
-      std: standard deviation of continuous actions in units of the network's output (see `lapg.policies.gaussian`); None is 0.5.
-      learned_std: whether it is learned.
       scale_pixels: whether observations of bytes from 0 to 255 are divided by 255.
       action_masks: whether actions that ``action_mask``, an entry of the observation or of info, forbids are never taken.
       env_options: further arguments of the environment.
@@ -69,9 +61,7 @@ def gymnasium(
         with theirs(f"{owner}, in its first reset"):
             first, info = started(probe.reset(seed=0))
     eyes = senses(owner, space, actions, info, scale_pixels=scale_pixels, action_masks=action_masks)
-    no_std_for(owner, [actions], std, learned_std)
-    network = {"hidden": hidden, "activation": activation, "std": std, "learned_std": learned_std}
-    policy, decode = actor(owner, actions, eyes.size, masked=eyes.masked, **network)
+    acts, decode = actor(owner, actions)
 
     def see(observation: Any, info: Any = None) -> np.ndarray:
         seen, mask = eyes.encode(observation), eyes.allowed(observation, info)
@@ -103,7 +93,7 @@ def gymnasium(
     return from_hosts(
         owner,
         host,
-        policy,
+        spaces=Spaces(Box(eyes.shape), acts, eyes.masked),
         tasks=make_tasks(num_learners, scales),
         num_steps=limit,
         discount=discount,

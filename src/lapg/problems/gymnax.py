@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
-from lapg.problems.adapters import first_observation, needs, no_std_for, one_of, policy_for, same_types, shaped, vector
+from lapg.problems.adapters import action_space, needs, one_of, same_types, shaped, vector
 from lapg.problems.protocol import at_least, from_environment, make_tasks, unit_interval
-from lapg.types import Environment, Interface, Problem, Step, Task
+from lapg.types import Box, Environment, Interface, Problem, Spaces, Step, Task
 
 
 class State(eqx.Module):
@@ -55,12 +55,8 @@ def gymnax(
     env: str,
     num_learners: int = 4,
     scales: Sequence[float] | None = None,
-    hidden: Sequence[int] = (16,),
-    activation: str = "tanh",
     num_steps: int | None = None,
     discount: float = 0.99,
-    std: float | None = None,
-    learned_std: bool = False,
 ) -> Problem:
     """Parallel RL (5) in a gymnax environment: all learners share one policy, and each samples its own episodes.
 
@@ -68,7 +64,6 @@ def gymnax(
       env: a name that gymnax knows, ``CartPole-v1`` or ``Pendulum-v1`` for example.
       num_learners: M.
       num_steps: T; None is the environment's own time limit (500 for CartPole-v1).
-      std, learned_std: of the normal policy, where actions are continuous (`lapg.policies.gaussian`).
     Raises:
       ValueError: gymnax is not installed, an unknown name, an action space that is neither discrete nor a vector, a wrong size.
     """
@@ -79,20 +74,14 @@ def gymnax(
     at_least("gymnax", num_learners=num_learners, num_steps=steps)
     unit_interval("gymnax", discount)
     outside, tasks = environment(game, settings), make_tasks(num_learners, scales)
-    no_std_for(f"gymnax(env={env!r})", [game.action_space(settings)], std, learned_std)
     shapes = jax.eval_shape(lambda key: game.reset_env(key, settings)[0], jax.random.key(0))
     see = seer(game, settings)
+    leaves = jax.tree.leaves(shapes)
+    image = len(leaves) == 1 and leaves[0].ndim > 1
+    see_shape = leaves[0].shape if image else jax.eval_shape(see, shapes).shape
     return from_environment(
         outside,
-        policy_for(
-            "gymnax",
-            game.action_space(settings),
-            first_observation(outside, tasks).size,
-            hidden=hidden,
-            activation=activation,
-            std=std,
-            learned_std=learned_std,
-        ),
+        spaces=Spaces(Box(see_shape), action_space("gymnax", game.action_space(settings))),
         tasks=tasks,
         num_steps=steps,
         discount=discount,

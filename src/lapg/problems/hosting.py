@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from lapg.policies import mlp, with_policy
 from lapg.problems.contract import opened, theirs
 from lapg.problems.playing import Host, collector, each, real
 from lapg.problems.protocol import score
-from lapg.types import Interface, Policy, Problem, Task
+from lapg.types import Interface, JointSpaces, Policy, Problem, Spaces, Task
 
 __all__ = ["Host", "from_hosts", "real"]
 
@@ -16,20 +17,23 @@ __all__ = ["Host", "from_hosts", "real"]
 def from_hosts(
     name: str,
     make: Callable[[], Host],
-    policy: Policy,
+    policy: Policy | Callable[..., Policy] | None = None,
     *,
     tasks: Task,
     num_steps: int,
     discount: float,
+    spaces: Spaces | JointSpaces | None = None,
     num_losses: int = 1,
     shared: bool = False,
     observation: Any = None,
     interface: Interface | None = None,
 ) -> Problem:
-    """A problem that plays environments made by ``make`` with ``policy`` for at most ``num_steps`` steps an episode.
+    """The problem of episodes of at most ``num_steps`` steps in environments made by ``make``, and a policy beside it.
 
     Args:
       name: how errors call the environment.
+      policy: a policy, or the default factory of one (`lapg.policies`), which a configuration can choose otherwise; None is `lapg.policies.mlp`.
+      spaces: what an agent observes and does, which a factory has to know.
       num_losses: how many losses a step has; 1, or one per learner.
       shared: whether all learners see the same N episodes, or N of their own each.
       observation: what the policy sees after a reset, for its shape; None asks an environment that is made for this, and closed.
@@ -45,20 +49,20 @@ def from_hosts(
     collect, proceed, close = collector(
         name, make, num_learners, num_steps, discount=discount, num_losses=num_losses, shared=shared
     )
-    return Problem(
-        sample=None,
+    problem = Problem(
         score=score(discount),
-        init=policy.init,
         tasks=tasks,
         num_learners=num_learners,
         shared=shared,
         collect=collect,
-        close=close,
         proceed=proceed,
-        policy=policy,
+        close=close,
+        spaces=spaces,
+        default_policy=None if isinstance(policy, Policy) else policy or mlp,
         joint=num_losses > 1,
         observation=observation,
         interface=interface,
         num_steps=num_steps,
         discount=discount,
     )
+    return with_policy(problem, policy if isinstance(policy, Policy) else None)

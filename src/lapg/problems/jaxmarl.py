@@ -11,11 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from lapg.policies import product, replicated
-from lapg.problems.adapters import first_observation, needs, no_std_for, one_of, policy_for, same_types, shaped, vector
+from lapg.problems.adapters import action_space, needs, one_of, same_types, shaped, vector
 from lapg.problems.contract import table
-from lapg.problems.protocol import at_least, from_environment, make_tasks, unit_interval
-from lapg.types import Environment, Interface, Problem, Step, Task
+from lapg.problems.protocol import at_least, first_observation, from_environment, make_tasks, unit_interval
+from lapg.types import Box, Environment, Interface, JointSpaces, Problem, Spaces, Step, Task
 
 Observations = Literal["global", "local", "concatenated"]
 
@@ -80,12 +79,8 @@ def jaxmarl(
     observations: Observations = "global",
     env_options: Mapping[str, Any] | None = None,
     scales: Sequence[float] | None = None,
-    hidden: Sequence[int] = (16,),
-    activation: str = "tanh",
     num_steps: int | None = None,
     discount: float = 0.99,
-    std: float | None = None,
-    learned_std: bool = False,
     shared_trajectories: bool = False,
 ) -> Problem:
     """Multi-agent collaborative RL (4) in a JaxMARL environment; agents are the learners, and the joint policy is the product of theirs.
@@ -99,7 +94,6 @@ def jaxmarl(
         state.
       env_options: further arguments of the environment, such as {"num_agents": 2, "num_landmarks": 2}.
       num_steps: T; None is the environment's ``max_steps`` (25 in MPE, where JaxMARL itself ends an episode one call later).
-      std, learned_std: of the normal policies, where actions are continuous (`lapg.policies.gaussian`).
       shared_trajectories: whether all learners see the same episodes (one physical environment) or each samples its own.
     Raises:
       ValueError: JaxMARL is not installed, an unknown name, a world state or a time limit that the environment does not have, an action space that
@@ -123,12 +117,11 @@ def jaxmarl(
     at_least("jaxmarl", num_steps=steps)
     unit_interval("jaxmarl", discount)
 
-    owner, tasks = f"jaxmarl(env={env!r})", make_tasks(len(game.agents), scales)
+    tasks = make_tasks(len(game.agents), scales)
     spaces = [game.action_space(agent) for agent in game.agents]
     views = first_observation(environment(game, observations, alike=False), tasks)
     kinds = [(view.size, *_features(space)) for view, space in zip(views, spaces, strict=True)]
     alike = all(kind == kinds[0] for kind in kinds)
-    no_std_for(owner, spaces, std, learned_std)
     show = viewer(len(game.agents), observations, alike)
     first = jax.eval_shape(lambda key: _at_hand(game, observations, *game.reset(key)), jax.random.key(0))
 
@@ -140,11 +133,12 @@ def jaxmarl(
             seen = tuple(map(vector, shaped(first, own).values()))
         return jax.tree.map(np.asarray, show(seen))
 
-    options = {"hidden": hidden, "activation": activation, "std": std, "learned_std": learned_std}
-    agents = [policy_for("jaxmarl", space, view.size, **options) for view, space in zip(views, spaces, strict=True)]
+    agents = [
+        Spaces(Box((view.size,)), action_space("jaxmarl", space)) for view, space in zip(views, spaces, strict=True)
+    ]
     return from_environment(
         environment(game, observations, alike),
-        replicated(agents[0], len(agents), local=observations == "local") if alike else product(agents),
+        spaces=JointSpaces(tuple(agents), local=observations == "local" or not alike, stacked=alike),
         tasks=tasks,
         num_steps=steps,
         discount=discount,

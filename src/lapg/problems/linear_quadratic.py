@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from lapg.policies import gaussian_linear
+from lapg.policies import linear
 from lapg.problems.parallel import parallel_tasks
 from lapg.problems.protocol import at_least, from_environment, unit_interval
-from lapg.types import Environment, Problem, Step, Task
+from lapg.types import Box, Environment, Model, Policy, Problem, Step, Task
 
 INPUT_VARIANCE = (
     0.1  # of a column of B: exploration stays small beside the initial state, and the slope at θ = 0 moderate
@@ -23,7 +24,6 @@ def linear_quadratic(
     num_learners: int = 16,
     num_states: int = 3,
     num_actions: int = 2,
-    std: float = 0.5,
     process_noise: float = 0.1,
     radius: float = 1.0,
     scales: Sequence[float] | None = None,
@@ -32,19 +32,18 @@ def linear_quadratic(
     discount: float = 0.95,
     problem_seed: int = 0,
 ) -> Problem:
-    """Parallel RL (5) on linear-quadratic control: M learners train one policy a ~ N(Θs, std² I), Θ [A, n] row by row, d = A·n, θ⁰ = 0.
+    """Parallel RL (5) on linear-quadratic control: M learners train one policy, by default a ~ N(Θs, 0.5² I), Θ [A, n] row by row, d = A·n, θ⁰ = 0.
 
     s' = A_m s + B_m a + w with w ~ N(0, process_noise² I), s_0 ~ N(0, v_m I), ℓ_m = q_m ‖s‖² + 0.1 ‖a‖² at (s_t, a_t). The nominal A is ``radius``
     times a random orthogonal matrix, B is normal with columns of length √0.1 in the mean square.
 
-    ``value`` and ``gradient`` are exact for the T steps, exploration and process noise included. Losses are not bounded, which the convergence
+    Of linear policies, whatever their std, ``value`` and ``gradient`` are exact for the T steps, exploration and process noise included. Losses are not bounded, which the convergence
     theory asks for, and a θ that destabilises the system has a loss that grows geometrically with T: large steps diverge.
 
     Args:
       num_learners: M.
       num_states: n.
       num_actions: A.
-      std: standard deviation of every action around its mean.
       process_noise: standard deviation of every entry of w.
       radius: modulus of all eigenvalues of A, the system without control; 1 is marginal.
       scales: c_m > 0, one per learner; None lets ``heterogeneity`` spread them.
@@ -54,8 +53,7 @@ def linear_quadratic(
       discount: γ.
       problem_seed: draws A, B, and who gets what.
     Raises:
-      ValueError: a size is not a whole number >= 1, radius or process_noise is negative or not finite, scales do not fit, heterogeneity is negative,
-        std is not positive.
+      ValueError: a size is not a whole number >= 1, radius or process_noise is negative or not finite, scales do not fit, heterogeneity is negative.
     """
     sizes = {"num_learners": num_learners, "num_states": num_states, "num_actions": num_actions, "num_steps": num_steps}
     at_least("linear_quadratic", **sizes)
@@ -80,10 +78,12 @@ def linear_quadratic(
     )
     identity = jnp.eye(num_states)
 
-    def value(task: Task, params: Float[Array, " d"]) -> Float[Array, ""]:
-        own, feedback = task.extra, params.reshape(num_actions, num_states)
+    def loss_of(policy: Policy, task: Task, params: Float[Array, " d"]) -> Float[Array, ""]:
+        own, nothing = task.extra, jnp.zeros(num_states)
+        feedback = jax.vmap(policy.mode, (None, 0), 1)(params, identity)
+        spread = policy.sample(jnp.ones(num_actions), params, nothing)[0]  # std of every action
         closed = own["dynamics"] + own["inputs"] @ feedback
-        driven = std**2 * own["inputs"] @ own["inputs"].T + process_noise**2 * identity
+        driven = own["inputs"] * spread[None] ** 2 @ own["inputs"].T + process_noise**2 * identity
         weight = own["state_weight"] * identity + ACTION_WEIGHT * feedback.T @ feedback
 
         # The loss needs E[s sᵀ] alone, and E[s' s'ᵀ] nothing else either, since all noise has mean 0.
@@ -91,8 +91,14 @@ def linear_quadratic(
             return closed @ moment @ closed.T + driven, jnp.sum(weight * moment)
 
         _, losses = jax.lax.scan(advance, own["start"] * identity, length=num_steps)
-        exploration = ACTION_WEIGHT * num_actions * std**2
+        exploration = ACTION_WEIGHT * jnp.sum(spread**2)
         return task.scale * discount ** jnp.arange(num_steps, dtype=losses.dtype) @ (losses + exploration)
+
+    def model(policy: Policy) -> Model | None:
+        if not policy.linear:
+            return None
+        value = partial(loss_of, policy)
+        return Model(value, jax.grad(value, 1))
 
     def reset(key: Key[Array, ""], task: Task) -> Float[Array, " n"]:
         return jnp.sqrt(task.extra["start"]) * jax.random.normal(key, (num_states,))
@@ -105,10 +111,10 @@ def linear_quadratic(
 
     return from_environment(
         Environment(reset, lambda state: state, step),
-        gaussian_linear(num_states, num_actions, std=std),
+        linear,
+        actions=Box((num_actions,)),
         tasks=tasks,
         num_steps=num_steps,
         discount=discount,
-        value=value,
-        gradient=lambda task, params: jax.grad(value, 1)(task, params),
+        model=model,
     )

@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from lapg.policies import gaussian_mlp
 from lapg.problems.parallel import parallel_tasks
 from lapg.problems.protocol import at_least, from_environment, unit_interval
-from lapg.types import Environment, Problem, Step, Task
+from lapg.types import Box, Environment, Problem, Step, Task
 
 GRAVITY = 10.0
 MASS = 1.0
@@ -57,27 +56,19 @@ def draw(axes: Any, state: Float[Array, "2"]) -> None:
 def pendulum(
     *,
     num_learners: int = 16,
-    hidden: Sequence[int] = (16,),
-    activation: str = "tanh",
-    std: float = 0.5,
-    learned_std: bool = False,
     scales: Sequence[float] | None = None,
     heterogeneity: float = 0.0,
     num_steps: int = 200,
     discount: float = 0.99,
     problem_seed: int = 0,
 ) -> Problem:
-    """Parallel RL (5) on Pendulum-v1: M learners train one normal policy whose mean is a network.
+    """Parallel RL (5) on Pendulum-v1: M learners train one normal policy, whose mean is by default a network 3-16-1 with tanh.
 
     Physics, cost and reset are Gymnasium's, and agree with it to rounding. The torque is 2 tanh u of the normal action u, so it keeps its bound and the
     scores stay exact (`lapg.policies.gaussian`). The raw loss lies in [0, π² + 6.404]. Episodes never terminate; T cuts them off.
 
     Args:
       num_learners: M.
-      hidden: widths of the hidden layers of the network.
-      activation: ``relu``, ``softplus`` or ``tanh``.
-      std: standard deviation of u; where it is learned, its start.
-      learned_std: whether log std is a part of θ.
       scales: c_m > 0, one per learner; None lets ``heterogeneity`` spread them.
       heterogeneity: h, spreads by factor^±h: gravity 10 m/s² (1.5), mass 1 kg (1.25), length 1 m (1.25), half width of the initial angle π, at
         most π (4), scale 1 (4). The first three go beyond the paper, whose learners differ in ρ_m and ℓ_m alone.
@@ -85,7 +76,7 @@ def pendulum(
       discount: γ.
       problem_seed: draws who gets what.
     Raises:
-      ValueError: a size is not a whole number >= 1, scales do not fit, heterogeneity is negative, std is not positive, an unknown activation.
+      ValueError: a size is not a whole number >= 1, scales do not fit, heterogeneity is negative.
     """
     at_least("pendulum", num_learners=num_learners, num_steps=num_steps)
     unit_interval("pendulum", discount)
@@ -99,10 +90,9 @@ def pendulum(
         length=(LENGTH, 1.25),
         start=(math.pi, 4.0),
     )
-    policy = gaussian_mlp(3, hidden, 1, activation, std=std, learned_std=learned_std, low=-MAX_TORQUE, high=MAX_TORQUE)
     return from_environment(
         Environment(reset, observe, step, draw, SECONDS_PER_STEP),
-        policy,
+        actions=Box((1,), -MAX_TORQUE, MAX_TORQUE),
         tasks=tasks,
         num_steps=num_steps,
         discount=discount,

@@ -8,13 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lapg.policies import product, replicated
-from lapg.problems.adapters import imported, look_beside, no_std_for
+from lapg.problems.adapters import imported, look_beside
 from lapg.problems.contract import Misfit, array, close, failed, flag, number, opened, started, stepped, table, theirs
 from lapg.problems.hosting import Host, from_hosts, real
 from lapg.problems.protocol import at_least, make_tasks, unit_interval
 from lapg.problems.spaces import Encoder, actor, flattener, must_be_allowed, senses
-from lapg.types import Interface, Policy, Problem
+from lapg.types import Box, Interface, JointSpaces, Problem, Spaces
 
 Observations = Literal["global", "local", "concatenated"]
 
@@ -25,12 +24,8 @@ def pettingzoo(
     observations: Observations = "global",
     shared_trajectories: bool = False,
     scales: Sequence[float] | None = None,
-    hidden: Sequence[int] = (16,),
-    activation: str = "tanh",
     num_steps: int = 25,
     discount: float = 0.99,
-    std: float | None = None,
-    learned_std: bool = False,
     scale_pixels: bool = True,
     action_masks: bool = True,
     env_options: Mapping[str, Any] | None = None,
@@ -47,12 +42,8 @@ def pettingzoo(
         ``concatenated``.
       shared_trajectories: whether all learners see the same N episodes or N of their own each.
       scales: c_m > 0, one per agent; None is all 1.
-      hidden: widths of the hidden layers of each agent's network.
-      activation: ``relu``, ``softplus`` or ``tanh``.
       num_steps: T; the environment may end before. 25 is that of mpe2.
       discount: γ.
-      std: standard deviation of continuous actions in units of the network's output (see `lapg.policies.gaussian`); None is 0.5.
-      learned_std: whether it is learned.
       scale_pixels: whether observations of bytes from 0 to 255 are divided by 255.
       action_masks: whether actions that ``action_mask``, an entry of an agent's observation or info, forbids are never taken.
       env_options: further arguments of the environment.
@@ -80,22 +71,15 @@ def pettingzoo(
         name: senses(owner, seen, taken, _of(infos, name), **options)
         for name, seen, taken in zip(agents, observed, spaces, strict=True)
     }
-    sizes, masked = [eye.size for eye in eyes.values()], [eye.masked for eye in eyes.values()]
-    local = observations == "local"
-    inputs = sizes if local else [sum(sizes) if state is None else state.size] * len(agents)
-    no_std_for(owner, spaces, std, learned_std)
-    network = {"hidden": hidden, "activation": activation, "std": std, "learned_std": learned_std}
-    actors = [
-        actor(owner, space, size, masked=each, **network)
-        for space, size, each in zip(spaces, inputs, masked, strict=True)
-    ]
-    policies, decoders = zip(*actors, strict=True)
+    masked, local = [eye.masked for eye in eyes.values()], observations == "local"
+    everything = (sum(eye.size for eye in eyes.values()),) if state is None else state.shape
+    inputs = [eye.shape if local else everything for eye in eyes.values()]
+    acts, decoders = zip(*(actor(owner, space) for space in spaces), strict=True)
     alike = len(set(inputs)) == len(set(masked)) == 1 and all(space == spaces[0] for space in spaces)
     separate = local or any(masked)
-    if alike:
-        policy = replicated(policies[0], len(agents), local=separate)
-    else:
-        policy = product(policies) if separate else _one_view(product(policies), len(agents))
+    each_agent = tuple(
+        Spaces(Box(shape), act, limited) for shape, act, limited in zip(inputs, acts, masked, strict=True)
+    )
 
     blank = {
         name: (np.zeros(eye.size), np.ones(space.n) if eye.masked else None)
@@ -180,7 +164,7 @@ def pettingzoo(
     return from_hosts(
         owner,
         host,
-        policy,
+        spaces=JointSpaces(each_agent, local=separate, stacked=alike),
         tasks=make_tasks(len(agents), scales),
         num_steps=num_steps,
         discount=discount,
@@ -222,18 +206,9 @@ def _state(owner: str, probe: Any, scale_pixels: bool) -> Encoder:
     space = getattr(probe, "state_space", None)
     if getattr(space, "shape", None) == found:
         return flattener(owner, space, scale_pixels)
-    return Encoder(lambda state: array(state, found, real(), "the state").ravel(), int(np.prod(found)))
+    return Encoder(lambda state: array(state, found, real(), "the state").ravel(), found or (1,))
 
 
 def _of(infos: Any, name: str) -> Any:
     """An agent's info."""
     return infos.get(name) if isinstance(infos, Mapping) else None
-
-
-def _one_view(policy: Policy, num_agents: int) -> Policy:
-    """A product policy whose agents all see one observation."""
-    return policy._replace(
-        sample=lambda noise, params, observation: policy.sample(noise, params, (observation,) * num_agents),
-        log_prob=lambda params, observation, action: policy.log_prob(params, (observation,) * num_agents, action),
-        mode=lambda params, observation: policy.mode(params, (observation,) * num_agents),
-    )

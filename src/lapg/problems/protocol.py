@@ -1,4 +1,4 @@
-"""From an environment and a policy to a problem, and the checks that problems share."""
+"""From an environment to a problem, and the checks that problems share."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
-from lapg.sampling import rollouts
-from lapg.types import Environment, Policy, Problem, Task, Trajectories
+from lapg.policies import mlp, with_policy
+from lapg.sampling import episodes
+from lapg.types import Box, Discrete, Environment, JointSpaces, Policy, Problem, Spaces, Task, Trajectories
 
 
 def make_tasks(num_learners: int, scales: Sequence[float] | None, extra: PyTree = None) -> Task:
@@ -85,27 +86,62 @@ def score(discount: float) -> Callable[[Task, Trajectories], dict[str, Float[Arr
     return evaluate
 
 
+def first_observation(environment: Environment, tasks: Task) -> Any:
+    """Shapes and dtypes of what learner 0 observes after a reset, without computing it."""
+    task = jax.tree.map(lambda leaf: leaf[0], tasks)
+    return jax.eval_shape(lambda key: environment.observe(environment.reset(key, task)), jax.random.key(0))
+
+
+def spaces_of(environment: Environment, tasks: Task, actions: Discrete | Box) -> Spaces:
+    """The spaces of an environment whose observations are real numbers, all leaves one after the other where there are several.
+
+    Raises:
+      ValueError: an observation is a whole number, of which shapes do not say the range.
+    """
+    leaves = jax.tree.leaves(first_observation(environment, tasks))
+    if len(leaves) == 1 and leaves[0].shape == () and jnp.issubdtype(leaves[0].dtype, jnp.integer):
+        raise ValueError(
+            "from_environment(actions=...) is enough where observations are real numbers, got whole ones; give "
+            "spaces=Spaces(Discrete(number of states), actions)."
+        )
+    return Spaces(Box(leaves[0].shape if len(leaves) == 1 else (sum(leaf.size for leaf in leaves),)), actions)
+
+
 def from_environment(
     environment: Environment,
-    policy: Policy,
+    policy: Policy | Callable[..., Policy] | None = None,
     *,
     tasks: Task,
     num_steps: int,
     discount: float,
+    actions: Discrete | Box | None = None,
+    spaces: Spaces | JointSpaces | None = None,
     shared: bool = False,
     **known: Any,
 ) -> Problem:
-    """A problem that samples ``environment`` with ``policy`` for ``num_steps`` steps an episode."""
-    return Problem(
-        sample=rollouts(environment, policy, num_steps),
+    """The problem of episodes of ``num_steps`` steps in ``environment``, and a policy beside it.
+
+    Args:
+      policy: a policy, or the default factory of one (`lapg.policies`), which a configuration can choose otherwise; None is `lapg.policies.mlp`.
+      actions: what one agent can do. Its observations are looked up in the environment.
+      spaces: both, in place of ``actions``: for several agents, and for observations that are whole numbers.
+      known: further fields of `lapg.types.Problem`.
+    Raises:
+      ValueError: neither actions nor spaces, where the policy is not given as it is.
+    """
+    if spaces is None and actions is not None:
+        spaces = spaces_of(environment, tasks, actions)
+    problem = Problem(
         score=score(discount),
-        init=policy.init,
         tasks=tasks,
         num_learners=tasks.index.shape[0],
         shared=shared,
         environment=environment,
-        policy=policy,
+        sampler=episodes,
+        spaces=spaces,
+        default_policy=None if isinstance(policy, Policy) else policy or mlp,
         num_steps=num_steps,
         discount=discount,
         **known,
     )
+    return with_policy(problem, policy if isinstance(policy, Policy) else None)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, UInt
 
 from lapg.problems.protocol import at_least, make_tasks
-from lapg.types import Problem, Task
+from lapg.types import Model, Problem, Task
 
 
 def quadratic(
@@ -52,14 +52,13 @@ def quadratic(
         return {"score_scaled": scaled, "score_raw": scaled / task.scale}
 
     return Problem(
-        sample=sample,
+        sampler=lambda problem: sample,
         score=score,
-        init=lambda key: start * jax.random.normal(key, (dimension,)),
+        start=lambda key: start * jax.random.normal(key, (dimension,)),
         tasks=make_tasks(num_learners, scales, {"curvature": curvature, "centre": centre}),
         num_learners=num_learners,
         shared=shared_noise,
-        gradient=gradient,
-        value=value,
+        model=lambda policy: Model(value, gradient),
         smoothness=lambda task: task.scale * jnp.max(task.extra["curvature"]),
     )
 

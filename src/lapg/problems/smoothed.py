@@ -6,7 +6,6 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float, Key, PyTree, UInt
 
-from lapg.sampling import rollouts
 from lapg.types import Environment, Policy, Problem, Step, Task
 
 
@@ -19,7 +18,7 @@ def smoothed(problem: Problem, scale: float) -> Problem:
     parameters differ from episode to episode, so that networks run on vectors where they ran on matrices.
 
     Args:
-      problem: one with an environment and a policy inside JAX.
+      problem: one with an environment inside JAX, and the policy that is perturbed.
       scale: σ, in units of θ.
     Returns:
       A problem whose observations are pairs (seed, observation), and without the exact value and gradient of the problem. A critic has to
@@ -29,7 +28,7 @@ def smoothed(problem: Problem, scale: float) -> Problem:
     """
     if not 0 < scale < math.inf:
         raise ValueError(f"smoothed(scale=...) must be > 0 and finite, got {scale}; use the problem itself for 0.")
-    if problem.environment is None or problem.policy is None or problem.sample is None:
+    if problem.environment is None or problem.policy is None:
         raise ValueError(
             "smoothed(...) needs a problem with an environment and a policy inside JAX; this one has no such thing."
         )
@@ -49,13 +48,12 @@ def smoothed(problem: Problem, scale: float) -> Problem:
     draw = environment.draw
     shown = draw and (lambda axes, state: draw(axes, state[1]))
     wrapped = Environment(reset, observe, step, shown, environment.step_seconds)
-    perturbed = _perturbed(policy, scale)
     return problem._replace(
         environment=wrapped,
-        policy=perturbed,
-        sample=rollouts(wrapped, perturbed, problem.num_steps),
-        gradient=None,
-        value=None,
+        policy=_perturbed(policy, scale),
+        spaces=None,
+        default_policy=None,
+        model=lambda policy: None,
         smoothness=None,
     )
 
@@ -68,6 +66,7 @@ def _perturbed(policy: Policy, scale: float) -> Policy:
         return policy.sample(noise, shift(params, seen[0]), seen[1])
 
     return policy._replace(
+        linear=False,
         sample=sample,
         log_prob=lambda params, seen, action: policy.log_prob(shift(params, seen[0]), seen[1], action),
         mode=lambda params, seen: policy.mode(shift(params, seen[0]), seen[1]),

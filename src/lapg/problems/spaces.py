@@ -1,14 +1,15 @@
-"""Spaces of Gymnasium, which PettingZoo uses too: observations as vectors, masks of allowed actions, policies and their actions."""
+"""Spaces of Gymnasium, which PettingZoo uses too: observations as vectors, masks of allowed actions, actions as they are executed."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lapg.problems.adapters import discrete, needs, policy_for
+from lapg.problems.adapters import action_space, discrete, needs
 from lapg.problems.contract import Misfit, array
 from lapg.problems.hosting import real
-from lapg.types import Policy
+from lapg.types import Box, Discrete
 
 MASK = "action_mask"
 
@@ -25,11 +26,20 @@ def package() -> Any:
 
 
 class Encoder(NamedTuple):
-    """How observations become vectors of ``size`` numbers; ``scaled``: whether there are bytes among them that are divided by 255."""
+    """How observations become flat vectors.
+
+    ``shape``: how a network sees the vector's numbers, rows, columns and channels of an image for example · ``scaled``: whether there are bytes among
+    them that are divided by 255.
+    """
 
     encode: Callable[[Any], np.ndarray]
-    size: int
+    shape: tuple[int, ...]
     scaled: bool = False
+
+    @property
+    def size(self) -> int:
+        """Of the vector."""
+        return math.prod(self.shape)
 
 
 def flattener(owner: str, space: Any, scale_pixels: bool = True) -> Encoder:
@@ -54,7 +64,7 @@ def flattener(owner: str, space: Any, scale_pixels: bool = True) -> Encoder:
                 ) from None
             return np.concatenate([entry.encode(part) for entry, part in zip(entries, own, strict=True)])
 
-        return Encoder(join, sum(entry.size for entry in entries), any(entry.scaled for entry in entries))
+        return Encoder(join, (sum(entry.size for entry in entries),), any(entry.scaled for entry in entries))
     if isinstance(space, spaces.Box):
         scaled = scale_pixels and space.dtype == np.uint8 and bool((space.low == 0).all() and (space.high == 255).all())
         factor = 1 / 255 if scaled else 1
@@ -64,7 +74,7 @@ def flattener(owner: str, space: Any, scale_pixels: bool = True) -> Encoder:
                 factor * array(observation, space.shape, dtype, "an observation").ravel()
             )  # a copy: the environment may reuse its own
 
-        return Encoder(ravel, int(np.prod(space.shape)), scaled)
+        return Encoder(ravel, tuple(space.shape) or (1,), scaled)
     if isinstance(space, spaces.Discrete):
 
         def one_hot(observation: Any) -> np.ndarray:
@@ -73,7 +83,7 @@ def flattener(owner: str, space: Any, scale_pixels: bool = True) -> Encoder:
                 raise Misfit(f"an observation must lie in {space}, got {observation}.")
             return np.eye(1, space.n, int(place), dtype)[0]
 
-        return Encoder(one_hot, int(space.n))
+        return Encoder(one_hot, (int(space.n),))
     try:
         flat = spaces.flatten_space(space)
     except NotImplementedError:
@@ -88,21 +98,26 @@ def flattener(owner: str, space: Any, scale_pixels: bool = True) -> Encoder:
             raise Misfit(f"an observation must lie in {space}, got {observation!r}.")
         return np.asarray(spaces.flatten(space, observation), dtype)
 
-    return Encoder(flatten, spaces.flatdim(space))
+    return Encoder(flatten, (spaces.flatdim(space),))
 
 
 class Senses(NamedTuple):
-    """What an agent's policy gets to see of an observation: ``size`` numbers, and which actions are allowed then, if the environment says so.
+    """What an agent's policy gets to see of an observation: as many numbers as ``shape`` says, and which actions are allowed then, if the environment says so.
 
     ``encode: observation → vector`` · ``allowed: observation, info → 1 or 0 for every action``, None where nothing is ``masked`` · ``notes``: what
     is changed.
     """
 
     encode: Callable[[Any], np.ndarray]
-    size: int
+    shape: tuple[int, ...]
     allowed: Callable[[Any, Any], np.ndarray | None]
     masked: bool
     notes: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """How many numbers there are."""
+        return math.prod(self.shape)
 
 
 def senses(owner: str, space: Any, actions: Any, info: Any, *, scale_pixels: bool, action_masks: bool) -> Senses:
@@ -119,7 +134,7 @@ def senses(owner: str, space: Any, actions: Any, info: Any, *, scale_pixels: boo
         )
     if masked and inside:
         space = type(space)({key: each for key, each in space.spaces.items() if key != MASK})
-    encode, size, scaled = flattener(owner, space, scale_pixels)
+    encode, shape, scaled = flattener(owner, space, scale_pixels)
 
     def allowed(observation: Any, info: Any) -> np.ndarray | None:
         at_hand = inside and observation is not None
@@ -138,7 +153,7 @@ def senses(owner: str, space: Any, actions: Any, info: Any, *, scale_pixels: boo
     notes = ["observations from 0 to 255 are divided by 255; scale_pixels=False leaves them"] if scaled else []
     if masked:
         notes.append(f"actions that {MASK} forbids are never taken; action_masks=False allows all")
-    return Senses(encode, size, allowed, masked, tuple(notes))
+    return Senses(encode, shape, allowed, masked, tuple(notes))
 
 
 def must_be_allowed(mask: Any, action: Any) -> None:
@@ -151,8 +166,8 @@ def must_be_allowed(mask: Any, action: Any) -> None:
         raise Misfit(f"{MASK} must allow an action as long as the episode goes on, got none that it allows.")
 
 
-def actor(owner: str, space: Any, num_inputs: int, **network: Any) -> tuple[Policy, Callable[[Any], Any]]:
-    """The policy for an action space (`lapg.problems.adapters.policy_for`), and how its actions become the environment's.
+def actor(owner: str, space: Any) -> tuple[Discrete | Box, Callable[[Any], Any]]:
+    """What a policy has to know of an action space, and how its actions become the environment's.
 
     Raises:
       ValueError: another space than Discrete or a real Box, or a Box bounded on one side only.
@@ -160,7 +175,7 @@ def actor(owner: str, space: Any, num_inputs: int, **network: Any) -> tuple[Poli
     spaces = package().spaces
     if isinstance(space, spaces.Discrete):
         start = int(space.start)
-        return policy_for(owner, space, num_inputs, **network), (lambda action: start + int(action)) if start else int
+        return action_space(owner, space), (lambda action: start + int(action)) if start else int
     if not (isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)):
         raise ValueError(
             f"{owner} must have Discrete or real Box actions, got {space}; name a factory that wraps it as MODULE:FACTORY."
@@ -170,4 +185,4 @@ def actor(owner: str, space: Any, num_inputs: int, **network: Any) -> tuple[Poli
     def decode(action: Any) -> np.ndarray:  # rounding may leave the bounds by one unit in the last place
         return np.minimum(np.maximum(action.astype(space.dtype), low), high).reshape(space.shape)
 
-    return policy_for(owner, spaces.Box(low, high, dtype=space.dtype), num_inputs, **network), decode
+    return action_space(owner, spaces.Box(low, high, dtype=space.dtype)), decode

@@ -1,14 +1,15 @@
 """Finite Markov decision processes: everything about them can be computed exactly."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, UInt
 
-from lapg.policies import softmax_table
+from lapg.policies import table
 from lapg.problems.protocol import at_least, from_environment, make_tasks, unit_interval
-from lapg.types import Environment, Problem, Step, Task, known
+from lapg.types import Discrete, Environment, Model, Policy, Problem, Spaces, Step, Task, known
 
 
 def tabular(
@@ -24,7 +25,7 @@ def tabular(
 ) -> Problem:
     """Parallel RL (5) on one finite MDP: learner m has its loss ℓ_m and its initial distribution ρ_m.
 
-    ``gradient`` and ``value`` are exact. With ``num_steps`` None they are those of the infinite horizon, by a linear solve, while episodes are
+    ``gradient`` and ``value`` are exact, for any policy; the default one is a softmax table, d = S·A. With ``num_steps`` None they are those of the infinite horizon, by a linear solve, while episodes are
     ``horizon`` steps long; with a number, both are those of the truncated objective (28), t = 0..T−1, by backward recursion.
 
     Args:
@@ -49,11 +50,11 @@ def tabular(
     unit_interval("tabular", discount)
     if num_steps is None and discount == 1:
         raise ValueError("tabular(discount=1) has no infinite-horizon value; give num_steps, or a discount below 1.")
-    policy = softmax_table(num_states, num_actions)
     log_transitions, log_initial = jnp.log(transitions), jnp.log(initial)
 
-    def value(task: Task, params: Float[Array, " d"]) -> Float[Array, ""]:
-        probs = jax.nn.softmax(params.reshape(num_states, num_actions))
+    def loss_of(policy: Policy, task: Task, params: Float[Array, " d"]) -> Float[Array, ""]:
+        log_probs = jax.vmap(jax.vmap(policy.log_prob, (None, None, 0)), (None, 0, None))
+        probs = jnp.exp(log_probs(params, jnp.arange(num_states), jnp.arange(num_actions)))
         step = jnp.einsum("sa,sat->st", probs, transitions)
         loss = task.scale * jnp.sum(probs * task.extra["losses"], -1)
         if num_steps is None:
@@ -64,6 +65,10 @@ def tabular(
             )
         return task.extra["initial"] @ values
 
+    def model(policy: Policy) -> Model:
+        value = partial(loss_of, policy)
+        return Model(value, jax.grad(value, 1))
+
     def reset(key: Key[Array, ""], task: Task) -> Int[Array, ""]:
         return jax.random.categorical(key, task.extra["log_initial"]).astype(jnp.int32)
 
@@ -73,13 +78,13 @@ def tabular(
 
     return from_environment(
         Environment(reset, lambda state: state, step),
-        policy,
+        table,
+        spaces=Spaces(Discrete(num_states), Discrete(num_actions)),
         tasks=make_tasks(num_learners, scales, {"losses": losses, "initial": initial, "log_initial": log_initial}),
         num_steps=steps,
         discount=discount,
         shared=shared_trajectories,
-        value=value,
-        gradient=lambda task, params: jax.grad(value, 1)(task, params),
+        model=model,
         loss_bound=lambda task: task.scale * jnp.max(jnp.abs(task.extra["losses"])),
     )
 

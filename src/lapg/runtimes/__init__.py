@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any, Literal
 
+from lapg.runtimes.base import Runtime
 from lapg.runtimes.hosted import Hosted
 from lapg.runtimes.sequential import Sequential, sequential
 from lapg.runtimes.vectorised import Vectorised, use_all_cores
@@ -13,6 +14,7 @@ __all__ = [
     "DISTRIBUTED",
     "REMOTE",
     "Hosted",
+    "Runtime",
     "RuntimeName",
     "Sequential",
     "Vectorised",

@@ -1,8 +1,10 @@
 """The compiled functions that both ends of a distributed run call, one set for all learners, lanes and lives in a process."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,9 +21,9 @@ from lapg.runtimes.protocol import (
     make_relay,
     participants,
     play_learner,
-    rollout_of,
     take_step,
 )
+from lapg.sampling import rollout_of
 from lapg.types import (
     Broadcast,
     ControllerState,
@@ -42,138 +44,125 @@ class Compiled:
 
     ``start: hyper, seed, θ⁰ or None → RunState`` · ``announce: hyper, seed, ControllerState → Broadcast`` · ``present: hyper, seed, round → Bool[M]`` ·
     ``play: hyper, seed, m, LearnerState, Broadcast → LearnerState, message, beside``, the last of which is the rest of the `Reply`, for `unpack` ·
-    ``renew: hyper, seed, m, θ, LearnerState or None → LearnerState`` · ``relay: hyper, seed, ControllerState, downlink, Uploads, heard → downlink, relay,
+    ``renew: hyper, seed, m, θ, LearnerState or None → LearnerState`` · ``relay: hyper, seed, ControllerState, downlink, Uploads, replied → downlink, relay,
     unsound``, then ``step: hyper, ControllerState, relay → ControllerState, RoundLog`` and, which nobody has to wait for, ``share: hyper, shares, sent,
-    messages, gone → shares`` · ``mend: hyper, seed, ControllerState, shares, downlink, heard, gone → ControllerState, downlink`` if somebody is lost, or
-    an upload unsound; then ``relay`` without those, and with nobody that has heard anything more.
+    messages, lost → shares`` · ``remove_lost: hyper, seed, ControllerState, shares, downlink, replied, lost → ControllerState, downlink`` if somebody is
+    lost, or an upload unsound; then ``relay`` without those, and with nobody that has heard anything more.
     """
 
     def __init__(self, recipe: Recipe, problem: Problem, hyper: dict[str, Any]) -> None:
-        method = recipe(hyper)
+        self.method = method = recipe(hyper)
+        self._recipe, self.problem, self.num_learners = recipe, problem, problem.num_learners
         self.compressor, self.downlink = method.compressor, method.downlink
-        self.keeps_shares, self.num_learners = method.aggregate.keeps_shares, problem.num_learners
+        self.keeps_shares = method.aggregate.keeps_shares
+        self.start, self.announce, self.present = jax.jit(self._start), jax.jit(self._announce), jax.jit(self._present)
+        self.renew, self.relay, self.share = jax.jit(self._renew), jax.jit(self._relay), jax.jit(self._share)
+        self.remove_lost, self.step = jax.jit(self._remove_lost), jax.jit(self._step)
+        if problem.collect is None:
+            sketch, self.play = self._answer, jax.jit(lambda *given: _seal(*self._answer(*given)))
+        else:
+            outside, sealed = Outside(recipe, problem, hyper), jax.jit(_seal)
+            sketch, self.play = outside.sketch, lambda *given: sealed(*outside.play_one(*given))
+        self._take_shapes(hyper, sketch)
 
-        @jax.jit
-        def start(hyper: dict[str, Any], seed: Any, params: Any) -> RunState:
-            return initialise(recipe(hyper), problem, jax.random.key(seed), params)
-
-        @jax.jit
-        def hear(hyper: dict[str, Any], seed: Any, state: ControllerState) -> Broadcast:
-            return announce(recipe(hyper), jax.random.key(seed), state)
-
-        def answer(
-            hyper: dict[str, Any], seed: Any, index: Any, state: LearnerState, broadcast: Broadcast
-        ) -> tuple[LearnerState, Reply]:
-            task = jax.tree.map(lambda leaf: leaf[index], problem.tasks)
-            return play_learner(recipe(hyper), problem, jax.random.key(seed), task, state, broadcast)
-
-        def seal(state: LearnerState, reply: Reply) -> tuple[LearnerState, PyTree, UInt8[Array, " n"]]:
-            """All small numbers as one array: they take longer to fetch one by one than to compute."""
-            upload = reply.upload
-            return state, upload.message, wire.pack((beside(upload), reply.log, reply.scores))
-
-        @jax.jit
-        def renew(hyper: dict[str, Any], seed: Any, index: Any, params: Any, old: LearnerState | None) -> LearnerState:
-            """Never uploaded, nothing remembered of it; what its estimator and its own steps have learnt stays, and so do its environments."""
-            task = jax.tree.map(lambda leaf: leaf[index], problem.tasks)
-            new = first_state(recipe(hyper), problem, jax.random.key(seed), task, params)
-            return new if old is None else replace(new, estimator=old.estimator, local=old.local, rollout=old.rollout)
-
-        @jax.jit
-        def relay(
-            hyper: dict[str, Any],
-            seed: Any,
-            controller: ControllerState,
-            downlink: PyTree,
-            uploads: Upload,
-            heard: Bool[Array, " M"],
-        ) -> tuple[PyTree, PyTree, Bool[Array, " M"]]:
-            """What the controller is to step with, and whose upload it must not step with because that is not finite, nor its square."""
-            method, root = recipe(hyper), jax.random.key(seed)
-            broadcast = announce(method, root, controller)
-            downlink, _ = method.downlink.deliver(downlink, controller, broadcast, heard)
-            downlink, relayed = make_relay(method, root, broadcast, downlink, uploads)
-            decoded = jax.vmap(method.compressor.decompress)(uploads.message)
-            squares = jax.lax.cond(
-                jnp.any(uploads.sent),
-                lambda: jnp.sum(decoded * decoded, -1),
-                lambda: jnp.zeros(problem.num_learners, decoded.dtype),
-            )
-            sound = _finite(squares) & _finite((uploads.report, uploads.length))
-            return downlink, relayed, uploads.sent & ~sound
-
-        @jax.jit
-        def mend(
-            hyper: dict[str, Any],
-            seed: Any,
-            controller: ControllerState,
-            shares: Float[Array, "M d"],
-            downlink: PyTree,
-            heard: Bool[Array, " M"],
-            gone: Bool[Array, " M"],
-        ) -> tuple[ControllerState, PyTree]:
-            """The controller without the shares of those that are gone."""
-            method = recipe(hyper)
-            codec, broadcast = method.downlink, announce(method, jax.random.key(seed), controller)
-            downlink, _ = codec.deliver(codec.resync(downlink, gone), controller, broadcast, heard & ~gone)
-            if not method.aggregate.keeps_shares:
-                return controller, downlink
-            aggregate = sum_rows(shares, ~gone)
-            controller = ControllerState(
-                controller.round, controller.params, aggregate, controller.optimiser, controller.trigger
-            )
-            # learners then hear the state, so that nothing is left over of what compression has held back
-            return controller, codec.init(controller, problem.num_learners)
-
-        @jax.jit
-        def share(
-            hyper: dict[str, Any],
-            shares: Float[Array, "M d"],
-            sent: Bool[Array, " M"],
-            message: PyTree,
-            gone: Bool[Array, " M"],
-        ) -> Float[Array, "M d"]:
-            """What the aggregate then holds of each."""
-            decoded = jax.vmap(recipe(hyper).compressor.decompress)(message)
-            return jnp.where(gone[:, None], 0, shares) + jnp.where(sent[:, None], decoded, 0)
-
-        @jax.jit
-        def step(
-            hyper: dict[str, Any], controller: ControllerState, relayed: PyTree
-        ) -> tuple[ControllerState, RoundLog]:
-            """Compiled by itself, so that replicas compute the same to the bit."""
-            return take_step(recipe(hyper), controller, relayed)
-
-        def _finite(tree: Any) -> Bool[Array, " M"]:
-            leaves = [jnp.isfinite(x).reshape(x.shape[0], -1).all(1) for x in jax.tree.leaves(tree)]
-            return jnp.all(jnp.stack(leaves), 0) if leaves else jnp.ones(problem.num_learners, bool)
-
-        @jax.jit
-        def present(hyper: dict[str, Any], seed: Any, round: Any) -> Bool[Array, " M"]:
-            return participants(recipe(hyper), jax.random.key(seed), round, problem.num_learners)
-
-        self.start, self.announce, self.present = start, hear, present
-        outside = None if problem.collect is None else Outside(recipe, problem, hyper)
-        sketch, sealed = answer if outside is None else outside.sketch, jax.jit(seal)
-        play = jax.jit(lambda *given: seal(*answer(*given)))
-        self._forget = problem.close if outside is not None and rollout_of(problem).continues else lambda: None
-        self.play = play if outside is None else lambda *given: sealed(*outside.play_one(*given))
-        self.renew, self.relay, self.mend, self.step, self.share = renew, relay, mend, step, share
-        self.state = jax.eval_shape(start, hyper, np.uint32(0), None)
+    def _take_shapes(self, hyper: dict[str, Any], sketch: Callable[..., tuple[LearnerState, Reply]]) -> None:
+        """Shapes of states and messages, of which nothing is computed."""
+        seed, stacked = np.uint32(0), lambda leaf: jax.ShapeDtypeStruct((self.num_learners, *leaf.shape), leaf.dtype)
+        self.state = jax.eval_shape(self.start, hyper, seed, None)
         """Shapes of a lane's state."""
         self.learner = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.state.learners)
-        broadcast = jax.eval_shape(hear, hyper, np.uint32(0), self.state.controller)
-        reply = jax.eval_shape(sketch, hyper, np.uint32(0), np.int32(0), self.learner, broadcast)[1]
-        self.broadcast, self.upload, self.record = zeros(broadcast), zeros(reply.upload), (reply.log, reply.scores)
+        broadcast = jax.eval_shape(self.announce, hyper, seed, self.state.controller)
+        reply = jax.eval_shape(sketch, hyper, seed, np.int32(0), self.learner, broadcast)[1]
+        self.broadcast, self.upload, self.record = zeros(broadcast), zeros(reply.upload), notes(reply)
         """What messages look like: zeros of their shapes."""
         self._beside = beside(self.upload)
         everybody = jax.ShapeDtypeStruct((self.num_learners,), bool)
-        uploads = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct((self.num_learners, *leaf.shape), leaf.dtype), reply.upload
-        )
-        parts = self.state.controller, self.state.downlink, uploads, everybody
-        self.relayed = zeros(jax.eval_shape(relay, hyper, np.uint32(0), *parts)[1])
+        arrived = self.state.controller, self.state.downlink, jax.tree.map(stacked, reply.upload), everybody
+        self.relayed = zeros(jax.eval_shape(self.relay, hyper, seed, *arrived)[1])
         """What the controller and its replicas step with."""
+
+    def _start(self, hyper: dict[str, Any], seed: Any, params: Any) -> RunState:
+        return initialise(self._recipe(hyper), self.problem, jax.random.key(seed), params)
+
+    def _announce(self, hyper: dict[str, Any], seed: Any, state: ControllerState) -> Broadcast:
+        return announce(self._recipe(hyper), jax.random.key(seed), state)
+
+    def _present(self, hyper: dict[str, Any], seed: Any, round: Any) -> Bool[Array, " M"]:
+        return participants(self._recipe(hyper), jax.random.key(seed), round, self.num_learners)
+
+    def _answer(
+        self, hyper: dict[str, Any], seed: Any, index: Any, state: LearnerState, broadcast: Broadcast
+    ) -> tuple[LearnerState, Reply]:
+        task = jax.tree.map(lambda leaf: leaf[index], self.problem.tasks)
+        return play_learner(self._recipe(hyper), self.problem, jax.random.key(seed), task, state, broadcast)
+
+    def _renew(
+        self, hyper: dict[str, Any], seed: Any, index: Any, params: Any, old: LearnerState | None
+    ) -> LearnerState:
+        """Never uploaded, nothing remembered of it; what its estimator and its own steps have learnt stays, and so do its environments."""
+        task = jax.tree.map(lambda leaf: leaf[index], self.problem.tasks)
+        new = first_state(self._recipe(hyper), self.problem, jax.random.key(seed), task, params)
+        return new if old is None else replace(new, estimator=old.estimator, local=old.local, rollout=old.rollout)
+
+    def _relay(
+        self,
+        hyper: dict[str, Any],
+        seed: Any,
+        controller: ControllerState,
+        downlink: PyTree,
+        uploads: Upload,
+        replied: Bool[Array, " M"],
+    ) -> tuple[PyTree, PyTree, Bool[Array, " M"]]:
+        """What the controller is to step with, and whose upload it must not step with because that is not finite, nor its square."""
+        method, root = self._recipe(hyper), jax.random.key(seed)
+        broadcast = announce(method, root, controller)
+        downlink, _ = method.downlink.deliver(downlink, controller, broadcast, replied)
+        downlink, relayed = make_relay(method, root, broadcast, downlink, uploads)
+        decoded = jax.vmap(method.compressor.decompress)(uploads.message)
+        squares = jax.lax.cond(
+            jnp.any(uploads.sent),
+            lambda: jnp.sum(decoded * decoded, -1),
+            lambda: jnp.zeros(self.num_learners, decoded.dtype),
+        )
+        return downlink, relayed, uploads.sent & ~_finite_rows((squares, uploads.report, uploads.length))
+
+    def _remove_lost(
+        self,
+        hyper: dict[str, Any],
+        seed: Any,
+        controller: ControllerState,
+        shares: Float[Array, "M d"],
+        downlink: PyTree,
+        replied: Bool[Array, " M"],
+        lost: Bool[Array, " M"],
+    ) -> tuple[ControllerState, PyTree]:
+        """The controller without the shares of those that are lost."""
+        method = self._recipe(hyper)
+        codec, broadcast = method.downlink, announce(method, jax.random.key(seed), controller)
+        downlink, _ = codec.deliver(codec.resync(downlink, lost), controller, broadcast, replied & ~lost)
+        if not method.aggregate.keeps_shares:
+            return controller, downlink
+        controller = eqx.tree_at(lambda state: state.aggregate, controller, sum_rows(shares, ~lost))
+        # learners then hear the state, so that nothing is left over of what compression has held back
+        return controller, codec.init(controller, self.num_learners)
+
+    def _share(
+        self,
+        hyper: dict[str, Any],
+        shares: Float[Array, "M d"],
+        sent: Bool[Array, " M"],
+        message: PyTree,
+        lost: Bool[Array, " M"],
+    ) -> Float[Array, "M d"]:
+        """What the aggregate then holds of each."""
+        decoded = jax.vmap(self._recipe(hyper).compressor.decompress)(message)
+        return jnp.where(lost[:, None], 0, shares) + jnp.where(sent[:, None], decoded, 0)
+
+    def _step(
+        self, hyper: dict[str, Any], controller: ControllerState, relayed: PyTree
+    ) -> tuple[ControllerState, RoundLog]:
+        """Compiled by itself, so that replicas compute the same to the bit."""
+        return take_step(self._recipe(hyper), controller, relayed)
 
     def rehearse(self, hyper: dict[str, Any]) -> None:
         """Compiles what a learner needs, so that its first round is as quick as the others."""
@@ -181,7 +170,8 @@ class Compiled:
         params = jnp.asarray(broadcast.params)
         fresh = self.renew(hyper, np.uint32(0), np.int32(0), params, None)
         self.play(hyper, np.uint32(0), np.int32(0), fresh, broadcast)
-        self._forget()  # environments that go on begin with the run
+        if rollout_of(self.problem).continues:
+            self.problem.close()  # environments that go on begin with the run
         self.renew(hyper, np.uint32(0), np.int32(0), params, state)
         if self.downlink.compressor is not None:
             self.announce(hyper, np.uint32(0), self.step(hyper, zeros(self.state.controller), self.relayed)[0])
@@ -199,9 +189,25 @@ class Compiled:
         return jnp.zeros((self.num_learners, params.shape[0] if self.keeps_shares else 0), params.dtype)
 
 
+def _seal(state: LearnerState, reply: Reply) -> tuple[LearnerState, PyTree, UInt8[Array, " n"]]:
+    """All small numbers as one array: they take longer to fetch one by one than to compute."""
+    return state, reply.upload.message, wire.pack((beside(reply.upload), *notes(reply)))
+
+
+def _finite_rows(tree: PyTree) -> Bool[Array, " M"]:
+    """Whether all numbers are finite that a tree holds of each learner."""
+    rows = [jnp.isfinite(leaf).reshape(leaf.shape[0], -1).all(1) for leaf in jax.tree.leaves(tree)]
+    return jnp.all(jnp.stack(rows), 0)
+
+
 def beside(upload: Upload) -> PyTree:
     """What an upload has besides its message."""
     return upload.sent, upload.report, upload.length, upload.bits
+
+
+def notes(reply: Reply) -> tuple[Any, ...]:
+    """What a learner leaves for the record."""
+    return reply.log, reply.scores, reply.steps
 
 
 def zeros(shape: Any) -> Any:

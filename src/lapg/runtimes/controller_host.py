@@ -16,6 +16,7 @@ from lapg.runtimes import wire
 from lapg.runtimes.compiled import Compiled, beside, zeros
 from lapg.runtimes.consistency import OUTDATED, judge, round_of, sequence_of
 from lapg.runtimes.deployed import Deployed, Roster
+from lapg.runtimes.evaluation import Evaluator, Scores, with_scores
 from lapg.runtimes.in_turn import stack
 from lapg.runtimes.protocol import Log
 from lapg.runtimes.replicas import Outbox
@@ -50,6 +51,7 @@ class ControllerHost:
       lane: where to go on from.
       patience: rounds without a reply after which a learner counts as lost; None never gives up.
       limit_bytes: longest message that is looked at; None is twice the size of a message's arrays.
+      evaluator: scores θ^k, where episodes are played for that; here, and by no learner.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class ControllerHost:
         *,
         patience: int | None = 100,
         limit_bytes: int | None = None,
+        evaluator: Evaluator | None = None,
     ) -> None:
         if patience is not None and patience < 1:
             raise ValueError(f"patience must be >= 1 or none, got {patience}; 1 gives up after one silent round.")
@@ -70,6 +73,7 @@ class ControllerHost:
         self._counts, self._shares = jax.tree.map(np.array, counts), jnp.asarray(lane.roster.shares)
         self._uploads = jax.tree.map(lambda leaf: _rows(compiled.num_learners, leaf), compiled.upload)
         self._rounds, self._settled = list[_Round](), True
+        self._evaluator, self._found, self._began = evaluator, list[Scores | None](), self.state
         upload = compiled.upload
         self.downlink, compressor = lane.downlink, compiled.downlink.compressor
         self._outbox = None if compressor is None else Outbox(compressor, self.state)
@@ -185,18 +189,21 @@ class ControllerHost:
     def close(self) -> None:
         """Steps with what was taken, and goes on to the next round."""
         self.settle()
-        self._silent = np.where(self._heard(), 0, self._silent + self._present)
+        self._silent = np.where(self._replied(), 0, self._silent + self._present)
         if self._patience is not None:
             for m in np.flatnonzero(self._silent >= self._patience):
                 self.lose(int(m))
-        lane, before, heard = (self._hyper, self._seed), self.state, self._heard()
-        downlink, relayed, unsound = self._compiled.relay(*lane, before, self.downlink, self._uploads, heard)
+        self._began = before = self.state
+        lane, replied = (self._hyper, self._seed), self._replied()
+        downlink, relayed, unsound = self._compiled.relay(*lane, before, self.downlink, self._uploads, replied)
         for m in np.flatnonzero(unsound):
             self._faults["unsound"][m] += 1
             self.lose(int(m))
         if np.any(self._gone):
-            before, downlink = self._compiled.mend(*lane, before, self._shares, self.downlink, heard, self._gone)
-            nobody = np.zeros_like(heard)
+            before, downlink = self._compiled.remove_lost(
+                *lane, before, self._shares, self.downlink, replied, self._gone
+            )
+            nobody = np.zeros_like(replied)
             downlink, relayed, unsound = self._compiled.relay(*lane, before, downlink, self._uploads, nobody)
             assert not np.any(unsound)
         self.downlink = downlink
@@ -206,7 +213,7 @@ class ControllerHost:
                 self._outbox.restart(self._round + 1)  # shares have left the aggregate, which no frame says
             else:
                 self._outbox.add(before, relayed)
-        taken = self._heard()
+        taken = self._replied()
         self._faults["missing"] += self._present & ~taken
         self._accepted[taken] = sequence_of(self._round)
         self._counts = self._generation, self._accepted, np.where(self._gone, 0, self._silent).astype(np.int32)
@@ -216,19 +223,21 @@ class ControllerHost:
         self._settled = False
         self._prepare(self._round + 1)
 
-    def _heard(self) -> np.ndarray:
-        heard = np.zeros(self._compiled.num_learners, bool)
-        heard[list(self._taken)] = True
-        return heard
+    def _replied(self) -> np.ndarray:
+        replied = np.zeros(self._compiled.num_learners, bool)
+        replied[list(self._taken)] = True
+        return replied
 
     def settle(self) -> None:
-        """What is left to do of the last round, if it has not been done: to write down what the aggregate holds of each."""
+        """What is left to do of the last round, if it has not been done: to write down what the aggregate holds of each, and to score its θ."""
         if self._settled:
             return
         self._settled, last = True, self._rounds[-1]
         if self._compiled.keeps_shares and np.any(last.gone | last.sent):
             given = self._shares, last.sent, self._uploads.message, last.gone
             self._shares = jax.block_until_ready(self._compiled.share(self._hyper, *given))
+        if self._evaluator is not None:
+            self._found.append(self._evaluator(self._seed, self._began.params, int(self._began.round)))
 
     def logs(self) -> Log:
         """What the rounds since this was asked last leave in the record, with a leading axis (round)."""
@@ -237,11 +246,16 @@ class ControllerHost:
         rows = [past.records.get(m, b"") for past in rounds for m in learners]
         raw = b"".join(row if len(row) == len(self._blank) else self._blank for row in rows)
         notes = wire.decode_rows(raw, self._compiled.record, len(rows))
-        log, scores = jax.tree.map(lambda leaf: leaf.reshape(len(rounds), len(learners), *leaf.shape[1:]), notes)
+        log, scores, steps = jax.tree.map(lambda leaf: leaf.reshape(len(rounds), len(learners), *leaf.shape[1:]), notes)
         *noted, controller, faults = stack([past[2:] for past in rounds])
-        fields: Any = (*noted, log, controller, scores, faults)
-        one: Any = jax.tree.map(lambda leaf: leaf[0], fields)
-        return wire.on_host(Log(*one), *fields)
+        fields: Any = (*noted, log, controller, scores, steps)
+        one: Any = jax.tree.map(lambda leaf: leaf[0], (fields, faults))
+        whole = wire.on_host(Log(*one[0], faults=one[1]), *fields, faults)
+        if self._evaluator is None:
+            return whole
+        found, self._found = self._found, []
+        blank = jax.tree.map(lambda leaf: np.zeros_like(leaf[0]), (scores, steps))
+        return with_scores(whole, stack([blank if each is None else each for each in found]))
 
     @property
     def roster(self) -> Roster:

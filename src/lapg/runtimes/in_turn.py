@@ -1,21 +1,15 @@
 """What runtimes share that play their lanes one after the other, a round at a time."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from lapg.runtimes.base import Pause, never
+from lapg.runtimes.evaluation import Evaluation, Evaluator, finish_log, with_scores
 from lapg.runtimes.protocol import Log
-
-Pause = Callable[[int], bool]
-"""Asked after rounds of all lanes, how many of the run are done: whether `advance` is to return now, before its chunk is full."""
-
-
-def never(round: int) -> bool:
-    """The pause of whoever wants whole chunks."""
-    return False
 
 
 class Lanes(ABC):
@@ -28,9 +22,14 @@ class Lanes(ABC):
     """Whether the state that `advance` returns has to be fetched from elsewhere, so that it should not return too often."""
 
     def __init__(
-        self, hypers: dict[str, Any], seeds: Sequence[int], chunk_rounds: int, initial_params: np.ndarray | None
+        self,
+        hypers: dict[str, Any],
+        seeds: Sequence[int],
+        chunk_rounds: int,
+        initial_params: np.ndarray | None,
+        evaluation: Evaluation,
     ) -> None:
-        self.num_lanes, self.chunk_rounds = len(seeds), chunk_rounds
+        self.num_lanes, self.chunk_rounds, self._evaluation = len(seeds), chunk_rounds, evaluation
         self._hypers = [jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], hypers) for i in range(self.num_lanes)]
         self._seeds = np.asarray(seeds, np.uint32)
         self._initial = [None if initial_params is None else initial_params[i] for i in range(self.num_lanes)]
@@ -77,6 +76,8 @@ class Lanes(ABC):
 class InTurn(Lanes):
     """Plays lanes one after the other, in this process. Used like `lapg.runtimes.Vectorised`; a runtime says how it plays a round."""
 
+    _evaluator: Evaluator | None = None
+
     @abstractmethod
     def _play_round(self, index: int, state: Any) -> tuple[Any, Log]:
         """A round of a lane, given the state before it: the state after it, and what it leaves for the record."""
@@ -93,12 +94,21 @@ class InTurn(Lanes):
             state = self._enter(state)
         lanes, logs = [self.lane(state, index) for index in range(self.num_lanes)], []
         for round in range(first, min(first + self.chunk_rounds, until)):
-            lanes, entries = zip(*(self._play_round(index, lane) for index, lane in enumerate(lanes)), strict=True)
+            lanes, entries = zip(
+                *(self._play_and_score(index, lane, round) for index, lane in enumerate(lanes)), strict=True
+            )
             logs.append(stack(entries))
             if pause(round + 1):
                 break
         self._state = stack(lanes)
-        return self._state, stack(logs, axis=1)
+        return self._state, finish_log(stack(logs, axis=1), first, self._evaluation)
+
+    def _play_and_score(self, index: int, state: Any, round: int) -> tuple[Any, Log]:
+        if self._evaluator is None:
+            return self._play_round(index, state)
+        found = self._evaluator(self._seeds[index], state.controller.params, round)
+        after, log = self._play_round(index, state)
+        return after, with_scores(log, found)
 
     def _enter(self, state: Any) -> Any:
         """Gets ready for a state that `advance` did not return itself the last time; the state to go on from."""

@@ -16,11 +16,11 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from lapg.problems.contract import EnvironmentFailed
-from lapg.runtimes.protocol import Reply, reply, rollout_of
+from lapg.runtimes.protocol import Reply, reply
+from lapg.sampling import rollout_of
 from lapg.types import (
     NOBODY,
     SAMPLE,
-    SCORE,
     Broadcast,
     Elapsed,
     LearnerState,
@@ -37,12 +37,11 @@ from lapg.types import (
 def sampler(problem: Problem, policy: Policy, segment_steps: int | None = None) -> Callable[..., Recorded]:
     """Episodes of a host problem: ``keys [M], θ [M, d], N → Recorded``, where ``learners`` are those whom keys and θ are for, all by default.
 
-    With ``segment_steps`` segments of that many steps, of the environments of a ``lane`` that has to be named.
-
+    With ``at_once``, no more than so many episodes of each are played side by side.
+    With ``segment_steps`` they are segments of that many steps, of the environments of a ``lane`` that has to be named.
     The noise of actions is drawn from the keys as in `lapg.sampling`: equal keys, equal noise.
     """
-    collect = problem.collect
-    num_steps = problem.num_steps if segment_steps is None else segment_steps
+    collect, num_steps = problem.collect, segment_steps or problem.num_steps
     if segment_steps is not None and problem.proceed is not None:
         collect = partial(problem.proceed, num_steps=segment_steps)
     if collect is None:
@@ -57,7 +56,7 @@ def sampler(problem: Problem, policy: Policy, segment_steps: int | None = None) 
             )
 
         seeds, noise = jax.vmap(lambda key: jax.vmap(episode)(jax.random.split(key, num)))(keys)
-        return seeds[:, 0], jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 2, 0), noise)
+        return seeds, jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 2, 0), noise)
 
     @jax.jit
     def act(noise: Any, params: Float[Array, "M d"], observations: Any, t: Any) -> Any:
@@ -69,14 +68,23 @@ def sampler(problem: Problem, policy: Policy, segment_steps: int | None = None) 
         now = jax.tree.map(lambda leaf: leaf[t], noise)
         return jax.vmap(jax.vmap(one, (0, None, 0)))(now, params, observations)
 
-    def play(keys: Key[Array, " M"], params: Float[Array, "M d"], num: int, **which: Any) -> Recorded:
+    def play(
+        keys: Key[Array, " M"], params: Float[Array, "M d"], num: int, at_once: int | None = None, **which: Any
+    ) -> Recorded:
         seeds, noise = draw(keys, num=num)
 
-        def ask(observations: Any, t: int) -> tuple[Any, Any]:
-            recorded, executed = jax.tree.map(np.asarray, act(noise, params, observations, t))
-            return recorded, recorded if executed is None else executed
+        def block(begin: int, end: int) -> Recorded:
+            own = jax.tree.map(lambda leaf: leaf[:, :, begin:end], noise) if end - begin < num else noise
 
-        return collect(ask, np.asarray(seeds), num, **which)
+            def ask(observations: Any, t: int) -> tuple[Any, Any]:
+                recorded, executed = jax.tree.map(np.asarray, act(own, params, observations, t))
+                return recorded, recorded if executed is None else executed
+
+            return collect(ask, np.asarray(seeds[:, begin]), end - begin, **which)
+
+        size = at_once or num
+        blocks = [block(begin, min(begin + size, num)) for begin in range(0, num, size)]
+        return blocks[0] if len(blocks) == 1 else jax.tree.map(lambda *leaves: np.concatenate(leaves, 1), *blocks)
 
     return play
 
@@ -116,35 +124,31 @@ class Outside:
     Raises:
       ValueError: the problem has no policy.
 
-    ``answer: hyper, seed, Tasks, LearnerStates, Broadcast, θ, Recorded, Recorded or None → LearnerStates, Replies`` is its compiled end.
+    ``answer: hyper, seed, Tasks, LearnerStates, Broadcast, θ, Recorded → LearnerStates, Replies`` is its compiled end.
     """
 
     def __init__(self, recipe: Recipe, problem: Problem, hyper: dict[str, Any]) -> None:
         if problem.policy is None:
             raise ValueError("Outside(problem=...) needs a problem with a policy.")
         method, self._policy, self._problem = recipe(hyper), problem.policy, problem
-        self._num, self._moves = method.batch_size, method.local.moves
-        self._sample, self._rollout = sampler(problem, problem.policy), rollout_of(problem)
-        self._advance, self._name = self._sample, object()
-        if self._rollout.continues:
-            self._advance = sampler(problem, problem.policy, self._rollout.num_steps)
+        self._num, self._rollout, self._name = method.batch_size, rollout_of(problem), object()
+        length = self._rollout.num_steps if self._rollout.continues else None
+        self._sample = sampler(problem, problem.policy, length)
 
-        @partial(jax.jit, static_argnames="purpose")
+        @jax.jit
         def behave(
             hyper: dict[str, Any],
             seed: Any,
             tasks: Task,
             learners: LearnerState,
             broadcast: Broadcast,
-            purpose: int = SAMPLE,
         ) -> tuple[Any, Any]:
-            """Keys and θ of a batch; θ^k's own where it is only scored."""
+            """Keys and θ of a batch."""
 
             def one(task: Task, state: LearnerState) -> tuple[Any, Any]:
                 who = NOBODY if problem.shared else task.index
-                key = address(jax.random.key(seed), purpose, who, broadcast.round)
-                scored = purpose == SCORE
-                return key, broadcast.params if scored else recipe(hyper).learner.behaviour(state, broadcast)
+                key = address(jax.random.key(seed), SAMPLE, who, broadcast.round)
+                return key, recipe(hyper).learner.behaviour(state, broadcast)
 
             return jax.vmap(one)(tasks, learners)
 
@@ -157,14 +161,12 @@ class Outside:
             broadcast: Broadcast,
             params: Any,
             recorded: Recorded,
-            scored: Recorded | None,
         ) -> tuple[LearnerState, Reply]:
-            def one(task: Task, state: LearnerState, params: Any, recorded: Recorded, scored: Recorded | None) -> Any:
+            def one(task: Task, state: LearnerState, params: Any, recorded: Recorded) -> Any:
                 batch = to_batch(self._policy, task, params, recorded)
-                own = None if scored is None else to_batch(self._policy, task, broadcast.params, scored)
-                return reply(recipe(hyper), problem, jax.random.key(seed), task, state, broadcast, batch, own)
+                return reply(recipe(hyper), problem, jax.random.key(seed), task, state, broadcast, batch)
 
-            return jax.vmap(one)(tasks, learners, params, recorded, scored)
+            return jax.vmap(one)(tasks, learners, params, recorded)
 
         self._behave, self.answer = behave, answer
 
@@ -175,16 +177,12 @@ class Outside:
 
         Environments that go on belong to their lane, which is known by its seed and hyperparameters.
         """
-        given, who = (hyper, seed, tasks), {"learners": np.asarray(tasks.index).tolist()}
-        scored, where = None, who
+        given, who = (hyper, seed, tasks), dict[str, Any](learners=np.asarray(tasks.index).tolist())
         if self._rollout.continues:
-            numbers = (np.asarray(value).tobytes() for _, value in sorted(hyper.items()))
-            where = who | {"lane": (self._name, int(seed), *numbers)}
-        if self._moves:
-            scored = self._sample(*self._behave(*given, learners, broadcast, purpose=SCORE), self._num, **who)
+            who["lane"] = self._name, int(seed), *(np.asarray(hyper[name]).tobytes() for name in sorted(hyper))
         keys, params = self._behave(*given, learners, broadcast)
-        recorded = self._advance(keys, params, self._num, **where)
-        return self.answer(*given, learners, broadcast, params, recorded, scored)
+        recorded = self._sample(keys, params, self._num, **who)
+        return self.answer(*given, learners, broadcast, params, recorded)
 
     def play_one(
         self, hyper: dict[str, Any], seed: Any, index: Any, state: LearnerState, broadcast: Broadcast
@@ -199,9 +197,8 @@ class Outside:
     ) -> tuple[LearnerState, Reply]:
         """As `play_one`, in which nothing is played: for shapes alone."""
         recorded = self._blank()
-        scored = recorded if self._moves else None
         tasks, learners = _at(self._problem.tasks, index), jax.tree.map(lambda leaf: leaf[None], state)
-        found = self.answer(hyper, seed, tasks, learners, broadcast, broadcast.params[None], recorded, scored)
+        found = self.answer(hyper, seed, tasks, learners, broadcast, broadcast.params[None], recorded)
         return jax.tree.map(lambda leaf: leaf[0], found)
 
     def _blank(self) -> Recorded:
@@ -210,12 +207,12 @@ class Outside:
         key, seen = jax.random.key(0), jax.tree.map(jnp.asarray, problem.observation)
         action, loss = policy.sample(policy.noise(key), policy.init(key), seen)[0], jnp.zeros(())
 
-        def zeros(tree: Any, steps: int) -> Any:
-            return jax.tree.map(lambda leaf: jnp.zeros((1, num, steps, *leaf.shape), leaf.dtype), tree)
+        def zeros(tree: Any, *steps: int) -> Any:
+            return jax.tree.map(lambda leaf: jnp.zeros((1, num, *steps, *leaf.shape), leaf.dtype), tree)
 
         no, before = loss > 0, ()
         if self._rollout.continues:
-            before = Elapsed(jnp.zeros((1, num), jnp.int32), jnp.zeros((1, num)), jnp.zeros((1, num)))
+            before = Elapsed(zeros(jnp.int32(0)), zeros(loss), zeros(loss))
         rows = (zeros(tree, self._rollout.num_steps) for tree in (seen, action, loss, no, no, no, seen))
         return Recorded(*rows, before)
 

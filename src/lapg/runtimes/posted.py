@@ -1,50 +1,25 @@
 """The runtime whose learners are reached by post (`lapg.runtimes.federated`); all lanes of a round travel in the same letters."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from lapg.runtimes import wire
+from lapg.runtimes.base import Pause, never
 from lapg.runtimes.controller_host import ControllerHost
 from lapg.runtimes.deployed import Deployed, begin
+from lapg.runtimes.evaluation import Evaluation, finish_log, make_evaluator
 from lapg.runtimes.federated import LOAD, SAVE, Letter, Post, Terms, ask_all, play_round
-from lapg.runtimes.in_turn import Lanes, Pause, never, stack
+from lapg.runtimes.in_turn import Lanes, stack
+from lapg.runtimes.limits import Limits
 from lapg.runtimes.protocol import Log
-
-
-class Limits(NamedTuple):
-    """How long the controller waits, and for whom; see `make_limits`."""
-
-    deadline: float
-    quorum: int
-    patience: int
-
-
-def make_limits(
-    num_learners: int, *, deadline: float | None = None, quorum: int = 1, patience: int = 100, timeout: float = 600.0
-) -> Limits:
-    """How long the controller waits.
-
-    Args:
-      deadline: seconds after which a round does not wait any longer; None waits for everybody, but not longer than ``timeout`` seconds.
-      quorum: learners that must have answered nevertheless.
-      patience: rounds without an answer after which a learner counts as lost.
-    Raises:
-      ValueError: an argument does not fit.
-    """
-    if not 0 <= quorum <= num_learners:
-        raise ValueError(f"quorum must lie between 0 and the number of learners, {num_learners}, got {quorum}.")
-    for name, limit in {"deadline": deadline, "patience": patience, "timeout": timeout}.items():
-        if limit is not None and not limit > 0:
-            raise ValueError(f"{name} must be > 0, got {limit}.")
-    return Limits(timeout, num_learners, patience) if deadline is None else Limits(deadline, quorum, patience)
 
 
 class Posted(Lanes):
     """Used like `lapg.runtimes.Vectorised`, by the process that holds the controller.
 
-    What `advance` returns has been fetched from all learners, with their diagnostics and scores of those rounds: one letter to each of them. A state
+    What `advance` returns has been fetched from all learners, with their diagnostics and the scores of their batches: one letter to each of them. A state
     that it did not return last is carried to them, which costs another one. Who cannot be asked uploads a full gradient when the run goes on from there.
     After the last round nobody is asked for a state, for nothing goes on from there.
 
@@ -63,10 +38,13 @@ class Posted(Lanes):
         *,
         chunk_rounds: int = 25,
         initial_params: np.ndarray | None = None,
+        evaluation: Evaluation = Evaluation(),  # noqa: B008  (immutable)
     ) -> None:
         hypers = {name: np.full(len(terms.seeds), value) for name, value in terms.hyper.items()}
-        super().__init__(hypers, terms.seeds, chunk_rounds, initial_params)
-        self._terms, self._post, self._limits = terms, post, limits
+        super().__init__(hypers, terms.seeds, chunk_rounds, initial_params, evaluation)
+        self._evaluator = make_evaluator(terms.compiled.problem, evaluation, terms.compiled.method)
+        self._terms, self._post, self._limits = terms, post, limits.checked(terms.compiled.num_learners)
+        self._deadline = limits.deadline or limits.timeout
         self._hosts: list[ControllerHost] = []
 
     def _initialise(self, index: int) -> Deployed:
@@ -82,16 +60,17 @@ class Posted(Lanes):
         """
         if state is not self._state:
             self._deploy(state)
-        limits: dict[str, Any] = {"deadline": self._limits.deadline, "quorum": self._limits.quorum}
+        everybody = self._limits.deadline is None
+        quorum = self._terms.compiled.num_learners if everybody else self._limits.quorum
         round = first
         while round < min(first + self.chunk_rounds, until):
-            play_round(self._hosts, self._post, **limits)
+            play_round(self._hosts, self._post, deadline=self._deadline, quorum=quorum)
             round += 1
             if pause(round):
                 break
         log = stack([host.logs() for host in self._hosts])
         self._state = self._save(log, first, last=round == until)
-        return self._state, log
+        return self._state, finish_log(log, first, self._evaluation)
 
     def _deploy(self, state: Deployed) -> None:
         """Makes controllers and learners what the state says."""
@@ -99,13 +78,12 @@ class Posted(Lanes):
         self._hosts = []
         for lane in range(self.num_lanes):
             start = self.lane(state, lane)
-            host = ControllerHost(
-                compiled, self._hypers[lane], int(self._seeds[lane]), start, patience=self._limits.patience
-            )
+            own = self._hypers[lane], int(self._seeds[lane]), start
+            host = ControllerHost(compiled, *own, patience=self._limits.patience, evaluator=self._evaluator)
             self._hosts.append(host)
             for m, (raw, *number) in start.saved(range(compiled.num_learners)).items():
                 letters.setdefault(m, {})[lane] = {"state": raw, "number": number}
-        ask_all(self._post, LOAD, letters, deadline=self._limits.deadline)
+        ask_all(self._post, LOAD, letters, deadline=self._deadline)
 
     def _save(self, log: Log, first: int, *, last: bool) -> Deployed:
         """Where to go on from; learners' notes go into the log, which begins with round ``first``."""
@@ -114,7 +92,7 @@ class Posted(Lanes):
         for m in range(compiled.num_learners):
             numbers = [(int(h.roster.generation[m]), int(h.roster.accepted[m])) for h in self._hosts]
             letters[m] = {lane: {"number": [0, 0] if last else list(number)} for lane, number in enumerate(numbers)}
-        answers = ask_all(self._post, SAVE, letters, deadline=self._limits.deadline)
+        answers = ask_all(self._post, SAVE, letters, deadline=self._deadline)
         states: list[list[bytes | None]] = [[None] * compiled.num_learners for _ in self._hosts]
         for m, letter in answers.items():
             for lane in letters[m]:
@@ -127,7 +105,7 @@ class Posted(Lanes):
 
     def _take_notes(self, log: Log, lane: int, learner: int, first: int, raw: Any) -> None:
         """What a learner has noted of rounds whose answer was taken. A stranger's nonsense is left out: the record alone is poorer for it."""
-        like, whole = self._terms.compiled.record, (log.learner, log.scores)
+        like, whole = self._terms.compiled.record, (log.learner, log.training_scores, log.training_steps)
         taken = log.participated[lane, :, learner] & ~log.faults["missing"][lane, :, learner].astype(bool)
         try:
             notes = [(k - first, wire.decode_tree(note, like)) for k, note in wire.unframe_all(raw)]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from lapg.sampling import episodes
+from lapg.sampling import rollout_of
 from lapg.types import (
     INIT,
     NOBODY,
@@ -19,7 +19,6 @@ from lapg.types import (
     REPLY,
     ROLLOUT,
     SAMPLE,
-    SCORE,
     SIGNAL,
     Broadcast,
     ControllerState,
@@ -27,13 +26,15 @@ from lapg.types import (
     LearnerState,
     Method,
     Problem,
-    Rollout,
     RoundLog,
     Task,
+    Trajectories,
     Upload,
     address,
     select,
 )
+
+HOSTED = "runtime must be lapg.runtimes.Hosted for a problem outside JAX, which has no sample."
 
 
 class RunState(eqx.Module):
@@ -45,16 +46,24 @@ class RunState(eqx.Module):
 
 
 class Log(eqx.Module):
-    """What one round leaves in the record; per-learner fields carry a leading axis M. ``faults`` is empty where nothing can go wrong on the way."""
+    """What one round leaves in the record; per-learner fields have an axis M, and a stretch's log leading axes (lane, round). ``faults`` is empty where nothing can go wrong on the way.
 
-    participated: Bool[Array | np.ndarray, " M"]
-    downlink_bits: Int[Array | np.ndarray, " M"]
-    sent: Bool[Array | np.ndarray, " M"]
-    uplink_bits: Int[Array | np.ndarray, " M"]
+    ``training_scores`` and ``training_steps`` are of the batches that learners learned from, whatever θ they were sampled at; ``scores`` are those of
+    θ^k, where ``evaluated``, and ``evaluation_steps`` were played for them alone (`lapg.runtimes.evaluation.finish_log`).
+    """
+
+    participated: Bool[Array | np.ndarray, "*K M"]
+    downlink_bits: Int[Array | np.ndarray, "*K M"]
+    sent: Bool[Array | np.ndarray, "*K M"]
+    uplink_bits: Int[Array | np.ndarray, "*K M"]
     learner: LearnerLog
     controller: RoundLog
-    scores: Mapping[str, Float[Array | np.ndarray, " M"]]
-    faults: Mapping[str, Int[Array | np.ndarray, " M"]] = eqx.field(default_factory=dict)
+    training_scores: Mapping[str, Float[Array | np.ndarray, "*K M"]]
+    training_steps: Int[Array | np.ndarray, "*K M"]
+    scores: Mapping[str, Float[Array | np.ndarray, "*K M"]] = eqx.field(default_factory=dict)
+    evaluation_steps: Int[Array | np.ndarray, "*K M"] | None = None
+    evaluated: Bool[np.ndarray, "*K M"] | None = None
+    faults: Mapping[str, Int[Array | np.ndarray, "*K M"]] = eqx.field(default_factory=dict)
 
 
 def initialise(
@@ -74,18 +83,8 @@ def first_state(
 ) -> LearnerState:
     """A learner that has never uploaded, and its environments at their first states, where they live on."""
     state = method.learner.init(address(root, INIT, task.index, 0), task.index, params)
-    who = NOBODY if problem.shared else task.index
-    return with_rollout(state, rollout_of(problem).init(address(root, ROLLOUT, who, 0), task, method.batch_size))
-
-
-def rollout_of(problem: Problem) -> Rollout:
-    """How the problem's learners come by their batches."""
-    return problem.rollout or episodes(problem)
-
-
-def with_rollout(state: LearnerState, rollout: PyTree) -> LearnerState:
-    """The learner's state with another of its rollout; with (), as the learner's own functions see it."""
-    return replace(state, rollout=rollout)
+    key = address(root, ROLLOUT, NOBODY if problem.shared else task.index, 0)
+    return replace(state, rollout=rollout_of(problem).init(key, task, method.batch_size))
 
 
 def sample_batch(
@@ -98,39 +97,47 @@ def sample_batch(
     num: int,
     purpose: int = SAMPLE,
 ) -> PyTree:
-    """The batch of one learner. With shared samples the address names nobody, so everybody sees the same.
+    """Whole episodes, or other samples, of one learner. With shared ones the address names nobody, so everybody sees the same.
 
     Raises:
       ValueError: the problem's environment is outside JAX.
     """
     if problem.sample is None:
-        raise ValueError("runtime must be lapg.runtimes.Hosted for a problem outside JAX, which has no sample.")
+        raise ValueError(HOSTED)
     who = NOBODY if problem.shared else task.index
     return problem.sample(address(root, purpose, who, round, step), task, params, num)
 
 
+def environment_steps(batch: PyTree) -> Int[Array, ""]:
+    """Steps of the environment in a batch of `Trajectories`, up to each row's end; 0 in any other batch, for which none was made."""
+    return jnp.sum(batch.mask, dtype=jnp.int32) if isinstance(batch, Trajectories) else jnp.int32(0)
+
+
 class Reply(eqx.Module):
-    """What comes of a learner's round besides its state."""
+    """What comes of a learner's round besides its state: the upload, and for the record its log, the scores of its batch, and the steps it played."""
 
     upload: Upload
     log: LearnerLog
     scores: dict[str, Float[Array, "*M"]]
+    steps: Int[Array, "*M"]
 
 
 def play_learner(
     method: Method, problem: Problem, root: Key[Array, ""], task: Task, state: LearnerState, broadcast: Broadcast
 ) -> tuple[LearnerState, Reply]:
-    """One learner's round: samples and takes in. Scores are those of its batch, or θ^k's own."""
-    scored, rollout = None, rollout_of(problem)
-    if method.local.moves:
-        scored = sample_batch(problem, root, task, broadcast.params, broadcast.round, 0, method.batch_size, SCORE)
-    if rollout.advance is None:
-        raise ValueError("runtime must be lapg.runtimes.Hosted for a problem outside JAX, which has no sample.")
+    """One learner's round: samples and takes in.
+
+    Raises:
+      ValueError: the problem's environment is outside JAX.
+    """
+    advance = rollout_of(problem).advance
+    if advance is None:
+        raise ValueError(HOSTED)
     key = address(root, SAMPLE, NOBODY if problem.shared else task.index, broadcast.round)
-    params, own = method.learner.behaviour(state, broadcast), with_rollout(state, ())
-    live, batch = rollout.advance(key, task, state.rollout, params, method.batch_size)
-    after, answer = reply(method, problem, root, task, own, broadcast, batch, scored)
-    return with_rollout(after, live), answer
+    params, own = method.learner.behaviour(state, broadcast), replace(state, rollout=())
+    live, batch = advance(key, task, state.rollout, params, method.batch_size)
+    after, answer = reply(method, problem, root, task, own, broadcast, batch)
+    return replace(after, rollout=live), answer
 
 
 def reply(
@@ -141,13 +148,11 @@ def reply(
     state: LearnerState,
     broadcast: Broadcast,
     batch: PyTree,
-    scored: PyTree = None,
 ) -> tuple[LearnerState, Reply]:
-    """Takes in the batch and answers the controller; ``scored`` is θ^k's own batch where learners sample elsewhere."""
+    """Takes in the batch and answers the controller."""
     key = address(root, REPLY, state.index, broadcast.round)
     state, upload, log = method.learner.reply(key, task, state, broadcast, batch)
-    scores = rollout_of(problem).score(task, batch) if scored is None else problem.score(task, scored)
-    return state, Reply(upload, log, scores)
+    return state, Reply(upload, log, rollout_of(problem).score(task, batch), environment_steps(batch))
 
 
 def announce(method: Method, root: Key[Array, ""], state: ControllerState) -> Broadcast:
@@ -168,14 +173,14 @@ def participants(method: Method, root: Key[Array, ""], round: Int[Array, ""], nu
     return places < num_participants(method.participation, num_learners)
 
 
-def excuse(
+def mask_absent(
     participated: Bool[Array, ""], before: LearnerState, after: LearnerState, reply: Reply, broadcast: Broadcast
 ) -> tuple[LearnerState, Reply]:
-    """One learner's round as it counts: one that was absent has sent nothing, and remembers nothing of it. Its scores stand, for the record."""
+    """One learner's round as it counts: one that was absent has sent nothing, and remembers nothing of it. Its scores and steps stand, for the record."""
     upload = select(participated, reply.upload, jax.tree.map(jnp.zeros_like, reply.upload))
     age = (broadcast.round - before.sent_round).astype(jnp.int32)
     log = eqx.tree_at(lambda log: log.staleness, reply.log, jnp.where(participated, reply.log.staleness, age))
-    return select(participated, after, before), Reply(upload, log, reply.scores)
+    return select(participated, after, before), Reply(upload, log, reply.scores, reply.steps)
 
 
 def make_relay(
@@ -191,17 +196,19 @@ def take_step(method: Method, state: ControllerState, relayed: PyTree) -> tuple[
     return method.controller.step(state, method.downlink.expand(relayed))
 
 
-def conclude(
+def finish_round(
     method: Method, root: Key[Array, ""], broadcast: Broadcast, state: RunState, learners: LearnerState, replies: Reply
 ) -> tuple[RunState, Log]:
     """The controller's half of a round; learners (after their round) and replies carry a leading axis M, ``state`` is that before the round."""
     participated = participants(method, root, broadcast.round, replies.upload.sent.shape[0])
-    learners, replies = jax.vmap(excuse, (0, 0, 0, 0, None))(participated, state.learners, learners, replies, broadcast)
+    learners, replies = jax.vmap(mask_absent, (0, 0, 0, 0, None))(
+        participated, state.learners, learners, replies, broadcast
+    )
     downlink, heard = method.downlink.deliver(state.downlink, state.controller, broadcast, participated)
     uploads = replies.upload
     downlink, relayed = make_relay(method, root, broadcast, downlink, uploads)
     controller, round_log = take_step(method, state.controller, relayed)
-    log = Log(participated, heard, uploads.sent, uploads.bits, replies.log, round_log, replies.scores)
+    log = Log(participated, heard, uploads.sent, uploads.bits, replies.log, round_log, replies.scores, replies.steps)
     return RunState(controller, learners, downlink), log
 
 
@@ -211,4 +218,4 @@ def play_round(method: Method, problem: Problem, root: Key[Array, ""], state: Ru
     learners, replies = jax.vmap(lambda task, learner: play_learner(method, problem, root, task, learner, broadcast))(
         problem.tasks, state.learners
     )
-    return conclude(method, root, broadcast, state, learners, replies)
+    return finish_round(method, root, broadcast, state, learners, replies)

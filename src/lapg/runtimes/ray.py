@@ -17,13 +17,18 @@ from ray.exceptions import GetTimeoutError, RayChannelTimeoutError, RayError, Ra
 
 from lapg.runtimes import wire
 from lapg.runtimes.actor import LETTER, Learners, Parts, as_engine_takes, unpack
+from lapg.runtimes.base import Pause, never
 from lapg.runtimes.compiled import Compiled
 from lapg.runtimes.controller_host import ControllerHost
 from lapg.runtimes.deployed import Deployed, begin
-from lapg.runtimes.in_turn import Lanes, Pause, never, stack
+from lapg.runtimes.evaluation import Evaluation, finish_log, make_evaluator
+from lapg.runtimes.in_turn import Lanes, stack
 from lapg.runtimes.join import check, introduction
+from lapg.runtimes.limits import Limits
+from lapg.runtimes.outside import close
 from lapg.runtimes.protocol import Log
 from lapg.runtimes.security import check_security
+from lapg.types import Problem, Recipe
 
 CPUS = 0.001
 """What an actor asks for: next to nothing, but Ray does not spread actors that ask for nothing."""
@@ -63,6 +68,7 @@ class Ray(Lanes):
 
     Args:
       parts: gives the recipe and the problem; called in every process.
+      built: what ``parts`` would give here, where it has been built already.
       settings: what all processes must agree on (`lapg.runtimes.join`).
       address: of a running cluster, as `ray.init` takes it; None starts one on this machine, for this run alone.
       processes: actors, among which the learners are dealt out; None is one for each learner, but at most one for each core of the cluster.
@@ -86,6 +92,8 @@ class Ray(Lanes):
         *,
         chunk_rounds: int = 25,
         initial_params: np.ndarray | None = None,
+        evaluation: Evaluation = Evaluation(),  # noqa: B008  (immutable)
+        built: tuple[Recipe, Problem] | None = None,
         settings: Mapping[str, Any] | None = None,
         address: str | None = None,
         processes: int | None = None,
@@ -96,13 +104,10 @@ class Ray(Lanes):
         channels: bool | None = None,
         insecure: bool = False,
     ) -> None:
-        super().__init__(hypers, seeds, chunk_rounds, initial_params)
-        recipe, problem = parts()
+        super().__init__(hypers, seeds, chunk_rounds, initial_params, evaluation)
+        recipe, problem = built or parts()
         num_learners = problem.num_learners
-        if not 0 <= quorum <= num_learners:
-            raise ValueError(f"quorum must lie between 0 and the number of learners, {num_learners}, got {quorum}.")
-        if deadline is not None and not deadline > 0:
-            raise ValueError(f"deadline must be > 0 seconds, got {deadline}; leave it out to wait for everybody.")
+        limits = Limits(deadline, quorum, patience, timeout).checked(num_learners)
         if processes is not None and not 1 <= processes <= num_learners:
             raise ValueError(
                 f"processes must lie between 1 and the number of learners, {num_learners}, got {processes}."
@@ -111,7 +116,8 @@ class Ray(Lanes):
             raise ValueError("channels must be off where there is a deadline; leave one of them out.")
         check_security(address, insecure)
         self._compiled = Compiled(recipe, problem, self._hypers[0])
-        self._deadline, self._quorum, self._patience, self._timeout = deadline, quorum, patience, timeout
+        self._evaluator = make_evaluator(problem, evaluation, self._compiled.method)
+        self._deadline, self._quorum, self._patience, self._timeout = limits
         self._settings = dict(settings or {})
         self._parts = parts
         self._hosts: list[ControllerHost] = []
@@ -171,7 +177,7 @@ class Ray(Lanes):
                 self.play_round(lane)
             if pause(round + 1):
                 break
-        logs = stack([host.logs() for host in self._hosts])
+        logs = finish_log(stack([host.logs() for host in self._hosts]), first, self._evaluation)
         self._state = stack([host.snapshot(self._save(lane)) for lane, host in enumerate(self._hosts)])
         return self._state, logs
 
@@ -181,7 +187,7 @@ class Ray(Lanes):
             self._settle(process)
         lanes = [self.lane(state, index) for index in range(self.num_lanes)]
         self._hosts = [
-            ControllerHost(self._compiled, hyper, seed, lane, patience=None)
+            ControllerHost(self._compiled, hyper, seed, lane, patience=None, evaluator=self._evaluator)
             for hyper, seed, lane in zip(self._hypers, self._seeds.tolist(), lanes, strict=True)
         ]
         for index, lane in enumerate(lanes):
@@ -320,7 +326,8 @@ class Ray(Lanes):
         return [states.get(m) for m in range(len(roster.generation))]
 
     def close(self) -> None:
-        """Ends the actors, and Ray if this runtime has started it."""
+        """Ends the actors, and Ray if this runtime has started it; closes the environments that θ^k was scored in."""
+        close(self._compiled.problem)
         for process in self._processes:
             self._end(process)
         if self._owner:

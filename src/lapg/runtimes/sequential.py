@@ -9,14 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from lapg.runtimes import wire
+from lapg.runtimes.evaluation import Evaluation, make_evaluator
 from lapg.runtimes.in_turn import InTurn, stack
 from lapg.runtimes.protocol import (
     Log,
     RunState,
     announce,
-    excuse,
     initialise,
     make_relay,
+    mask_absent,
     participants,
     play_learner,
     take_step,
@@ -62,9 +63,11 @@ class Sequential(InTurn):
         initial_params: np.ndarray | None = None,
         restarts: Mapping[int, Collection[int]] | None = None,
         heartbeat: bool = True,
+        evaluation: Evaluation = Evaluation(),  # noqa: B008  (immutable)
     ) -> None:
-        super().__init__(hypers, seeds, chunk_rounds, initial_params)
+        super().__init__(hypers, seeds, chunk_rounds, initial_params, evaluation)
         method, key = recipe(self._hypers[0]), jax.random.key
+        self._evaluator = make_evaluator(problem, evaluation, method)
         self._num_learners, self._restarts = problem.num_learners, restarts or {}
         self._compressor, self._codec = method.compressor, method.downlink
         self._tasks = [_pick(problem.tasks, m) for m in range(problem.num_learners)]
@@ -74,7 +77,7 @@ class Sequential(InTurn):
         @jax.jit
         def learn(hyper: Any, seed: Any, task: Any, state: Any, heard: Any, participated: Any) -> Any:
             after, answer = play_learner(recipe(hyper), problem, key(seed), task, state, heard)
-            return excuse(participated, state, after, answer, heard)
+            return mask_absent(participated, state, after, answer, heard)
 
         self._learn = learn
         self._begin = jax.jit(lambda hyper, seed, params: initialise(recipe(hyper), problem, key(seed), params))
@@ -119,7 +122,7 @@ class Sequential(InTurn):
         for m, task in enumerate(self._tasks):
             if lost[m] and ends is not None:
                 ends.heard[m], ends.replicas[m] = -1, None
-            heard = broadcast  # of a learner that is absent only the scores count
+            heard = broadcast  # what an absent learner does with it counts for nothing but scores
             if participated[m]:
                 if ends is None:
                     raw = wire.encode_broadcast(broadcast)
@@ -134,15 +137,15 @@ class Sequential(InTurn):
             received = self._carry(index, 1, raw, round=round, learner=m) if participated[m] else b""
             learners.append(learner)
             uploads.append(wire.decode_upload(self._compressor, received, answer.upload))
-            rest.append((answer.log, answer.scores))
+            rest.append((answer.log, answer.scores, answer.steps))
         arrived = jax.tree.map(jnp.asarray, stack(uploads))
         downlink, relayed = self._relay(hyper, seed, broadcast, downlink, arrived)
         if ends is not None:
             ends.outbox.add(state.controller, relayed)
             ends.relayed = relayed
         controller, round_log = self._step(hyper, state.controller, relayed)
-        learner_log, scores = stack(rest)
-        log = Log(participated, due, arrived.sent, arrived.bits, learner_log, round_log, scores)
+        learner_log, scores, steps = stack(rest)
+        log = Log(participated, due, arrived.sent, arrived.bits, learner_log, round_log, scores, steps)
         return RunState(controller, stack(learners), downlink), jax.tree.map(np.asarray, log)
 
     def _carry(self, index: int, way: int, payload: bytes, *, round: int, learner: int) -> Buffer:

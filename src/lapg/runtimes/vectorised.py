@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lapg.runtimes.in_turn import Pause, never
+from lapg.runtimes.base import Pause, never
+from lapg.runtimes.evaluation import Evaluation, finish_log, score_inside, with_scores
 from lapg.runtimes.protocol import Log, RunState, initialise, play_round
 from lapg.types import Method, Problem, Recipe
 
@@ -70,6 +71,7 @@ class Vectorised:
       seeds: L seeds; lanes with equal seeds see equal samples as long as their θ agree.
       chunk_rounds: rounds per compiled chunk, the most that are played at once.
       initial_params: θ⁰ of every lane, [L, d], instead of the problem's own.
+      evaluation: when and how θ^k is scored.
     """
 
     fetches = False
@@ -83,8 +85,9 @@ class Vectorised:
         *,
         chunk_rounds: int = 25,
         initial_params: np.ndarray | None = None,
+        evaluation: Evaluation = Evaluation(),  # noqa: B008  (immutable)
     ) -> None:
-        self.num_lanes = len(seeds)
+        self.num_lanes, self._evaluation = len(seeds), evaluation
         self.chunk_rounds = chunk_rounds
         self.num_traces, self._stretch = 0, 1
         method = recipe(jax.tree.map(lambda leaf: np.asarray(leaf)[0], hypers))
@@ -95,6 +98,7 @@ class Vectorised:
         self._seeds = self._pad(np.asarray(seeds, np.uint32))
         self._initial = self._pad(initial_params)
         together = lanes_at_once(problem, method, per_device)
+        score = score_inside(problem, evaluation, method) if evaluation.plays(problem, method) else None
 
         def start(hyper: dict[str, Any], seed: jax.Array, params: jax.Array | None) -> RunState:
             return initialise(recipe(hyper), problem, jax.random.key(seed), params)
@@ -104,18 +108,27 @@ class Vectorised:
         ) -> tuple[RunState, Log]:
             self.num_traces += 1
 
-            def lane(hyper: dict[str, Any], seed: jax.Array, state: RunState) -> tuple[RunState, Log]:
-                return play_round(recipe(hyper), problem, jax.random.key(seed), state)
+            def play(states: RunState, round: jax.Array) -> tuple[RunState, Log]:
+                def lane(hyper: dict[str, Any], seed: jax.Array, state: RunState) -> tuple[RunState, Log]:
+                    root = jax.random.key(seed)
+                    after, log = play_round(recipe(hyper), problem, root, state)
+                    if score is None:
+                        return after, log
+                    # the round is that of all lanes, so that this stays a branch under vmap
+                    given = (
+                        evaluation.is_due(round),
+                        lambda: with_scores(log, score(root, state.controller.params, round)),
+                    )
+                    return after, jax.lax.cond(*given, lambda: with_scores(log, None))
 
-            def play(states: RunState) -> tuple[RunState, Log]:
                 if together == per_device:
                     return jax.vmap(lane)(hypers, seeds, states)
                 return jax.lax.map(lambda x: lane(*x), (hypers, seeds, states), batch_size=together)
 
-            blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(play, states)[1])
+            blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(play, states, first)[1])
 
             def step(states: RunState, round: jax.Array) -> tuple[RunState, Log]:
-                return jax.lax.cond(round < until, play, lambda states: (states, blank), states)
+                return jax.lax.cond(round < until, play, lambda states, _: (states, blank), states, round)
 
             return jax.lax.scan(step, states, first + jnp.arange(chunk_rounds))
 
@@ -171,7 +184,7 @@ class Vectorised:
         Returns:
           The new state, and the log on the host with leading axes (lane, round).
         """
-        until, state, logs = min(first + self.chunk_rounds, until), self._pad(state), []
+        until, state, logs, begin = min(first + self.chunk_rounds, until), self._pad(state), [], first
         while not logs or first < until:
             num, began = min(self._stretch, until - first), time.monotonic()
             state, log = self._chunk(self._hypers, self._seeds, state, jnp.int32(first), jnp.int32(first + num))
@@ -182,7 +195,8 @@ class Vectorised:
             self._pace(num, time.monotonic() - began)
             if pause(first):
                 break
-        return state, jax.tree.map(lambda *parts: np.concatenate(parts, 1), *logs)
+        log = jax.tree.map(lambda *parts: np.concatenate(parts, 1), *logs)
+        return state, finish_log(log, begin, self._evaluation)
 
     def _pace(self, num: int, seconds: float) -> None:
         short, long = STRETCH_SECONDS

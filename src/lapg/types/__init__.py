@@ -34,6 +34,7 @@ from lapg.types.parts import (
     Local,
     Memory,
     Method,
+    Model,
     Policy,
     Problem,
     Recipe,
@@ -45,6 +46,7 @@ from lapg.types.parts import (
     VarianceReduction,
 )
 from lapg.types.signatures import Buffer, GradientAt
+from lapg.types.spaces import Box, Discrete, JointSpaces, Spaces
 from lapg.types.tools import (
     INIT,
     MOST_BITS,
@@ -63,6 +65,7 @@ from lapg.types.tools import (
     select,
     squared_norm,
     sum_rows,
+    take_rows,
     tree_bits,
     weighed,
 )
@@ -80,6 +83,7 @@ __all__ = [
     "SIGNAL",
     "Aggregate",
     "Arrival",
+    "Box",
     "Broadcast",
     "Buffer",
     "Candidate",
@@ -87,6 +91,7 @@ __all__ = [
     "Controller",
     "ControllerState",
     "Decision",
+    "Discrete",
     "Downlink",
     "Elapsed",
     "Environment",
@@ -94,12 +99,14 @@ __all__ = [
     "Estimator",
     "GradientAt",
     "Interface",
+    "JointSpaces",
     "Learner",
     "LearnerLog",
     "LearnerState",
     "Local",
     "Memory",
     "Method",
+    "Model",
     "Policy",
     "Problem",
     "Recipe",
@@ -109,6 +116,7 @@ __all__ = [
     "RoundLog",
     "Scalar",
     "ScoreBounds",
+    "Spaces",
     "Step",
     "StepLimit",
     "Task",
@@ -122,6 +130,7 @@ __all__ = [
     "select",
     "squared_norm",
     "sum_rows",
+    "take_rows",
     "tree_bits",
     "weighed",
 ]

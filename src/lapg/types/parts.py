@@ -8,7 +8,8 @@ from jaxtyping import Array, Key, PyTree
 
 from lapg.types import signatures as calls
 from lapg.types.data import Broadcast, ControllerState, Task
-from lapg.types.tools import Scalar, check_length, tree_bits
+from lapg.types.spaces import JointSpaces, Spaces
+from lapg.types.tools import Scalar, check_length, take_rows, tree_bits
 
 
 class ScoreBounds(NamedTuple):
@@ -24,7 +25,8 @@ class Policy(NamedTuple):
     ``init: key → θ`` · ``noise: key → noise`` of one action, drawn for a whole episode at once · ``sample: noise, θ, observation →
     action, log-probability`` · ``log_prob: θ, observation, action → scalar`` · ``mode: θ, observation → action`` (greedy) · ``num_params``: d ·
     ``actuate: action → what the environment is given``, where that differs from what is recorded (bounds) ·
-    ``score_bounds``: G and F where they are known, infinite ones included.
+    ``score_bounds``: G and F where they are known, infinite ones included · ``linear``: whether actions are normal around a mean Θs that is linear in
+    the observation, with the same deviation everywhere, and executed as they are.
     """
 
     init: calls.InitParams
@@ -35,6 +37,7 @@ class Policy(NamedTuple):
     num_params: int
     actuate: calls.ActionMap = lambda action: action
     score_bounds: ScoreBounds | None = None
+    linear: bool = False
 
 
 class Step(NamedTuple):
@@ -75,12 +78,19 @@ class Interface(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
+class Model(NamedTuple):
+    """What is known of the objective at a policy's θ: ``value: task, θ → L_m(θ)`` · ``gradient: task, θ → ∇L_m(θ)``."""
+
+    value: calls.OfTaskAndParams
+    gradient: calls.OfTaskAndParams
+
+
 class Rollout(NamedTuple):
     """How the batches of a learner come about.
 
-    ``init: key, task, N → state`` · ``advance: key, task, state, θ, N → state, batch``, None where a host plays (`Problem.proceed`) · ``score: task, batch
-    → dict of scalars`` for the record · ``num_steps`` of a row · ``continues``: whether environments outlive a round, so that a row may begin and
-    end within an episode, and hold pieces of several.
+    ``init: key, task, N → state`` · ``advance: key, task, state, θ, N → state, batch``, None where a host plays (`Problem.collect`, `Problem.proceed`) ·
+    ``score: task, batch → dict of scalars`` for the record · ``num_steps`` of a row · ``continues``: whether environments outlive a round, so that a row
+    may begin and end within an episode, and hold pieces of several.
     """
 
     init: calls.RolloutInit
@@ -91,43 +101,88 @@ class Rollout(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What the learners solve together.
+    """What the learners solve together, and beside it the ``policy`` that solves it.
 
-    ``sample: key, task, θ, N → batch`` (opaque to learners) · ``score: task, batch → dict of scalars`` for the record ·
-    ``init: key → θ`` · ``tasks``: a Task with leading axis M · ``num_learners``: M · ``shared``: whether all learners see the same samples.
-    Optional: ``gradient: task, θ → ∇L_m(θ)`` and ``value: task, θ → L_m(θ)`` where the model is known; ``loss_bound: task → ℓ̄_m``,
-    a bound on |c_m ℓ_m|, and ``smoothness: task → L_m``, the least Lipschitz constant of ∇L_m, where known; ``environment`` and ``policy``
-    where there are any; ``joint``: whether the policy is one of several agents, θ a part for each (multi-agent), or all learners train one policy (parallel RL); ``observation``: what one looks like, where there is no environment to ask; ``num_steps``: T; ``discount``: γ.
-    An environment outside JAX has ``collect: act, seeds, N, learners → Recorded`` instead of ``sample``: it plays N episodes for each of some learners, all M
-    by default, asking ``act: observations (leading axes M, N), t → actions to record, actions to execute`` at every step; ``seeds`` are a whole number
-    for each of them, and equal seeds and actions mean equal episodes. ``close`` closes the environments that it has made; a later ``collect`` makes new ones.
-    ``proceed: act, seeds, N, learners, lane, T → Recorded`` is the same for segments of T steps of environments that live on: those of each lane (a name, hashable) and
-    learner begin with episodes of those seeds, and go on from call to call until they are closed.
-    ``rollout``: how learners' batches come about; None is `lapg.sampling.episodes`.
-    ``interface`` translates where what the environment returns and takes is not what the policy sees and does.
+    ``score: task, batch → dict of scalars`` for the record · ``tasks``: a Task with leading axis M · ``num_learners``: M · ``shared``: whether all
+    learners see the same samples · ``num_steps``: T · ``discount``: γ · ``joint``: whether the policy is one of several agents, θ a part for each
+    (multi-agent), or all learners train one policy (parallel RL).
+
+    Nothing here knows the policy; what depends on it, ``sample``, ``init``, ``value`` and ``gradient``, is derived when it is asked for, so that the
+    problem with another ``policy`` is that policy's (`lapg.policies.with_policy` makes one that fits). ``spaces`` is what a policy has to know,
+    None where the problem comes with a policy of its own or needs none · ``default_policy: spaces → Policy``.
+
+    Episodes come from an ``environment``, by ``sampler: problem → sample`` (`lapg.sampling.episodes`). An environment outside JAX has
+    ``collect: act, seeds, N, learners → Recorded`` instead: it plays N episodes for each of some learners, all M by default, asking
+    ``act: observations (leading axes M, N), t → actions to record, actions to execute`` at every step; ``seeds`` are a whole number for each of
+    them, and equal seeds and actions mean equal episodes. ``proceed: act, seeds, N, learners, lane, T → Recorded`` is the same for segments of T steps of
+    environments that live on, those of each lane and learner, until they are closed. ``close`` closes the environments that it has made; a later
+    ``collect`` makes new ones.
+    ``rollouts: problem → Rollout`` says how learners come by their batches; None is `lapg.sampling.whole_episodes`.
+    ``observation``: what one looks like, where there is no environment to ask · ``interface`` translates where what the environment returns and
+    takes is not what the policy sees and does. A problem without a policy has a sampler of its own, and ``start: key → θ⁰``.
+
+    Where known: ``model: policy → Model``, or None for a policy that it does not know · ``loss_bound: task → ℓ̄_m``, a bound on |c_m ℓ_m| ·
+    ``smoothness: task → L_m``, the least Lipschitz constant of ∇L_m.
     """
 
-    sample: calls.SampleBatch | None
     score: calls.Score
-    init: calls.InitParams
     tasks: PyTree
     num_learners: int
     shared: bool = False
+    environment: Environment | None = None
+    sampler: Callable[[Any], calls.SampleBatch | None] | None = None
     collect: calls.Collect | None = None
-    close: Callable[[], None] = lambda: None
     proceed: calls.Proceed | None = None
-    rollout: Rollout | None = None
-    gradient: calls.OfTaskAndParams | None = None
-    value: calls.OfTaskAndParams | None = None
+    close: Callable[[], None] = lambda: None
+    rollouts: Callable[[Any], Rollout] | None = None
+    policy: Policy | None = None
+    spaces: Spaces | JointSpaces | None = None
+    default_policy: Callable[[Any], Policy] | None = None
+    start: calls.InitParams | None = None
+    model: Callable[[Policy | None], Model | None] = lambda policy: None
     loss_bound: calls.OfTask | None = None
     smoothness: calls.OfTask | None = None
-    environment: Environment | None = None
-    policy: Policy | None = None
     joint: bool = False
     observation: PyTree = None
     interface: Interface | None = None
     num_steps: int = 1
     discount: float = 1.0
+
+    @property
+    def sample(self) -> calls.SampleBatch | None:
+        """``key, task, θ, N → batch`` (opaque to learners); None for an environment outside JAX."""
+        return None if self.sampler is None else self.sampler(self)
+
+    @property
+    def rollout(self) -> Rollout | None:
+        """How learners come by their batches, where it is said."""
+        return None if self.rollouts is None else self.rollouts(self)
+
+    @property
+    def init(self) -> calls.InitParams:
+        """``key → θ⁰``.
+
+        Raises:
+          ValueError: there is neither a policy nor a start.
+        """
+        found = self.start if self.policy is None else self.policy.init
+        if found is None:
+            raise ValueError(
+                "Problem(...) must have a policy or a start, and has neither; see lapg.policies.with_policy."
+            )
+        return found
+
+    @property
+    def value(self) -> calls.OfTaskAndParams | None:
+        """``task, θ → L_m(θ)`` where it is known of this policy."""
+        model = self.model(self.policy)
+        return model and model.value
+
+    @property
+    def gradient(self) -> calls.OfTaskAndParams | None:
+        """``task, θ → ∇L_m(θ)`` where it is known of this policy."""
+        model = self.model(self.policy)
+        return model and model.gradient
 
 
 def _nothing(*_: Any) -> tuple[()]:
@@ -139,7 +194,8 @@ class Estimator(NamedTuple):
 
     ``init: key, θ → state`` · ``update: state, task, batch → state`` · ``estimate: state, task, θ, batch → Estimate`` · ``minimum_batch``: the
     smallest N that it can work with · ``knows_noise``: False where it returns ``noise=None``, so that rules that need the noise are refused ·
-    ``takes_segments``: whether rows may hold pieces of several episodes (`Rollout`).
+    ``part: batch, rows → batch`` of some of its N entries, for minibatches · ``takes_segments``: whether rows may hold pieces of several episodes
+    (`Rollout`).
     """
 
     init: calls.EstimatorInit
@@ -147,6 +203,7 @@ class Estimator(NamedTuple):
     estimate: calls.EstimateGradient
     minimum_batch: int = 1
     knows_noise: bool = True
+    part: calls.PartOfBatch = take_rows
     takes_segments: bool = False
 
 

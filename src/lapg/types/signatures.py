@@ -181,6 +181,13 @@ class EstimateGradient(Protocol):
 
 
 @runtime_checkable
+class PartOfBatch(Protocol):
+    """A batch of some of the N entries of another. Raises ValueError if it cannot be taken apart."""
+
+    def __call__(self, batch: Any, rows: Int[Array, " n"], /) -> Any: ...
+
+
+@runtime_checkable
 class Refine(Protocol):
     """This round's estimate at θ, where the learner samples, made less noisy with raw gradients at other parameters."""
 

@@ -90,6 +90,20 @@ def weighed(weight: Scalar, value: Float[Array, ""]) -> Float[Array, ""]:
     return jnp.where(weight == 0, 0, weight * value).astype(value.dtype)
 
 
+def take_rows(batch: PyTree, rows: Int[Array, " n"]) -> PyTree:
+    """Some entries of the leading axis N of a batch.
+
+    Raises:
+      ValueError: not all of its arrays have the same leading axis.
+    """
+    shapes = [leaf.shape for leaf in jax.tree.leaves(batch)]
+    if len({shape[:1] for shape in shapes} | {()}) != 2:
+        raise ValueError(
+            f"minibatches need batches whose arrays all have the leading axis N, got shapes {shapes}; give Estimator(part=...), or use minibatches 1."
+        )
+    return jax.tree.map(lambda leaf: leaf[rows], batch)
+
+
 def select(condition: Bool[Array, ""], yes: PyTree, no: PyTree) -> PyTree:
     """``yes`` where the condition holds, else ``no``, leaf by leaf; keys included."""
     return jax.tree.map(lambda a, b: jax.lax.select(condition, a, b), yes, no)

@@ -1,0 +1,33 @@
+"""Policies: their parameters are one flat vector, which is taken apart nowhere else.
+
+Factories (`mlp`, `conv`, `linear`, `table`, and what `from_flax` and `from_equinox` return) make one for a problem's spaces; `with_policy` puts it beside
+the problem.
+"""
+
+from lapg.policies.choose import around, conv, linear, make_policy, mlp, table, with_policy
+from lapg.policies.gaussian import gaussian, gaussian_linear, gaussian_mlp
+from lapg.policies.modules import from_equinox, from_flax
+from lapg.policies.products import one_view, product, product_bounds, replicated
+from lapg.policies.softmax import categorical, softmax_mlp, softmax_table
+
+__all__ = [
+    "around",
+    "categorical",
+    "conv",
+    "from_equinox",
+    "from_flax",
+    "gaussian",
+    "gaussian_linear",
+    "gaussian_mlp",
+    "linear",
+    "make_policy",
+    "mlp",
+    "one_view",
+    "product",
+    "product_bounds",
+    "replicated",
+    "softmax_mlp",
+    "softmax_table",
+    "table",
+    "with_policy",
+]

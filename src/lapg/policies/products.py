@@ -1,0 +1,93 @@
+"""Joint policies of several agents: products of policies with parameters of their own."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key, PyTree
+
+from lapg.types import Policy, ScoreBounds
+
+
+def product_bounds(bounds: Sequence[ScoreBounds | None]) -> ScoreBounds | None:
+    """G and F of a product of policies with parameters of their own: G² = Σ_j G_j², F = max_j F_j; None where one is unknown."""
+    known = [each for each in bounds if each is not None]
+    if len(known) < len(bounds):
+        return None
+    return ScoreBounds(math.hypot(*(each.score for each in known)), max(each.hessian for each in known))
+
+
+def replicated(policy: Policy, num_agents: int, *, local: bool = False) -> Policy:
+    """The product π(a|s) = Π_m π_m(a_m|o_m; θ_m) of M equal agents. Actions are stacked; θ = (θ_1..θ_M).
+
+    Args:
+      policy: that of one agent.
+      num_agents: M.
+      local: whether every agent has an observation of its own (leading axis M), or all see the same one, the global state of the paper.
+    """
+    seen = 0 if local else None
+
+    def split(params: Float[Array, " d"]) -> Float[Array, "M dm"]:
+        return params.reshape(num_agents, policy.num_params)
+
+    def sample(noise: PyTree, params: Float[Array, " d"], observation: PyTree) -> Any:
+        actions, log_probs = jax.vmap(policy.sample, (0, 0, seen))(noise, split(params), observation)
+        return actions, jnp.sum(log_probs)
+
+    return Policy(
+        init=lambda key: jax.vmap(policy.init)(jax.random.split(key, num_agents)).ravel(),
+        noise=lambda key: jax.vmap(policy.noise)(jax.random.split(key, num_agents)),
+        sample=sample,
+        log_prob=lambda params, observation, actions: jnp.sum(
+            jax.vmap(policy.log_prob, (0, seen, 0))(split(params), observation, actions)
+        ),
+        mode=lambda params, observation: jax.vmap(policy.mode, (0, seen))(split(params), observation),
+        num_params=num_agents * policy.num_params,
+        actuate=jax.vmap(policy.actuate),
+        score_bounds=product_bounds([policy.score_bounds] * num_agents),
+    )
+
+
+def product(policies: Sequence[Policy]) -> Policy:
+    """The product of agents with different policies; observations and actions are tuples, one entry per agent."""
+    ends = np.cumsum([policy.num_params for policy in policies])
+
+    def split(params: Float[Array, " d"]) -> list[Float[Array, " dm"]]:
+        return jnp.split(params, ends[:-1])
+
+    def each_key(function: Callable[[Policy], Callable[..., Any]], key: Key[Array, ""]) -> tuple[Any, ...]:
+        keys = jax.random.split(key, len(policies))
+        return tuple(function(policy)(key) for policy, key in zip(policies, keys, strict=True))
+
+    def sample(noise: tuple[PyTree, ...], params: Float[Array, " d"], observations: tuple[PyTree, ...]) -> Any:
+        drawn = [p.sample(*rest) for p, *rest in zip(policies, noise, split(params), observations, strict=True)]
+        actions, log_probs = zip(*drawn, strict=True)
+        return actions, sum(log_probs)
+
+    def log_prob(params: Float[Array, " d"], observations: tuple[PyTree, ...], actions: tuple[PyTree, ...]) -> Any:
+        return sum(p.log_prob(*rest) for p, *rest in zip(policies, split(params), observations, actions, strict=True))
+
+    return Policy(
+        init=lambda key: jnp.concatenate(each_key(lambda policy: policy.init, key)),
+        noise=lambda key: each_key(lambda policy: policy.noise, key),
+        sample=sample,
+        log_prob=log_prob,
+        mode=lambda params, observations: tuple(
+            p.mode(*rest) for p, *rest in zip(policies, split(params), observations, strict=True)
+        ),
+        num_params=int(ends[-1]),
+        actuate=lambda actions: tuple(p.actuate(action) for p, action in zip(policies, actions, strict=True)),
+        score_bounds=product_bounds([policy.score_bounds for policy in policies]),
+    )
+
+
+def one_view(policy: Policy, num_agents: int) -> Policy:
+    """A `product` whose agents all see the same observation, which is given once."""
+    return policy._replace(
+        sample=lambda noise, params, observation: policy.sample(noise, params, (observation,) * num_agents),
+        log_prob=lambda params, observation, action: policy.log_prob(params, (observation,) * num_agents, action),
+        mode=lambda params, observation: policy.mode(params, (observation,) * num_agents),
+    )

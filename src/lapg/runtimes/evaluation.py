@@ -1,0 +1,178 @@
+"""Scoring θ^k while a run is played: a hook beside the rounds, which learns nothing and whose episodes are counted apart."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from lapg.runtimes.outside import sampler, to_batch
+from lapg.runtimes.protocol import Log, environment_steps, sample_batch
+from lapg.sampling import rollout_of
+from lapg.types import NOBODY, SCORE, Method, Policy, Problem, Recorded, Task, address
+
+Scores = tuple[Mapping[str, Any], Any]
+"""Of every learner's task, leading axis M: the problem's scores, and the steps that were played for them."""
+Score = Callable[[Key[Array, ""], Float[Array, " d"], Any], Scores]
+"""``root, θ^k, round → Scores``."""
+
+
+class Evaluation(NamedTuple):
+    """When and how θ^k is scored.
+
+    Attributes:
+      every: rounds 0, ``every``, 2 · ``every``, ... are scored; 0 is none.
+      episodes: of every learner's task; None is as many as a training batch has.
+      greedy: whether the most probable action is taken, instead of one from the policy's distribution.
+    """
+
+    every: int = 1
+    episodes: int | None = None
+    greedy: bool = False
+
+    def is_due(self, round: Any) -> Any:
+        """Whether that round is scored; of an array, of each."""
+        return round % self.every == 0 if self.every else np.zeros(np.shape(round), bool)
+
+    def plays(self, problem: Problem, method: Method) -> bool:
+        """Whether episodes are played for it.
+
+        They are not where learners sample whole episodes at θ^k themselves and neither ``greedy`` nor another number of episodes is asked for: the
+        training batch is then the score, an unbiased one, for it was drawn before anything was learned from it.
+        """
+        elsewhere = method.local.moves or rollout_of(problem).continues
+        return self.every > 0 and (elsewhere or self.greedy or self.episodes not in (None, method.batch_size))
+
+
+def greedy(policy: Policy) -> Policy:
+    """The policy that always takes its most probable action."""
+
+    def sample(noise: Any, params: Any, observation: Any) -> Any:
+        action = policy.mode(params, observation)
+        return action, policy.log_prob(params, observation, action)
+
+    return policy._replace(sample=sample)
+
+
+def as_evaluated(problem: Problem, evaluation: Evaluation) -> Problem:
+    """The problem under the policy that is scored.
+
+    Raises:
+      ValueError: a greedy one is asked for where there are no episodes.
+    """
+    if not evaluation.greedy:
+        return problem
+    policy = problem.policy
+    if policy is None or (problem.environment is None and problem.collect is None):
+        raise ValueError(
+            "evaluation.greedy needs a problem with a policy and episodes, which this one has not; leave it out."
+        )
+    return problem._replace(policy=greedy(policy))
+
+
+def score_inside(problem: Problem, evaluation: Evaluation, method: Method) -> Score:
+    """Scores θ^k on episodes inside JAX; a pure function."""
+    problem, num = as_evaluated(problem, evaluation), evaluation.episodes or method.batch_size
+
+    def score(root: Key[Array, ""], params: Float[Array, " d"], round: Any) -> Scores:
+        def one(task: Task) -> tuple[dict[str, Float[Array, ""]], Int[Array, ""]]:
+            batch = sample_batch(problem, root, task, params, round, 0, num, SCORE)
+            return problem.score(task, batch), environment_steps(batch)
+
+        return jax.vmap(one)(problem.tasks)
+
+    return score
+
+
+def score_outside(problem: Problem, evaluation: Evaluation, method: Method) -> Score:
+    """As `score_inside`, on episodes of environments outside JAX; no more side by side than a training batch has."""
+    problem, at_once = as_evaluated(problem, evaluation), method.batch_size
+    policy, num = problem.policy, evaluation.episodes or at_once
+    assert policy is not None
+    play = sampler(problem, policy)
+
+    @jax.jit
+    def keys(root: Key[Array, ""], round: Any) -> Key[Array, " M"]:
+        who = lambda task: NOBODY if problem.shared else task.index  # noqa: E731
+        return jax.vmap(lambda task: address(root, SCORE, who(task), round))(problem.tasks)
+
+    @jax.jit
+    def judge(params: Float[Array, "M d"], recorded: Recorded) -> Scores:
+        def one(task: Task, params: Float[Array, " d"], recorded: Recorded) -> Any:
+            batch = to_batch(policy, task, params, recorded)
+            return problem.score(task, batch), environment_steps(batch)
+
+        return jax.vmap(one)(problem.tasks, params, recorded)
+
+    def score(root: Key[Array, ""], params: Float[Array, " d"], round: Any) -> Scores:
+        everywhere = jnp.broadcast_to(params, (problem.num_learners, *np.shape(params)))
+        return judge(everywhere, play(keys(root, round), everywhere, num, at_once=at_once))
+
+    return score
+
+
+class Evaluator:
+    """Scores θ^k for runtimes that play round by round, in the process that holds the controller; learners have no part in it.
+
+    Raises:
+      ValueError: what is asked for does not fit the problem.
+    """
+
+    def __init__(self, problem: Problem, evaluation: Evaluation, method: Method) -> None:
+        self._evaluation = evaluation
+        outside = problem.collect is not None
+        score = (score_outside if outside else score_inside)(problem, evaluation, method)
+        self._score = score if outside else jax.jit(score)
+
+    def __call__(self, seed: Any, params: Any, round: int) -> Scores | None:
+        """The scores of a round's θ^k; None where the round is not scored."""
+        if not self._evaluation.is_due(round):
+            return None
+        return jax.tree.map(np.asarray, self._score(jax.random.key(seed), jnp.asarray(params), np.int32(round)))
+
+
+def make_evaluator(problem: Problem, evaluation: Evaluation, method: Method) -> Evaluator | None:
+    """None where no episodes are played to score θ^k (`Evaluation.plays`).
+
+    Raises:
+      ValueError: what is asked for does not fit the problem.
+    """
+    return Evaluator(problem, evaluation, method) if evaluation.plays(problem, method) else None
+
+
+def with_scores(log: Log, found: Scores | None) -> Log:
+    """A round's log with what θ^k was scored; zeros if the round was not, which `finish_log` makes unknown."""
+    scores, steps = jax.tree.map(jnp.zeros_like, (log.training_scores, log.training_steps)) if found is None else found
+    return dataclasses.replace(log, scores=scores, evaluation_steps=steps)
+
+
+def finish_log(log: Log, first: int, evaluation: Evaluation) -> Log:
+    """Says of a stretch of rounds which scores are known, on the host: leading axes (lane, round), from round ``first`` on.
+
+    Training steps and scores are those of learners that took part and answered. Where the training batch is the score, that of a learner which did not
+    take part was played to be scored alone, and counts as evaluation.
+    """
+    answered = log.participated & (np.asarray(log.faults.get("missing", 0)) == 0)
+    due = evaluation.is_due(first + np.arange(answered.shape[1]))[:, None]
+    played = np.maximum(log.training_steps, 0)  # -1 of one that did not answer
+    if log.scores:
+        evaluated, scores, spent = due & np.ones_like(answered), log.scores, log.evaluation_steps
+    else:
+        evaluated = due & (answered if log.faults else np.ones_like(answered))
+        scores, spent = log.training_scores, np.where(answered, 0, played)
+
+    def where(known: np.ndarray, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        return {name: np.where(known, value, np.nan).astype(value.dtype) for name, value in values.items()}
+
+    same = evaluation.every == 1 and not log.scores
+    return dataclasses.replace(
+        log,
+        evaluated=evaluated,
+        scores=where(evaluated, scores) if evaluation.every else {},
+        evaluation_steps=np.where(evaluated, spent, 0),
+        training_scores={} if same else where(answered, log.training_scores),
+        training_steps=np.where(answered, played, 0),
+    )

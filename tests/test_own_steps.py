@@ -1,0 +1,201 @@
+"""The learner's own steps as a part: look-ahead on Figure 4, an optimiser with epochs and minibatches, limits and refusals."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lapg import estimators, local, methods
+from lapg.controller import heavy_ball
+from lapg.learner import make_learner
+from lapg.problems import cooperative_navigation, quadratic
+from lapg.runtimes.protocol import sample_batch
+from lapg.types import REPLY, Broadcast, Estimate, address
+from lapg.uplink import compressors, memories, triggers
+from support import player
+
+LEARNERS, BATCH = 3, 4
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return quadratic(num_learners=LEARNERS, dimension=5, scales=(1.0, 0.5, 0.2), noise=0.5)
+
+
+@pytest.fixture(scope="module")
+def setting(problem):
+    return methods.Setting(estimators.noisy(problem.gradient), BATCH, LEARNERS)
+
+
+def test_looking_ahead_on_figure_4():
+    """Oracle: scout in NumPy from its docstrings, gradients measured where it stands: the same uploads, θ within 1e-12, over 50 rounds of Figure 4."""
+    rounds, step, kappa, num = 50, 0.002, 4.0, 10
+    problem = cooperative_navigation(num_agents=2, hidden=(30, 10), scales=(1.0, 0.5))
+    estimator = estimators.gpomdp(problem.policy, problem.discount)
+    setting = methods.Setting(estimator, num, 2, compressor=compressors.identity())
+    recipe = lambda hyper: methods.scout(setting, step_size=step, threshold=kappa)  # noqa: E731
+    states, logs = player(recipe, problem, rounds)({})
+    root = jax.random.key(0)
+
+    @jax.jit
+    def measure(k, thetas):
+        def one(task, theta):
+            return estimator.estimate((), task, theta, sample_batch(problem, root, task, theta, k, 0, num)).gradient
+
+        return jax.vmap(one)(problem.tasks, thetas)
+
+    theta, order = states.controller.params[0], np.arange(1, 3) * (5**0.5 - 1) / 2 % 1
+    held, reports = np.zeros((2, theta.size)), np.zeros(2)
+    ages, total, count, uploaded = np.ones(2), np.zeros(2), np.zeros(2), np.zeros(2, bool)
+    sent_ever = 0
+    for k in range(rounds):
+        gradients = np.asarray(measure(np.int32(k), theta - step * held))
+        held, total, count = held + gradients, total + np.linalg.norm(gradients, axis=1), count + 1
+        scale = np.where(uploaded, reports.sum(), np.maximum(reports.sum(), 2 * total / count * order))
+        sent = ages * np.linalg.norm(held, axis=1) > kappa * scale
+        np.testing.assert_array_equal(logs.sent[k], sent, err_msg=f"round {k}")
+        theta = theta - step * held[sent].sum(0)
+        np.testing.assert_allclose(states.controller.params[k + 1], theta, rtol=0, atol=1e-12)
+        reports, held = np.where(sent, total / count, reports), np.where(sent[:, None], 0, held)
+        total, count, ages = np.where(sent, 0, total), np.where(sent, 0, count), np.where(sent, 1, ages + 1)
+        uploaded, sent_ever = uploaded | sent, sent_ever + sent.sum()
+    assert 10 < sent_ever < 80
+
+
+def test_an_optimiser_of_its_own(problem, setting):
+    """Oracle: Adam in NumPy, two shuffled epochs of two minibatches a round from θ^k − E, its moments kept through skipped rounds and uploads."""
+    rounds, rate, epochs, parts = 7, 0.1, 2, 2
+    own = local.optimise(optax.adam(rate), epochs, parts)
+    recipe = lambda hyper: methods.assemble(  # noqa: E731
+        setting, memories.accumulator(), triggers.periodic(3), heavy_ball(1 / LEARNERS), local=own
+    )
+    states, logs = player(recipe, problem, rounds)({})
+    root, tasks = jax.random.key(0), jax.tree.map(np.asarray, problem.tasks)
+    theta, held = states.controller.params[0], np.zeros((LEARNERS, 5))
+    first, second, steps = np.zeros((LEARNERS, 5)), np.zeros((LEARNERS, 5)), 0
+    for k in range(rounds):
+        for m in range(LEARNERS):
+            task = jax.tree.map(lambda leaf, m=m: leaf[m], problem.tasks)
+            noise = np.asarray(sample_batch(problem, root, task, jnp.asarray(theta), k, 0, BATCH)["noise"])
+            key = jax.random.split(address(root, REPLY, m, k), 3)[2]
+            at = theta - held[m]
+            for i, each in enumerate(jax.random.split(key, epochs)):
+                for j, rows in enumerate(np.asarray(jax.random.permutation(each, BATCH)).reshape(parts, -1)):
+                    slope = tasks.scale[m] * tasks.extra["curvature"][m] * (at - tasks.extra["centre"][m])
+                    gradient, time = slope + noise[rows].mean(0), steps + i * parts + j + 1
+                    first[m] = 0.9 * first[m] + 0.1 * gradient
+                    second[m] = 0.999 * second[m] + 0.001 * gradient**2
+                    scale = np.sqrt(second[m] / (1 - 0.999**time)) + 1e-8
+                    at = at - rate * first[m] / (1 - 0.9**time) / scale
+            held[m] = theta - at
+        steps += epochs * parts
+        if k % 3 == 2:
+            np.testing.assert_array_equal(logs.sent[k], True)
+            theta, held = theta - held.mean(0), np.zeros_like(held)
+        np.testing.assert_allclose(states.learners.memory.value[k + 1], held, atol=1e-12)
+        np.testing.assert_allclose(states.controller.params[k + 1], theta, atol=1e-12)
+
+
+def test_one_plain_step_of_its_own_is_looking_ahead(problem, setting):
+    """Oracle: the limit optimise(sgd(α), 1, 1), in displacements with outer step 1, is sgd(α), in gradients with outer step α."""
+    step, made = 0.05, {}
+    for name, own, outer in (("own", local.optimise(optax.sgd(step)), 1.0), ("sgd", local.sgd(step), step)):
+        recipe = lambda hyper, own=own, outer=outer: methods.assemble(  # noqa: E731
+            setting, memories.accumulator(), triggers.random(0.4), heavy_ball(outer), local=own
+        )
+        made[name] = player(recipe, problem, 20)({})
+    (one, log), (other, other_log) = made.values()
+    np.testing.assert_array_equal(log.sent, other_log.sent)
+    assert not log.sent.all()
+    np.testing.assert_allclose(one.controller.params, other.controller.params, atol=1e-12)
+    np.testing.assert_allclose(one.learners.memory.value, step * other.learners.memory.value, atol=1e-12)
+
+
+def test_moments_of_a_broken_round_are_forgotten():
+    """Oracle: a NaN gradient leaves memory and moments as they were; the next gradient counts one, and moves both."""
+    estimator = estimators.stateless(
+        lambda task, params, batch: Estimate(params * 0 + batch["value"].mean(), jnp.ones(()), jnp.ones(()))
+    )
+    own, trigger = local.optimise(optax.adam(0.1), epochs=2), triggers.never()
+    learner = make_learner(estimator, memories.accumulator(), compressors.identity(), trigger, local=own)
+    task, params = jax.tree.map(lambda leaf: leaf[0], quadratic(num_learners=1, dimension=2).tasks), jnp.ones(2)
+
+    @jax.jit
+    def reply(state, value):
+        broadcast = Broadcast(jnp.int32(0), params, ())
+        return learner.reply(jax.random.key(0), task, state, broadcast, {"value": value[None]})[0]
+
+    start = learner.init(jax.random.key(0), jnp.int32(0), params)
+    broken, sound = reply(start, jnp.asarray(jnp.nan)), reply(start, jnp.asarray(1.0))
+    for part in ("local", "memory"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(broken, part), getattr(start, part))
+    np.testing.assert_allclose(sound.memory.value, 0.2, rtol=1e-6)  # Adam on a constant gradient moves by its step size
+    assert int(optax.tree_utils.tree_get(sound.local, "count")) == 2
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda s: local.sgd(-0.1), r"sgd\(step_size=...\) must be >= 0, got -0.1"),
+        (lambda s: local.optimise(optax.sgd(0.1), 0), r"optimise\(epochs=...\) must be a whole number >= 1, got 0"),
+        (lambda s: walk(s, minibatches=3), r"minibatches must divide batch_size=4, got 3"),
+        (
+            lambda s: walk(s._replace(estimator=pairs(s)), minibatches=4),
+            r"batch_size must be >= 2 .* in each of 4 mini",
+        ),
+        (lambda s: walk(s, memory=memories.lagged()), r"need a memory that holds back .* or local.stand\(\)"),
+        (lambda s: walk(s, trigger=weighing()), r"trigger must not need the noise of displacements"),
+        (
+            lambda s: walk(s._replace(variance_reduction=methods.REDUCTIONS["storm"]()), epochs=2),
+            r"take 2 steps a batch",
+        ),
+    ],
+)
+def test_wrong_steps_are_refused(setting, build, message, unchecked):
+    """Oracle: the docstrings; the message names the rule, the value and the remedy."""
+    with pytest.raises(ValueError, match=message):
+        build(setting)
+
+
+def walk(setting, memory=None, trigger=None, **options):
+    own = local.optimise(optax.sgd(0.1), **options)
+    memory, trigger = memory or memories.accumulator(), trigger or triggers.always()
+    return methods.assemble(setting, memory, trigger, heavy_ball(0.1), local=own)
+
+
+def pairs(setting):
+    return setting.estimator._replace(minimum_batch=2)
+
+
+def weighing():
+    return triggers.lazy(jnp.ones(1), step_size=0.1, num_learners=LEARNERS)
+
+
+def test_a_noise_that_nobody_knows(problem, setting):
+    """Oracle: None is a noise without end to whoever does not look at it, and is refused by what does, or where the estimator claims to know it."""
+
+    def estimate(task, params, batch):
+        return dataclasses.replace(setting.estimator.estimate((), task, params, batch), noise=None)
+
+    silent = setting._replace(estimator=estimators.stateless(estimate)._replace(knows_noise=False))
+    with pytest.raises(
+        ValueError, match=r"trigger must not need the noise of this estimator's gradients, got one that"
+    ):
+        methods.lapg(silent, step_size=0.05)
+    memory = memories.accumulator()._replace(needs_noise=True)
+    with pytest.raises(ValueError, match=r"memory must not need the noise"):
+        methods.assemble(silent, memory, triggers.always(), heavy_ball(0.05))
+    plain = {"step_size": 0.05, "noise_weight": 0.0}
+    (one, log), (other, _) = (
+        player(lambda h, s=s: methods.lapg(s, **plain), problem, 8)({}) for s in (silent, setting)
+    )
+    np.testing.assert_array_equal(one.controller.params, other.controller.params)
+    assert np.isinf(log.learner.noise).all()
+    claiming = setting._replace(estimator=estimators.stateless(estimate))
+    with pytest.raises(
+        ValueError, match=r"Estimator\(knows_noise=...\) must be False where estimate returns noise=None"
+    ):
+        player(lambda hyper: methods.pg(claiming, step_size=0.05), problem, 1)({})
