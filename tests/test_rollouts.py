@@ -362,21 +362,23 @@ HYPERS = {"step_size": np.array([0.3, 0.5])}
 
 
 def test_outside_is_inside():
-    """Oracle: the vectorised runtime on the same walk; two lanes, six rounds, of which the last four are begun by another `advance`."""
-    inside, outside, recipe = walks()
+    """Oracle: the vectorised runtime on the same walk; two lanes, six rounds by three calls of `advance`, one learner of the two in each."""
+    inside, outside, recipe = walks(participation=0.5)
     ends = []
     for runtime, problem in ((Vectorised, inside), (Hosted, outside)):
         lanes = runtime(recipe, problem, HYPERS, [3, 4], chunk_rounds=2, evaluation=NEVER)
         state, logs = lanes.start(), []
         for first in (0, 2, 4):
             state, log = lanes.advance(state, first, 6)
-            logs.append(log)
+            logs.append((log.sent, log.training_scores, log.training_steps))
         lanes.close()
         ends.append(
             (state.controller, state.learners.estimator, jax.tree.map(lambda *parts: np.concatenate(parts, 1), *logs))
         )
     close_to(ends[1], ends[0])
-    assert np.isfinite(ends[0][2].training_scores["return_raw"]).any()
+    _, scores, steps = ends[0][2]
+    np.testing.assert_array_equal(steps.sum(-1), 3 * 4)  # those of the learner that was there
+    assert np.isfinite(scores["return_raw"]).any()
 
 
 def test_absent_learners_do_not_move_and_stopping_changes_nothing():

@@ -83,8 +83,33 @@ def first_state(
 ) -> LearnerState:
     """A learner that has never uploaded, and its environments at their first states, where they live on."""
     state = method.learner.init(address(root, INIT, task.index, 0), task.index, params)
-    key = address(root, ROLLOUT, NOBODY if problem.shared else task.index, 0)
-    return replace(state, rollout=rollout_of(problem).init(key, task, method.batch_size))
+    return replace(state, rollout=first_rollout(problem, root, task, method.batch_size))
+
+
+def first_rollout(problem: Problem, root: Key[Array, ""], task: Task, num: int) -> PyTree:
+    """The state of a learner's rollout before round 0."""
+    return rollout_of(problem).init(address(root, ROLLOUT, NOBODY if problem.shared else task.index, 0), task, num)
+
+
+def next_batch(
+    problem: Problem,
+    root: Key[Array, ""],
+    task: Task,
+    rollout: PyTree,
+    params: Float[Array, " d"],
+    round: Any,
+    num: int,
+) -> tuple[PyTree, PyTree]:
+    """The state of a learner's rollout after a round, and what it learns from. With shared samples the address names nobody, so everybody sees the same.
+
+    Raises:
+      ValueError: the problem's environment is outside JAX.
+    """
+    advance = rollout_of(problem).advance
+    if advance is None:
+        raise ValueError(HOSTED)
+    key = address(root, SAMPLE, NOBODY if problem.shared else task.index, round)
+    return advance(key, task, rollout, params, num)
 
 
 def sample_batch(
@@ -125,19 +150,11 @@ class Reply(eqx.Module):
 def play_learner(
     method: Method, problem: Problem, root: Key[Array, ""], task: Task, state: LearnerState, broadcast: Broadcast
 ) -> tuple[LearnerState, Reply]:
-    """One learner's round: samples and takes in.
-
-    Raises:
-      ValueError: the problem's environment is outside JAX.
-    """
-    advance = rollout_of(problem).advance
-    if advance is None:
-        raise ValueError(HOSTED)
-    key = address(root, SAMPLE, NOBODY if problem.shared else task.index, broadcast.round)
-    params, own = method.learner.behaviour(state, broadcast), replace(state, rollout=())
-    live, batch = advance(key, task, state.rollout, params, method.batch_size)
-    after, answer = reply(method, problem, root, task, own, broadcast, batch)
-    return replace(after, rollout=live), answer
+    """One learner's round: samples and takes in."""
+    params = method.learner.behaviour(state, broadcast)
+    rollout, batch = next_batch(problem, root, task, state.rollout, params, broadcast.round, method.batch_size)
+    after, answer = reply(method, problem, root, task, replace(state, rollout=()), broadcast, batch)
+    return replace(after, rollout=rollout), answer
 
 
 def reply(
