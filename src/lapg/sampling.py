@@ -91,7 +91,7 @@ def whole_episodes(problem: Problem) -> Rollout:
         assert sample is not None
         return state, sample(key, task, params, num)
 
-    return Rollout(lambda key, task, num: (), sample and advance, problem.score, problem.num_steps)
+    return Rollout(lambda key, task, num: (), None if sample is None else advance, problem.score, problem.num_steps)
 
 
 def rollout_of(problem: Problem) -> Rollout:
@@ -119,7 +119,7 @@ def segments(problem: Problem, *, num_steps: int = 128) -> Rollout:
       problem: one with an environment, inside JAX or outside.
       num_steps: steps of a row.
     Raises:
-      ValueError: num_steps < 1, or the problem has no environment that could go on.
+      ValueError: num_steps < 1, or the problem has no environment that could go on; from ``init``: its state holds a random key.
     """
     if num_steps < 1:
         raise ValueError(f"segments(num_steps=...) must be a whole number >= 1, got {num_steps}.")
@@ -135,6 +135,10 @@ def segments(problem: Problem, *, num_steps: int = 128) -> Rollout:
 
     def init(key: Key[Array, ""], task: Task, num: int) -> Live:
         state = jax.vmap(lambda key: environment.reset(key, task))(jax.random.split(key, num))
+        if any(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in jax.tree.leaves(state)):
+            raise ValueError(
+                "segments(problem=...) needs an environment whose state holds no random key, for it is saved; draw from the keys that reset and step get."
+            )
         return Live(state, Elapsed(jnp.zeros(num, jnp.int32), jnp.zeros(num), jnp.zeros(num)))
 
     def advance(
@@ -152,8 +156,9 @@ def segments(problem: Problem, *, num_steps: int = 128) -> Rollout:
 
 def tally(discount: float, row: Trajectories) -> tuple[Elapsed, Float[Array, " T"], Float[Array, " T"]]:
     """What the episode with which a row of a segment ends has come to, and the losses of its episodes up to every step, plain and with γ^t."""
+    assert isinstance(row.before, Elapsed)
 
-    def step(before: Elapsed, now: tuple[Array, Array]) -> tuple[Elapsed, tuple[Array, Array]]:
+    def step(before: Elapsed, now: tuple[Array, Array]) -> tuple[Elapsed, Any]:
         loss, ended = now
         plain = before.losses + loss
         discounted = before.discounted + jnp.asarray(discount, loss.dtype) ** before.steps * loss

@@ -40,17 +40,21 @@ def actor_critic(
     independent, and the noise is unbiased for tr Cov. λ = 1 with a finite horizon is unbiased whatever the critic, which is then a baseline.
     Else the bias is what the critic's error leaves, and the first rounds, with a critic that knows nothing, have most of it.
 
+    Where the problem's rollout plays segments, which ``finite_horizon=False`` takes, all sums and weights begin anew in every episode and row, and γ^τ
+    is left out: the mean is Σ_t E[Σ_a ∇π(a|s_t) Q(s_t, a)] over the states that come by. Rows begin in different states, so that the noise is rather
+    too large.
+
     Args:
       policy: the (joint) policy π.
       discount: γ, counted from t = 0.
-      problem: says what observations look like, and T.
+      problem: says what observations look like, T, and whether rows are whole episodes.
       critic: hidden widths of V, a tanh network of the observation and t/T; ``quadratic``; or a `lapg.policies.networks.Network` with
         ``apply: weights, observation, t/T → V``, which a problem with whole-number observations needs.
       critic_step_size: of Adam, in units of the critic's weights.
       critic_steps: full-batch steps of Adam per batch.
       trace_decay: λ in [0, 1]; smaller has less noise and trusts the critic more.
       finite_horizon: True: the objective of `gpomdp`. Nothing counts after the end of an episode, whatever ended it, and V sees t/T. False:
-        an episode that was cut off would go on, so that V(final observation) stands for its rest; only termination has value 0; V sees time 0.
+        an episode that was cut off would go on, so that V of the observation that followed stands for its rest; only termination has value 0; V sees time 0.
       time_average: divide by T.
     Raises:
       ValueError: a number is out of its range, or the critic does not fit the problem.

@@ -7,8 +7,9 @@ import numpy as np
 
 from lapg.policies import mlp, with_policy
 from lapg.problems.contract import opened, theirs
-from lapg.problems.playing import Host, collector, each, real
+from lapg.problems.playing import Host, collector
 from lapg.problems.protocol import score
+from lapg.problems.rows import each, real
 from lapg.types import Interface, JointSpaces, Policy, Problem, Spaces, Task
 
 __all__ = ["Host", "from_hosts", "real"]

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from lapg.problems.contract import Misfit, failed, theirs
+from lapg.problems.rows import each, not_finite, real, renewed, stack, unstack
 from lapg.types import Elapsed, Recorded
 
 Act = Callable[[Any, int], tuple[Any, Any]]
@@ -28,7 +28,7 @@ class Host(NamedTuple):
 
 
 @dataclass
-class _Seat:
+class _Instance:
     """An environment, and the episode that it is in: its seed, what was seen last (None: no episode has begun), and what it has come to so far."""
 
     host: Host
@@ -55,22 +55,20 @@ def collector(
     end waits for the others; those of ``proceed`` by the same lane and learner, and reset where an episode ends.
     They are closed by ``close``, and at the latest when the problem is forgotten or Python ends.
     """
-    pools: dict[Hashable, list[_Seat]] = {}
+    pools: dict[Hashable, list[_Instance]] = {}
 
-    def fill(pool: list[_Seat], count: int, played: int) -> None:
+    def fill(pool: list[_Instance], count: int, played: int) -> None:
         while len(pool) < count:
             made = sum(map(len, pools.values()))
             with theirs(
                 f"{name} could not be made for the {made + 1}. time ({played} episodes are played side by side)"
             ):
-                pool.append(_Seat(make()))
+                pool.append(_Instance(make()))
 
     def collect(act: Act, seeds: np.ndarray, num: int, learners: Sequence[int] = range(num_learners)) -> Recorded:
         count = num if shared else len(learners) * num
         pool = pools.setdefault("episodes", [])
         fill(pool, count, count)
-        for seat in pool:
-            seat.seen, seat.steps = None, 0
         return play(pool[:count], act, seeds, num, learners, num_steps, restart=False)
 
     def proceed(
@@ -80,10 +78,12 @@ def collector(
         own = [pools.setdefault(("segments", lane, group), []) for group in groups]
         for pool in own:
             fill(pool, num, num * len(groups))
-        return play([seat for pool in own for seat in pool[:num]], act, seeds, num, learners, num_steps, restart=True)
+        return play(
+            [instance for pool in own for instance in pool[:num]], act, seeds, num, learners, num_steps, restart=True
+        )
 
     def play(
-        seats: list[_Seat],
+        instances: list[_Instance],
         act: Act,
         seeds: np.ndarray,
         num: int,
@@ -93,7 +93,7 @@ def collector(
         restart: bool,
     ) -> Recorded:
         groups = 1 if shared else len(learners)
-        count, dtype = len(seats), real()
+        count, dtype = len(instances), real()
 
         def for_learners(leaf: np.ndarray) -> np.ndarray:
             """[hosts, ...] → [M, N, ...]; where episodes are shared, all learners get the same."""
@@ -110,7 +110,7 @@ def collector(
 
         def place(host: int) -> str:
             who = "all learners" if shared else f"learner {learners[host // num]}"
-            return f"an episode of {who} (seed {seats[host].seed})"
+            return f"an episode of {who} (seed {instances[host].seed})"
 
         def for_hosts(leaf: np.ndarray) -> np.ndarray:
             return leaf[:groups].reshape(-1, *leaf.shape[2:])
@@ -122,53 +122,53 @@ def collector(
             whole[:, len(steps) :] = steps[-1][:, None]
             return whole
 
-        def begin(hosts: Sequence[int], words: Sequence[int]) -> Any:
-            """Begins an episode of each of these hosts, by a random word: what is seen then."""
-            i = 0
+        def begin(hosts: Sequence[int], words: Sequence[int]) -> list[Any]:
+            """Begins an episode of each of these hosts, by a random word: what they then show."""
+            shown, i = [], 0
             try:
                 for i, word in zip(hosts, words, strict=True):
-                    seats[i].seed = int(word) % 2**31  # a C int holds it
-                    seats[i].seen = seats[i].host.reset(seats[i].seed)
+                    instances[i].seed = int(word) % 2**31  # a C int holds it
+                    shown.append(instances[i].host.reset(instances[i].seed))
             except (Exception, SystemExit) as error:
                 raise failed(f"{name}, in the reset of {place(i)}", error) from error
-            now = _stack([seats[i].seen for i in hosts], dtype)
-            if (row := _not_finite(now)) is not None:
+            if shown and (row := not_finite(stack(shown, dtype))) is not None:
                 where = place(hosts[row])
                 raise Misfit(f"{name}, in the reset of {where}: an observation must be finite; mend it there.")
-            return now
+            return shown
 
         def carry() -> Elapsed:
-            """What the rows began with; leaves the seats as the next segment finds them."""
+            """What the rows began with; leaves the instances as the next segment finds them."""
             steps, plain, discounted = started
             before = Elapsed(for_learners(steps), own(plain), own(discounted))
             for loss, over in zip(losses, (terminated | truncated)[..., None], strict=True):
                 plain, discounted = plain + loss, discounted + discount ** steps[:, None] * loss
                 steps = np.where(over[:, 0], 0, steps + 1)
                 plain, discounted = np.where(over, 0, plain), np.where(over, 0, discounted)
-            for i, seat in enumerate(seats):
-                seat.seen = each(lambda leaf, i=i: leaf[i], seen[-1])
-                seat.steps, seat.losses, seat.discounted = int(steps[i]), plain[i], discounted[i]
+            for i, instance in enumerate(instances):
+                instance.seen = each(lambda leaf, i=i: leaf[i], seen[-1])
+                instance.steps, instance.losses, instance.discounted = int(steps[i]), plain[i], discounted[i]
             return before
 
-        new = [i for i, seat in enumerate(seats) if seat.seen is None]
-        if new:
-            words = np.concatenate([np.random.SeedSequence(int(seed)).generate_state(num) for seed in seeds[:groups]])
-            begin(new, words[new].tolist())
-        seen, followed = [_stack([seat.seen for seat in seats], dtype)], []
+        new = [i for i, instance in enumerate(instances) if instance.seen is None]
+        words = np.concatenate([np.random.SeedSequence(int(seed)).generate_state(num) for seed in seeds[:groups]])
+        shown = dict(zip(new, begin(new, words[new].tolist()), strict=True))
+        seen, followed = [stack([shown.get(i, instance.seen) for i, instance in enumerate(instances)], dtype)], []
         started = (
-            np.array([seat.steps for seat in seats], np.int32),
-            np.array([np.broadcast_to(seat.losses, num_losses) for seat in seats], dtype),
-            np.array([np.broadcast_to(seat.discounted, num_losses) for seat in seats], dtype),
+            np.array([instance.steps for instance in instances], np.int32),
+            np.array([np.broadcast_to(instance.losses, num_losses) for instance in instances], dtype),
+            np.array([np.broadcast_to(instance.discounted, num_losses) for instance in instances], dtype),
         )
+        for instance in instances:  # what does not come to the end of this call begins anew
+            instance.seen, instance.steps, instance.losses, instance.discounted = None, 0, 0.0, 0.0
         ages = started[0].copy()
         mask, terminated, truncated = np.zeros((3, length, count), bool)
-        steps = [seat.host.step for seat in seats]
+        steps = [instance.host.step for instance in instances]
         alive, acted, charged = list(range(count)), [], []
         for t in range(length):
             recorded, executed = act(each(for_learners, seen[t]), t)
             acted.append(recorded)
-            actions = _unstack(each(for_hosts, executed))
-            results = []
+            actions = unstack(each(for_hosts, executed))
+            results, i = [], 0
             try:
                 for i in alive:
                     results.append(steps[i](actions[i]))  # i says whose has failed
@@ -176,23 +176,24 @@ def collector(
                 raise failed(f"{name}, in step {t + 1} of {place(i)}", error) from error
             after, losses, over, cut = zip(*results, strict=True)
             charged += losses
-            fresh = _stack(after, dtype)
-            if (row := _not_finite(fresh)) is not None:
+            fresh = stack(after, dtype)
+            if (row := not_finite(fresh)) is not None:
                 raise Misfit(
                     f"{name}, in step {t + 1} of {place(alive[row])}: an observation must be finite; mend it there."
                 )
-            followed.append(fresh if len(alive) == count else each(partial(_renewed, where=alive), seen[t], fresh))
+            followed.append(fresh if len(alive) == count else each(partial(renewed, where=alive), seen[t], fresh))
             ages += 1
             mask[t, alive], terminated[t, alive] = True, over
             truncated[t, alive] = cut
             truncated[t] = (truncated[t] | (ages >= num_steps)) & mask[t] & ~terminated[t]
             seen.append(followed[t])
-            ended = np.flatnonzero(terminated[t] | truncated[t]).tolist()
-            if ended and restart:
-                fresh = begin(ended, [_word(seeds[i // num], i % num, t + 1) for i in ended])
-                seen[-1], ages[ended] = each(partial(_renewed, where=ended), followed[t], fresh), 0
-            elif ended:
-                alive = [i for i in alive if i not in ended]
+            ended = terminated[t] | truncated[t]
+            if restart and ended.any():
+                who = np.flatnonzero(ended).tolist()
+                fresh = stack(begin(who, [_word(seeds[i // num], i % num, t + 1) for i in who]), dtype)
+                seen[-1], ages[who] = each(partial(renewed, where=who), followed[t], fresh), 0
+            elif ended.any():
+                alive = [i for i in alive if not ended[i]]
             if not alive:
                 break
 
@@ -225,7 +226,7 @@ def collector(
     return collect, proceed, close
 
 
-def _close(pools: dict[Hashable, list[_Seat]]) -> list[Exception]:
+def _close(pools: dict[Hashable, list[_Instance]]) -> list[Exception]:
     """Empties pools, and goes on where one environment cannot be closed."""
     failures = []
     for pool in pools.values():
@@ -240,39 +241,3 @@ def _close(pools: dict[Hashable, list[_Seat]]) -> list[Exception]:
 def _word(*address: int | np.integer) -> int:
     """A random word of a seed, an environment and the number of the step after which its next episode begins."""
     return int(np.random.SeedSequence([int(part) for part in address]).generate_state(1)[0])
-
-
-def real() -> np.dtype:
-    """JAX's floating-point type."""
-    return np.dtype(jax.dtypes.canonicalize_dtype(float))
-
-
-def each(function: Callable[..., Any], *trees: Any) -> Any:
-    """``function`` of one array, or of every agent's; at every step, so that ``jax.tree.map`` would be felt."""
-    return tuple(map(function, *trees)) if isinstance(trees[0], tuple) else function(*trees)
-
-
-def _stack(items: Sequence[Any], dtype: np.dtype) -> Any:
-    if isinstance(items[0], tuple):
-        return tuple(np.asarray(column, dtype) for column in zip(*items, strict=True))
-    return np.asarray(items, dtype)
-
-
-def _unstack(tree: Any) -> Any:
-    if isinstance(tree, tuple):
-        return list(zip(*tree, strict=True))
-    return tree.tolist() if tree.ndim == 1 else tree  # numbers are quicker than arrays of one
-
-
-def _renewed(old: np.ndarray, fresh: np.ndarray, where: list[int]) -> np.ndarray:
-    new = old.copy()
-    new[where] = fresh
-    return new
-
-
-def _not_finite(tree: Any) -> int | None:
-    """A row in which something is NaN or infinite, if there is one."""
-    for leaf in tree if isinstance(tree, tuple) else (tree,):
-        if not np.isfinite(leaf).all():
-            return int(np.argwhere(~np.isfinite(leaf))[0, 0])
-    return None

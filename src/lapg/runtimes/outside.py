@@ -214,7 +214,7 @@ class Outside:
         if self._rollout.continues:
             before = Elapsed(zeros(jnp.int32(0)), zeros(loss), zeros(loss))
         rows = (zeros(tree, self._rollout.num_steps) for tree in (seen, action, loss, no, no, no, seen))
-        return Recorded(*rows, before)
+        return Recorded(*rows, before=before)
 
 
 def _at(tasks: Task, index: Any) -> Task:

@@ -143,7 +143,7 @@ class Estimate(eqx.Module):
     effective_samples: Float[Array, ""]
 
     @property
-    def noise_or_inf(self) -> Float[Array, ""]:
+    def noise_or_inf(self) -> Float[Array, "*N"]:
         """The noise as a number: inf where it is not known."""
         return jnp.full((), jnp.inf, self.gradient.dtype) if self.noise is None else self.noise
 
