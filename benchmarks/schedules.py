@@ -224,6 +224,36 @@ def reproduced() -> str:
     return f"SCOUT {row('SCOUT')}; the staggered period {row('staggered local')}."
 
 
+def reproduced_paper() -> str:
+    """The sentences of docs/reproduction.md about the preset paper, from its report."""
+    found = json.loads((RESULTS / "reproduce-fig4-paper.json").read_text(encoding="utf-8"))
+    total = found["PG"]["uploads in all"]
+
+    def bounds(label: str, what: str, form: str = ".3g") -> str:
+        return _interval(
+            [found[label][what][key] or None for key in ("value", "low", "high")], form
+        )  # 0 times is missed
+
+    def row(label: str) -> str:
+        rounds, fewer = bounds(label, "rounds / PG"), bounds(label, "fewer uploads than PG")
+        sent, end = found[label]["uploads in all"], bounds(label, "final minus PG's", "+.3f")
+        return f"{sent:,.0f} of {total:,.0f} uploads in all, final {end}, PG's uploads to 90 % over its own {fewer}, its rounds over PG's {rounds}"
+
+    gain, missed = found["PG"]["gain in the last fifth"], found["PG"]["seeds that missed"]
+    rows = "; ".join(f"c = {c}: {row(label)}" for c, label in ((0, "LAPG c=0"), (1, "LAPG"), (6, "LAPG c=6")))
+    return f"PG misses the target on {missed} of ten seeds, and {gain:.0%} of its improvement falls into the last fifth. LAPG with {rows}."
+
+
+def decided(kind: str) -> dict[str, list[str]]:
+    """Settings in which fresh seeds decide that SCOUT needs less than the best schedule, that it needs more, or neither; 'uploads' or 'bits'."""
+    found: dict[str, list[str]] = {"less": [], "more": [], "undecided": []}
+    for name in SEARCHES:
+        results = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        _, low, high = results["fresh"][chosen(results["tuning"])]["behind_scout"][kind]
+        found["less" if low > 1 else "more" if high < 1 else "undecided"].append(name)
+    return found
+
+
 def _markdown(body: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [HEADER, ["---"] * len(HEADER), *body])
 

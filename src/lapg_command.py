@@ -1,7 +1,10 @@
 """What the command ``lapg`` runs. It lies beside the package because importing that takes most of the start-up, in which Ctrl-C has to be heeded already."""
 
+import _thread
 import os
 import signal
+import sys
+import threading
 from typing import Any
 
 
@@ -14,6 +17,7 @@ def main() -> None:
 
     try:
         if heeds:
+            sys.unraisablehook = _unraisable
             signal.signal(signal.SIGINT, signal.default_int_handler)
         command()
     except KeyboardInterrupt:
@@ -21,6 +25,15 @@ def main() -> None:
     finally:
         if heeds:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to stop but the interpreter's own end
+
+
+def _unraisable(found: Any) -> None:
+    """Ctrl-C again, a moment later, where it came in a callback (JAX has one of the garbage collector's), which would print a traceback and go on."""
+    if not issubclass(found.exc_type, KeyboardInterrupt):
+        return sys.__unraisablehook__(found)
+    again = threading.Timer(0.02, _thread.interrupt_main)
+    again.daemon = True
+    return again.start()
 
 
 def _leave(*_: Any) -> None:

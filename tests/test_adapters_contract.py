@@ -211,6 +211,7 @@ def test_acting_inside_jax_is_checked():
         Path(), config, xr.Dataset({"params": (("seed", "p"), np.zeros((1, problem.policy.num_params)))}, {"seed": [0]})
     )
     assert run.policy(np.zeros(12)).shape == (2,)
+    np.testing.assert_array_equal(run.policy([0] * 12), run.policy(np.zeros(12)))
     with pytest.raises(ValueError, match=r"must have the shape of its space, \(12,\), got \(5, 12\)"):
         run.policy(np.zeros((5, 12)))
 

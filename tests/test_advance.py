@@ -235,6 +235,33 @@ def test_stopped_while_importing(module):
     ]
 
 
+CALLBACK = """
+import os, signal, time
+import lapg_command
+from lapg import cli
+
+class Dying:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0)  # here it is raised, and lost
+
+def list_parts():
+    Dying()
+    time.sleep(20)
+
+cli.list_parts = list_parts
+lapg_command.main()
+"""
+
+
+def test_stopped_in_a_callback():
+    """Oracle: status 130 and one line, where Python alone prints a traceback and goes on."""
+    code = [sys.executable, "-c", CALLBACK, "list"]
+    done = subprocess.run(code, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.splitlines() == ["lapg: stopped; what was saved before stays as it is"]
+
+
 def test_stopped_before_the_first_round(tmp_path, monkeypatch, capsys, whole):
     """Oracle: the message names the command that resumes, which plays the whole run."""
 

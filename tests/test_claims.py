@@ -1,7 +1,14 @@
 """What README.md claims is what the results say."""
 
 import importlib.util
+import json
+import math
+import re
 from pathlib import Path
+
+import pytest
+
+from lapg.experiments import figures
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,6 +34,50 @@ def test_the_reproduction_is_that_of_the_report():
     """Oracle: the sentence made of the report's numbers."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme.split("<!-- reproduced -->")[1].split("<!-- end -->")[0] == schedules().reproduced()
+
+
+def test_docs_reproduction_is_that_of_the_results():
+    """Oracle: the sentences made of the report of the preset paper; Figure 4's and 6's numbers on fresh seeds as the table has them."""
+    page = (ROOT / "docs" / "reproduction.md").read_text(encoding="utf-8")
+    module = schedules()
+    assert page.split("<!-- reproduced -->")[1].split("<!-- end -->")[0] == module.reproduced_paper()
+    for name in ("fig4", "fig6"):
+        scout = json.loads((module.RESULTS / f"{name}.json").read_text(encoding="utf-8"))["fresh"]["SCOUT"]
+        fewer, rounds = module._interval(scout["savings"]["uploads"]), module._interval(scout["rounds_ratio"])
+        assert f"{fewer} in uploads at {rounds} times the rounds" in page
+        assert module._interval(scout["difference"], "+.3f").replace("-", "−") in page
+
+
+def test_what_readme_says_of_the_table():
+    """Oracle: the results: where SCOUT is decided to need less, by what factors, and more; its ends on tuning seeds; points of the grids."""
+    readme, module = (ROOT / "README.md").read_text(encoding="utf-8"), schedules()
+    uploads, bits = module.decided("uploads"), module.decided("bits")
+    assert set(uploads["less"]) == {"scales-apart", "parallel-lqr-heterogeneous", "fig6"}
+    assert set(uploads["more"]) == {"fig4", "parallel-pendulum-heterogeneous"}
+    assert (set(bits["less"]), len(bits["more"])) == ({"parallel-lqr-heterogeneous", "scales-apart"}, 3)
+    assert "better in two (linear systems, quadratics) and worse in three" in readme
+    factors, ends, points = {}, {}, {}
+    for name, search in module.SEARCHES.items():
+        found = json.loads((module.RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        factors[name] = found["fresh"][module.chosen(found["tuning"])]["behind_scout"]["uploads"][0]
+        ends[name] = found["tuning"]["SCOUT"]["difference"][0]
+        points[name] = sum(math.prod(map(len, grid.values())) for *_, grid in search["sweeps"].values())
+        assert len(found["tuning"]) == 2 + points[name]
+    less = sorted(factors[name] for name in uploads["less"])
+    assert f"factors {less[0]:.1f} to {less[-1]:.1f})" in readme
+    assert all(0.3 < factors[name] < 0.5 for name in uploads["more"])
+    assert f"{-ends['fig4']:.1%} lower at Figure 4 and {-ends['fig6']:.1%} at Figure 6".replace("%", " %") in readme
+    assert "schedules had {fig4}, {parallel-cartpole-heterogeneous} and {fig6};".format(**points) in readme
+
+
+def test_scouts_example_is_the_tuned_one():
+    """Oracle: Figure 4's line-up, every setting that the command names."""
+    page = (ROOT / "docs" / "scout.md").read_text(encoding="utf-8")
+    words = re.search(r"`lapg train (--method.name scout .*)`", page)[1].split()
+    tuned = figures.methods(figures.FIGURES["fig4"], "recommended")[1]["SCOUT"]
+    for flag, value in zip(words[::2], words[1::2], strict=True):
+        found = getattr(tuned, flag.removeprefix("--method.").replace("-", "_"))
+        assert type(found)(value) == (pytest.approx(found) if isinstance(found, float) else found), flag
 
 
 def test_the_best_schedule_is_chosen_by_its_rule():

@@ -589,7 +589,7 @@ BAD = {
         "train --policy.hidden 5 --init-from pg",
         ["init_from=pg has", "use the same problem and network"],
     ),
-    "no episodes": ("evaluate pg --episodes 0", ["episodes must be >= 1, got 0"]),
+    "no episodes": ("evaluate pg --episodes 0", ["episodes must be a whole number >= 1, got 0"]),
     "a foreign directory": ("evaluate foreign", ["run=foreign must be the directory of a run", "no config.json"]),
     "a file": ("evaluate foreign/notes.txt", ["run=foreign/notes.txt must be the directory of a run"]),
     "a damaged record": ("evaluate damaged", ["damaged/record.nc must be a record", "restore it or run again"]),

@@ -248,12 +248,12 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
 
     @functools.cache
-    def run(every, method="scout"):
+    def played(every, method):
         rule = MethodConfig(method, 0.05) if method == "pg" else CONFIG.method
         config = dataclasses.replace(CONFIG, method=rule, evaluation=EvaluationConfig(every=every))
         return train(config, folder / f"{method}-{every}", show_progress=False)
 
-    return run
+    return lambda every, method="scout": played(every, method)
 
 
 def test_records_say_what_was_scored(trained):

@@ -1,5 +1,6 @@
 """Rounds by post, without an engine: records that hold a learner, empty replies, and the loop that plays a round."""
 
+import time
 from itertools import count
 
 import jax
@@ -17,7 +18,8 @@ from lapg.runtimes.consistency import Held
 from lapg.runtimes.controller_host import ControllerHost
 from lapg.runtimes.deployed import begin
 from lapg.runtimes.federated import MAX_TRIES, PLAY, Terms, answer, as_skip, play_round, recall, remember
-from lapg.runtimes.posted import Limits, Posted
+from lapg.runtimes.limits import Limits
+from lapg.runtimes.posted import Posted
 from lapg.runtimes.sequential import Sequential
 
 M, ROUNDS, SEEDS = 2, 12, [5, 6]
@@ -49,9 +51,9 @@ def expected(problem, recipe):
     return np.asarray(state.controller.params), log
 
 
-def new_host(terms, lane=0):
+def new_host(terms, lane=0, **given):
     start = begin(terms.compiled, terms.hyper, terms.seeds[lane])
-    return ControllerHost(terms.compiled, terms.hyper, terms.seeds[lane], start)
+    return ControllerHost(terms.compiled, terms.hyper, terms.seeds[lane], start, **given)
 
 
 class Office:
@@ -102,6 +104,34 @@ def test_lanes_by_post_are_sequential(terms, expected):
     silences = [len(SEEDS) - len(reply) for what, reply in office.replies if what == PLAY]
     assert 0 < (~log.sent).sum() == sum(silences)
     assert not any("state" in record for _, reply in office.replies for record in reply.values())
+
+
+def test_learners_do_not_pay_for_the_score(terms):
+    """Oracle: scoring θ^k that takes longer than the whole round: what had come by the deadline is taken all the same."""
+    delays = [3.5]
+
+    def slowly(seed, params, round):
+        time.sleep(delays.pop() if delays else 0)
+
+    host, office = new_host(terms, evaluator=slowly), Office(terms)
+    logs = [play_one(host, office), play_one(host, office, deadline=3.0)]
+    assert not delays
+    assert not any(log.faults["missing"].any() for log in logs)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (Limits(quorum=M + 1), f"quorum must lie between 0 and the number of learners, {M}, got {M + 1}"),
+        (Limits(deadline=0.0), r"deadline must be > 0 seconds, got 0\.0; leave it out"),
+        (Limits(patience=0), "patience must be > 0, got 0"),
+        (Limits(timeout=-1.0), r"timeout must be > 0, got -1\.0"),
+    ],
+)
+def test_limits_that_do_not_fit(limits, message):
+    """Oracle: the docstrings, for every runtime whose controller waits."""
+    with pytest.raises(ValueError, match=message):
+        limits.checked(M)
 
 
 def test_a_run_goes_on_elsewhere(terms, expected):

@@ -11,6 +11,7 @@ import pytest
 from lapg import estimators, local, methods
 from lapg.controller import heavy_ball
 from lapg.learner import make_learner
+from lapg.policies import with_policy
 from lapg.problems import cooperative_navigation, quadratic
 from lapg.runtimes.protocol import sample_batch
 from lapg.types import REPLY, Broadcast, Estimate, address
@@ -33,7 +34,7 @@ def setting(problem):
 def test_looking_ahead_on_figure_4():
     """Oracle: scout in NumPy from its docstrings, gradients measured where it stands: the same uploads, θ within 1e-12, over 50 rounds of Figure 4."""
     rounds, step, kappa, num = 50, 0.002, 4.0, 10
-    problem = cooperative_navigation(num_agents=2, hidden=(30, 10), scales=(1.0, 0.5))
+    problem = with_policy(cooperative_navigation(num_agents=2, scales=(1.0, 0.5)), hidden=(30, 10))
     estimator = estimators.gpomdp(problem.policy, problem.discount)
     setting = methods.Setting(estimator, num, 2, compressor=compressors.identity())
     recipe = lambda hyper: methods.scout(setting, step_size=step, threshold=kappa)  # noqa: E731

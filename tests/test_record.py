@@ -60,7 +60,7 @@ def segment(first, until):
 def make_state(until):
     theta = until + jnp.arange(DIMENSION, dtype=float)
     controller = ControllerState(jnp.int32(until), theta, 2 * theta, (3 * theta,), ())
-    learners = LearnerState(jnp.int32(0), (), theta**2, jnp.zeros(()), jnp.int32(until - 1))
+    learners = LearnerState(jnp.int32(0), (), (), (), theta**2, jnp.zeros(()), jnp.int32(until - 1))
     return RunState(controller, learners)
 
 

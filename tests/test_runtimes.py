@@ -9,7 +9,7 @@ import pytest
 
 from lapg import estimators, ledger, methods
 from lapg.problems import cooperative_navigation, quadratic
-from lapg.runtimes import Vectorised, sequential, wire
+from lapg.runtimes import Runtime, Sequential, Vectorised, sequential, wire
 from lapg.runtimes.protocol import sample_batch
 from lapg.types import NOBODY, Broadcast, Upload, address
 from lapg.uplink.compressors import identity
@@ -82,9 +82,10 @@ def sweep():
 
 
 def test_lanes_do_not_touch(sweep):
-    """Oracle: each lane alone, in the plain loop; three lanes on two devices are padded, and the padding does not show."""
+    """Oracle: each lane alone, in the plain loop; three lanes on two devices are padded, and the padding does not show. Both are of the protocol."""
     problem, recipe, hypers, seeds = sweep
     assert jax.local_device_count() == 2
+    assert all(isinstance(kind(recipe, problem, hypers, seeds), Runtime) for kind in (Vectorised, Sequential))
     fast = Vectorised(recipe, problem, hypers, seeds, chunk_rounds=8)
     states, logs = run(fast, 20)
     assert logs.sent.shape == (3, 20, 3)

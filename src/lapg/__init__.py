@@ -7,7 +7,15 @@ from importlib.metadata import version
 
 from lapg import checks, estimators, ledger, local, methods, policies, problems, theory, types
 from lapg.experiments.advance import Interrupted
-from lapg.experiments.config import ClusterConfig, Config, EstimatorConfig, MethodConfig, PolicyConfig, ProblemConfig
+from lapg.experiments.config import (
+    ClusterConfig,
+    Config,
+    EstimatorConfig,
+    EvaluationConfig,
+    MethodConfig,
+    PolicyConfig,
+    ProblemConfig,
+)
 from lapg.experiments.evaluate import evaluate, render
 from lapg.experiments.run import Run, load, resume, train
 from lapg.record import RunError
@@ -19,6 +27,7 @@ __all__ = [
     "ClusterConfig",
     "Config",
     "EstimatorConfig",
+    "EvaluationConfig",
     "Interrupted",
     "MethodConfig",
     "PolicyConfig",

@@ -33,10 +33,10 @@ def signatures(part: Any) -> None:
             ) from error
 
 
-def compiles(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """The function's value, compiled."""
+def traced(name: str, function: Callable[..., Any], *arguments: Any, how: Callable[..., Any] = jax.eval_shape) -> Any:
+    """Shapes and dtypes of the function's value, as compiled code sees them; nothing is computed."""
     try:
-        return jax.jit(function)(*arguments)
+        return how(lambda *given: function(*given), *arguments)
     except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
         raise Flaw(
             f"{name} must compile, but {type(error).__name__} says that Python looks at an array's values; use jnp.where or jax.lax.cond "
@@ -44,9 +44,18 @@ def compiles(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         ) from error
 
 
+def compiled(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """The function's value, compiled anew."""
+    return traced(name, function, *arguments, how=lambda function, *given: jax.jit(function)(*given))
+
+
+def _arrays(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf), tree)
+
+
 def keeps_types(name: str, before: PyTree, after: PyTree) -> None:
     """Refuses a state that changes its structure, shapes or dtypes."""
-    old, new = (jax.tree.map(jnp.asarray, tree) for tree in (before, after))
+    old, new = _arrays(before), _arrays(after)
     need(
         describe(old) == describe(new),
         f"{name} must leave structure, shapes and dtypes of the state as init made them, {describe(old)}, got {describe(new)}; cast with "
@@ -57,7 +66,7 @@ def keeps_types(name: str, before: PyTree, after: PyTree) -> None:
 def scalar(name: str, value: Any, kind: str) -> None:
     """Refuses what is not one number of that kind: f, i or b."""
     words = {"f": "real number", "i": "whole number", "b": "boolean"}
-    value = jnp.asarray(value)
+    value = _arrays(value)
     need(
         value.shape == () and value.dtype.kind == kind,
         f"{name} must be one {words[kind]}, got {describe(value)}; reduce it, or cast it with jnp.asarray(value, dtype).",
@@ -66,15 +75,16 @@ def scalar(name: str, value: Any, kind: str) -> None:
 
 def vector(name: str, value: Any, like: Any) -> None:
     """Refuses what is not a vector of that length and dtype."""
+    value = _arrays(value)
     need(
-        jnp.shape(value) == like.shape and jnp.asarray(value).dtype == like.dtype,
-        f"{name} must be a vector like θ, {describe(like)}, got {describe(jnp.asarray(value))}.",
+        value.shape == like.shape and value.dtype == like.dtype,
+        f"{name} must be a vector like θ, {describe(like)}, got {describe(value)}.",
     )
 
 
 def repeats(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """The value of a compiled function that brings the same when it is compiled anew."""
-    once, again = (compiles(name, lambda *given: function(*given), *arguments) for _ in range(2))
+    once, again = (compiled(name, function, *arguments) for _ in range(2))
     need(
         equal(once, again),
         f"{name} must bring the same under the same arguments; draw with jax.random from the key, keep nothing outside the state.",

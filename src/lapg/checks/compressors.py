@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lapg.checks.common import Z_LIMIT, compiles, repeats, signatures, vector, z_scores
+from lapg.checks.common import Z_LIMIT, repeats, signatures, vector, z_scores
 from lapg.problems.check import Checklist, CheckResult, describe, equal, need
 from lapg.types import Compressor
 
@@ -39,21 +39,23 @@ def _vectors(size: int, seed: int) -> dict[str, Any]:
 
 def _messages(compressor: Compressor, vectors: dict[str, Any]) -> dict[str, Any]:
     """One message of each vector."""
-    messages = {name: repeats("compress", compressor.compress, jax.random.key(1), x) for name, x in vectors.items()}
+    repeats("compress", compressor.compress, jax.random.key(1), vectors["random"])
+    compress, decompress = jax.jit(compressor.compress), jax.jit(compressor.decompress)
+    messages = {name: compress(jax.random.key(1), x) for name, x in vectors.items()}
     shapes = {describe(message) for message in messages.values()}
     need(
         len(shapes) == 1, f"compress must make messages of one structure, shape and dtype, got {' and '.join(shapes)}."
     )
     for name, message in messages.items():
-        decoded = compiles("decompress", compressor.decompress, message)
+        decoded = decompress(message)
         vector("decompress's result", decoded, vectors[name])
         need(np.isfinite(decoded).all(), f"decompress must bring finite numbers of a finite vector ({name}).")
-    zero = compiles("decompress", compressor.decompress, messages["zero"])
     need(
-        not np.any(zero), "the message of a zero vector must stand for zeros; look for a division by the largest entry."
+        not np.any(decompress(messages["zero"])),
+        "the message of a zero vector must stand for zeros; look for a division by the largest entry.",
     )
     both = jax.vmap(lambda x: compressor.decompress(compressor.compress(jax.random.key(1), x)))
-    alone = compressor.decompress(compressor.compress(jax.random.key(1), vectors["random"]))
+    alone = decompress(messages["random"])
     need(
         np.allclose(both(jnp.stack([vectors["random"]] * 2))[1], alone, 1e-5, 1e-6),
         "compress and decompress must do the same under jax.vmap.",
@@ -62,8 +64,9 @@ def _messages(compressor: Compressor, vectors: dict[str, Any]) -> dict[str, Any]
 
 
 def _lengths(compressor: Compressor, messages: dict[str, Any]) -> None:
+    num_bits = jax.jit(compressor.num_bits)
     for name, message in messages.items():
-        bits = np.asarray(compiles("num_bits", compressor.num_bits, message))
+        bits = np.asarray(num_bits(message))
         need(
             bits.shape == () and bits.dtype.kind == "i",
             f"num_bits must be one whole number of int32, got {describe(bits)}.",

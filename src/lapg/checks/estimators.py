@@ -6,7 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lapg.checks.common import Z_LIMIT, compiles, keeps_types, repeats, scalar, signatures, vector, z_scores
+from lapg.checks.common import (
+    Z_LIMIT,
+    compiled,
+    keeps_types,
+    repeats,
+    scalar,
+    signatures,
+    traced,
+    vector,
+    z_scores,
+)
 from lapg.problems.check import Checklist, CheckResult, need
 from lapg.types import Estimate, Estimator, Problem
 
@@ -56,16 +66,16 @@ def check_estimator(
         rows = jnp.arange(max(estimator.minimum_batch, batch_size // 2))
         checks.run(
             "parts of a batch",
-            lambda: vector("gradient", estimate(jax.random.key(seed), params, rows).gradient, params),
+            lambda: vector("gradient", traced("part", estimate, jax.random.key(seed), params, rows).gradient, params),
         )
         checks.run("mean and noise", _moments, estimator, estimate, problem, task, params, num_batches, seed, unbiased)
     return checks.results
 
 
 def _types_stay(estimator: Estimator, sample: Any, estimate: Any, task: Any, params: Any, num: int) -> None:
-    batch = sample(jax.random.key(0), task, params, num)
-    state = estimator.init(jax.random.key(0), params)
-    keeps_types("update", state, compiles("update", estimator.update, state, task, batch))
+    batch = traced("sample", lambda key: sample(key, task, params, num), jax.random.key(0))
+    state = traced("init", estimator.init, jax.random.key(0), params)
+    keeps_types("update", state, traced("update", estimator.update, state, task, batch))
     found = repeats("estimate", estimate, jax.random.key(0), params)
     need(isinstance(found, Estimate), f"estimate must return a lapg.types.Estimate, got {type(found).__name__}.")
     vector("Estimate.gradient", found.gradient, params)
@@ -82,7 +92,7 @@ def _types_stay(estimator: Estimator, sample: Any, estimate: Any, task: Any, par
 
 def _elsewhere(estimate: Any, params: Any, seed: int) -> None:
     other = params + 0.1 * jax.random.normal(jax.random.key(seed), params.shape, params.dtype)
-    found = compiles("estimate", estimate, jax.random.key(seed), other)
+    found = compiled("estimate", estimate, jax.random.key(seed), other)
     need(np.isfinite(found.gradient).all(), "estimate must be finite at parameters other than those of the batch.")
 
 

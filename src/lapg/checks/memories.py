@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from lapg.checks.common import compiles, keeps_types, repeats, scalar, signatures, vector
+from lapg.checks.common import keeps_types, repeats, scalar, signatures, traced, vector
 from lapg.problems.check import Checklist, CheckResult, equal, need
 from lapg.types import Broadcast, Estimate, Memory
 
@@ -40,15 +40,15 @@ def _broadcast(params: Any, k: Any = 0) -> Broadcast:
 
 def _types_stay(memory: Memory, params: Any) -> None:
     start, estimate = memory.init(params), _estimate(jax.random.key(0), params)
-    state = compiles("update", memory.update, start, _broadcast(params), estimate)
+    state = traced("update", memory.update, start, _broadcast(params), estimate)
     keeps_types("update", start, state)
-    value, noise = compiles("innovation", memory.innovation, state, jnp.int32(1))
+    value, noise = traced("innovation", memory.innovation, state, jnp.int32(1))
     vector("innovation's value", value, params)
     scalar("innovation's noise", noise, "f")
-    keeps_types("settle", start, compiles("settle", memory.settle, state, value))
-    vector("share", compiles("share", memory.share, state, value), params)
+    keeps_types("settle", start, traced("settle", memory.settle, state, value))
+    vector("share", traced("share", memory.share, state, value), params)
     if memory.residual is not None:
-        vector("residual", compiles("residual", memory.residual, state), params)
+        vector("residual", traced("residual", memory.residual, state), params)
     held = memory.aggregate
     need(isinstance(held.keeps_shares, bool), f"Aggregate.keeps_shares must be True or False, got {held.keeps_shares}.")
 
@@ -96,11 +96,16 @@ def _invariant(memory: Memory, params: Any, num_rounds: int, seed: int) -> None:
 
 def _exact(memory: Memory, params: Any) -> None:
     """After uploads without loss the memory has nothing more to say of the same gradients."""
-    state = memory.init(params)
-    for k in range(3):
-        state = memory.update(state, _broadcast(params, k), _estimate(jax.random.key(k), params))
-        state = memory.settle(state, memory.innovation(state, jnp.int32(1))[0])
-    left = float(jnp.abs(memory.innovation(state, jnp.int32(0))[0]).max())
+
+    @jax.jit
+    def left_over() -> Any:
+        state = memory.init(params)
+        for k in range(3):
+            state = memory.update(state, _broadcast(params, k), _estimate(jax.random.key(k), params))
+            state = memory.settle(state, memory.innovation(state, jnp.int32(1))[0])
+        return jnp.abs(memory.innovation(state, jnp.int32(0))[0]).max()
+
+    left = float(left_over())
     need(
         left < 1e-4,
         f"the innovation must be 0 right after an upload that lost nothing, got {left:.3g}; look at settle.",
@@ -109,15 +114,21 @@ def _exact(memory: Memory, params: Any) -> None:
 
 def _noise(memory: Memory, params: Any) -> None:
     """The innovation is the same whatever the noise is, unless the memory says that it needs it; its noise is never negative nor NaN."""
+
+    @jax.jit
+    def innovations(noise: Float[Array, ""]) -> Any:
+        def step(state: Any, k: Any) -> Any:
+            estimate = _estimate(jax.random.fold_in(jax.random.key(0), k), params, noise)
+            state = memory.update(state, _broadcast(params, k), estimate)
+            return state, memory.innovation(state, k + 1)
+
+        return jax.lax.scan(step, memory.init(params), jnp.arange(3, dtype=jnp.int32))[1]
+
     values = []
     for noise in (0.0, 1.0, jnp.inf):
-        state, innovations = memory.init(params), []
-        for k in range(3):
-            state = memory.update(state, _broadcast(params, k), _estimate(jax.random.key(k), params, noise))
-            value, own = memory.innovation(state, jnp.int32(k + 1))
-            need(own >= 0, f"the innovation's noise must be >= 0, and inf where it is not known, got {own}.")
-            innovations.append(value)
-        values.append(innovations)
+        value, own = innovations(jnp.asarray(noise, params.dtype))
+        need(np.all(own >= 0), f"the innovation's noise must be >= 0, and inf where it is not known, got {own}.")
+        values.append(value)
     need(
         memory.needs_noise or all(equal(values[0], other) for other in values[1:]),
         "the innovation must not depend on estimate.noise, which may be unknown, unless the memory says so; give Memory(needs_noise=True).",

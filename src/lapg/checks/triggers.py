@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from lapg.checks.common import compiles, keeps_types, repeats, scalar, signatures
+from lapg.checks.common import keeps_types, repeats, scalar, signatures, traced
 from lapg.problems.check import Checklist, CheckResult, describe, equal, need
 from lapg.types import Arrival, Candidate, Estimate, Trigger
 
@@ -54,7 +54,7 @@ def _decide(trigger: Trigger, key: Key[Array, ""], state: Any, candidate: Candid
 def _learner(trigger: Trigger, params: Any) -> None:
     state, signal = trigger.init(params), trigger.signal(jax.random.key(0), trigger.controller_init(params, 1))
     candidate = _candidate(jax.random.key(0), params, 0, 1, signal)
-    found = compiles("update", lambda *given: _decide(trigger, *given), jax.random.key(1), state, candidate)
+    found = traced("update", lambda *given: _decide(trigger, *given), jax.random.key(1), state, candidate)
     need(
         isinstance(found, tuple) and len(found) == 2 and hasattr(found[1], "fires"),
         f"update must return a new state and a lapg.types.Decision, got {type(found).__name__}.",
@@ -65,16 +65,16 @@ def _learner(trigger: Trigger, params: Any) -> None:
     scalar("Decision.statistic", decision.statistic, "f")
     scalar("Decision.threshold", decision.threshold, "f")
     for leaf in jax.tree.leaves(decision.report):
-        need(jnp.ndim(leaf) == 0, f"Decision.report must be made of scalars, got {describe(jnp.asarray(leaf))}.")
-    keeps_types("settle", state, compiles("settle", trigger.settle, after, candidate))
+        need(jnp.ndim(leaf) == 0, f"Decision.report must be made of scalars, got {describe(leaf)}.")
+    keeps_types("settle", state, traced("settle", trigger.settle, after, candidate))
 
 
 def _controller(trigger: Trigger, params: Any, num_learners: int) -> None:
     state = trigger.controller_init(params, num_learners)
     arrival = _arrival(trigger, params, num_learners)
-    after = compiles("controller_update", trigger.controller_update, state, params + 1, arrival)
+    after = traced("controller_update", trigger.controller_update, state, params + 1, arrival)
     keeps_types("controller_update", state, after)
-    first, then = (compiles("signal", trigger.signal, jax.random.key(0), each) for each in (state, after))
+    first, then = (traced("signal", trigger.signal, jax.random.key(0), each) for each in (state, after))
     need(
         describe(first) == describe(then),
         f"signal must keep structure, shapes and dtypes, {describe(first)}, got {describe(then)}.",
@@ -132,17 +132,16 @@ def _noise(trigger: Trigger, params: Any, num_learners: int) -> None:
     """A trigger decides the same whatever the noise is, unless it says that it needs it."""
     state = trigger.init(params)
     signal = trigger.signal(jax.random.key(0), trigger.controller_init(params, num_learners))
-    decisions = []
-    for noise in (0.0, 1e30, jnp.inf):
+
+    @jax.jit
+    def decide(noise: Float[Array, ""]) -> Any:
         candidate = _candidate(jax.random.key(0), params, 0, 1, signal)
-        noisy = dataclasses.replace(candidate, noise=jnp.asarray(noise, params.dtype))
-        decision = _decide(trigger, jax.random.key(1), state, noisy)[1]
-        need(
-            not jnp.isnan(decision.threshold),
-            "threshold must not be NaN where the noise is inf; use lapg.types.weighed.",
-        )
-        decisions.append((decision.fires, decision.statistic, decision.threshold))
+        decision = _decide(trigger, jax.random.key(1), state, dataclasses.replace(candidate, noise=noise))[1]
+        return decision.fires, decision.statistic, decision.threshold
+
+    none, large, unknown = (decide(jnp.asarray(noise, params.dtype)) for noise in (0.0, 1e30, jnp.inf))
+    need(not np.isnan(unknown[2]), "threshold must not be NaN where the noise is inf; use lapg.types.weighed.")
     need(
-        trigger.needs_noise or all(equal(decisions[0], other) for other in decisions[1:]),
+        trigger.needs_noise or (equal(none, large) and equal(none, unknown)),
         "the decision must not depend on candidate.noise, which may be unknown, unless the trigger says so; give Trigger(needs_noise=True).",
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 import tyro
 
+from lapg.cli.check import check
 from lapg.cli.compare import compare_command
 from lapg.cli.figures import reproduce, tune
 from lapg.cli.flower_demo import flower_demo
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "tune": tune,
             "verify": verify,
             "predict": predict,
+            "check": check,
             "check-env": check_env,
             "flower-demo": flower_demo,
             "list": list_parts,

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from rich.table import Table
 
+from lapg.cli.check import print_checks
 from lapg.cli.terminal import Positional, console
 from lapg.experiments import figures
 from lapg.experiments.build import build_problem
@@ -55,14 +56,7 @@ def check_env(
     """
     use_all_cores()
     problem = build_problem(_problem(factory, env_kind))
-    findings = check_problem(problem, num=episodes, seed=seed, loss_bounds=loss_bounds)
-    for finding in findings:
-        console.print(str(finding), soft_wrap=True, highlight=False, markup=False)
-    failed = sum(not finding.passed for finding in findings)
-    if failed:
-        raise ValueError(
-            f"{factory} failed {failed} of {len(findings)} checks; what rests on a failed one was not checked."
-        )
+    print_checks(factory, check_problem(problem, num=episodes, seed=seed, loss_bounds=loss_bounds))
 
 
 def _problem(name: str, kind: EnvKind | None) -> ProblemConfig:

@@ -361,13 +361,26 @@ def from_dict(data: Mapping[str, Any], default: Any = None, where: str = "config
       ValueError: an unknown name or a value of the wrong type.
     """
     problem = data.get("problem")
-    for name in POLICY_SETTINGS if isinstance(problem, Mapping) else ():
-        if name in problem:
+    for name in POLICY_SETTINGS:
+        if isinstance(problem, Mapping) and name in problem:
             raise ValueError(
                 f"{where}.problem.{name} must be given as policy.{name} (--policy.{name.replace('_', '-')}, table [policy]); "
                 "as an argument of your own factory it goes in [problem.options]."
             )
     return changed(Config() if default is None else default, data, where)
+
+
+def as_config(config: Config | Mapping[str, Any]) -> Config:
+    """A configuration, or one from a table of its settings.
+
+    Raises:
+      ValueError: it is neither, or does not fit.
+    """
+    if isinstance(config, Config):
+        return config
+    if isinstance(config, Mapping):
+        return from_dict(config)
+    raise ValueError(f"config must be a Config or a table of its settings, got {config!r}.")
 
 
 def read_toml(path: Path, default: Any = None) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from lapg.experiments.plots import matplotlib
-from lapg.experiments.run import Run
+from lapg.experiments.run import Run, as_run
 from lapg.runtimes.evaluation import greedy
 from lapg.runtimes.outside import close, sampler, to_batch
 from lapg.sampling import rollout, rollouts
@@ -29,9 +29,9 @@ def evaluate(run: Run, num_episodes: int = 100, seed: int = 0) -> xr.Dataset:
     Raises:
       ValueError: num_episodes < 1, or the problem has no episodes.
     """
-    if num_episodes < 1:
-        raise ValueError(f"episodes must be >= 1, got {num_episodes}.")
-    problem, policy, trained = run.built.problem, run.built.problem.policy, run.plain.policy
+    if not isinstance(num_episodes, int | np.integer) or num_episodes < 1:
+        raise ValueError(f"episodes must be a whole number >= 1, got {num_episodes!r}.")
+    problem, policy, trained = as_run(run).built.problem, run.built.problem.policy, run.plain.policy
     if policy is None or trained is None or (problem.environment is None and problem.collect is None):
         raise ValueError(f"problem {run.config.problem.name!r} has no episodes; there is nothing to evaluate.")
     root, params = jax.random.key(FRESH + seed), run.record["params"].values
@@ -68,30 +68,25 @@ def _on_host(problem: Problem, policy: Policy, root: Any, params: np.ndarray, nu
     )
 
     @jax.jit
-    def keys(lane: Any, block: Any) -> Any:
-        here = jax.random.fold_in(root, block)
-        return jax.vmap(lambda task: address(here, SAMPLE, NOBODY if problem.shared else task.index, lane))(
+    def keys(lane: Any) -> Any:
+        return jax.vmap(lambda task: address(root, SAMPLE, NOBODY if problem.shared else task.index, lane))(
             problem.tasks
         )
 
     def one(lane: int, theta: np.ndarray) -> Any:
         repeated = jnp.broadcast_to(theta, (problem.num_learners, theta.size))
-        blocks = [
-            play(keys(lane, block), repeated, min(at_once, num - begin))
-            for block, begin in enumerate(range(0, num, at_once))
-        ]
-        return judge(problem.tasks, theta, jax.tree.map(lambda *leaves: np.concatenate(leaves, 1), *blocks))
+        return judge(problem.tasks, theta, play(keys(lane), repeated, num, at_once=at_once))
 
     return jax.tree.map(lambda *leaves: np.stack(leaves), *(one(*lane) for lane in enumerate(params)))
 
 
-def render(run: Run, out: Path, *, seed: int | None = None, episode: int = 0, stochastic: bool = False) -> Path:
+def render(run: Run, out: str | Path, *, seed: int | None = None, episode: int = 0, stochastic: bool = False) -> Path:
     """An animated GIF of one fresh episode under the learned policy, at the environment's own speed.
 
     Raises:
       ValueError: the problem cannot be drawn, or ``out`` exists.
     """
-    problem = run.built.problem if stochastic else run.plain
+    out, problem = Path(out), as_run(run).built.problem if stochastic else as_run(run).plain
     environment, policy = problem.environment, problem.policy
     if policy is None or environment is None or environment.draw is None:
         raise ValueError(

@@ -96,7 +96,9 @@ def _fit(value: Any, hint: Any, where: str) -> Any:
                 return (_fit(value, typing.get_args(choice)[0], where),)
     wanted = " or ".join(_words(choice) for choice in choices if choice is not type(None))
     made = "" if isinstance(value, PLAIN) else "; what a factory has made is not data: give the factory, or its name"
-    raise ValueError(f"{where} must be {wanted}, got {_got(value)}{made}.")
+    names = [name for choice in choices if typing.get_origin(choice) is Literal for name in typing.get_args(choice)]
+    hint_at = meant(value, names) if isinstance(value, str) else ""
+    raise ValueError(f"{where} must be {wanted}, got {_got(value)}{hint_at}{made}.")
 
 
 def _python(value: Any) -> Any:

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,7 +18,7 @@ import xarray as xr
 from lapg import record
 from lapg.experiments.advance import Interrupted, Watcher, advance
 from lapg.experiments.build import Built, build, build_problem, parts
-from lapg.experiments.config import Config, from_dict, policy_apart, to_dict
+from lapg.experiments.config import Config, as_config, from_dict, policy_apart, to_dict
 from lapg.experiments.federate import check_flower, federate
 from lapg.experiments.silence import silence
 from lapg.experiments.size import check_size
@@ -122,6 +122,17 @@ def load(path: str | Path, *, trust: Trust = False) -> Run:
         return Run(path, read_config(path), record.read(path), trust)
 
 
+def as_run(run: Any, name: str = "run") -> Run:
+    """The run itself.
+
+    Raises:
+      ValueError: it is none.
+    """
+    if not isinstance(run, Run):
+        raise ValueError(f"{name} must be a Run, as train and load return it, got {run!r}.")
+    return run
+
+
 def read_config(path: Path) -> Config:
     """What a run directory was asked to run.
 
@@ -176,7 +187,7 @@ def _make_default_out(config: Config) -> Path:
 
 
 def train(
-    config: Config,
+    config: Config | Mapping[str, Any],
     out: str | Path | None = None,
     *,
     runtime: RuntimeName | None = None,
@@ -200,11 +211,12 @@ def train(
       DiskError: a file cannot be written; everything up to the last checkpoint is saved.
       Interrupted: by Ctrl-C, SIGTERM or SIGHUP, with everything saved.
     """
+    config = as_config(config)
     config = config if runtime is None else dataclasses.replace(config, runtime=runtime)
     use_all_cores()
     built = build(config)
     check_size(config, built)
-    initial = None if init_from is None else _initial_params(init_from, built, config)
+    initial = None if init_from is None else _initial_params(as_run(init_from, "init_from"), built, config)
     if config.runtime in ELSEWHERE:
         ELSEWHERE[config.runtime].check(config, built, initial is not None)
     with usable("out", Path("runs")):

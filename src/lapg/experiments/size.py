@@ -48,7 +48,8 @@ def estimate(config: Config, built: Built, num_lanes: int) -> dict[str, int]:
     key = jax.eval_shape(jax.random.key, 0)
     state = jax.eval_shape(lambda key: initialise(method, problem, key), key)
     entry = problem.num_learners * LOG_NUMBERS * real.itemsize
-    batch = problem.num_learners * method.batch_size * _sample_bytes(problem, state.controller.params, key)
+    num = max(method.batch_size, config.evaluation.episodes or 0)
+    batch = problem.num_learners * num * _sample_bytes(problem, state.controller.params, key)
     return {
         "states": STATES * num_lanes * tree_bits(state) // 8,
         "records": num_lanes * entry * (RECORDS * config.rounds + config.chunk_rounds),

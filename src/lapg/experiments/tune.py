@@ -64,8 +64,12 @@ def sweep(config: Config, methods: Sequence[MethodConfig], *, console: Console, 
     """Plays methods that differ in numbers alone side by side: lanes are (point, seed), compiled once.
 
     Returns:
-      Score (mean over learners), uploads and bits so far with dims (point, seed, round); upload rates by learner.
+      Score (mean over learners), uploads, bits and steps so far with dims (point, seed, round); upload rates by learner.
+    Raises:
+      ValueError: θ^k is not to be scored.
     """
+    if not config.evaluation.every:
+        raise ValueError("evaluation.every must be >= 1 to tune methods, which are chosen by their scores, got 0.")
     built = [build(dataclasses.replace(config, method=method)) for method in methods]
     check_size(config, built[0], len(methods) * config.seeds)
     num_points, seeds, dtype = len(methods), config.seed_list, np.asarray(jnp.zeros(())).dtype

@@ -185,7 +185,7 @@ def around(spaces: Spaces, network: Network, *, std: float | None = None, learne
     )
 
 
-def _bounds(box: Box) -> dict[str, np.ndarray]:
+def _bounds(box: Box) -> dict[str, Any]:
     """Those of `gaussian`, where there are any."""
     return {name: np.asarray(bound) for name, bound in (("low", box.low), ("high", box.high)) if bound is not None}
 

@@ -22,7 +22,7 @@ def from_flax(module: Any, *, std: float | None = None, learned_std: bool = Fals
         (batch statistics) or random numbers (dropout) do not fit.
       std, learned_std: of normal actions, as in `lapg.policies.mlp`.
     Raises:
-      ValueError: it is no linen module; and when the policy is made: its output does not fit the actions.
+      ValueError: it is no linen module; and when the policy is made: it has state (batch statistics), or its output does not fit the actions.
     """
     if isinstance(module, type) or not (
         callable(getattr(module, "init", None)) and callable(getattr(module, "apply", None))
@@ -30,16 +30,16 @@ def from_flax(module: Any, *, std: float | None = None, learned_std: bool = Fals
         raise ValueError(
             f"from_flax(module=...) must be a module of flax.linen, made but not initialised, got {type(module).__name__}."
         )
-    default = {"std": std, "learned_std": learned_std}
 
-    def factory(spaces: Spaces, *, std: float | None = None, learned_std: bool | None = None) -> Policy:
-        """A policy around a Flax network."""
-        options = default | {
-            name: value for name, value in (("std", std), ("learned_std", learned_std)) if value is not None
-        }
-        return around(spaces, _flat("from_flax", spaces, module.init, module.apply), **options)
+    def init(key: Key[Array, ""], seen: Any) -> Any:
+        variables = module.init(key, seen)
+        if other := set(variables) - {"params"}:
+            raise ValueError(
+                f"from_flax(module=...) must have parameters alone, got variables of {', '.join(sorted(other))} too; leave out layers with state."
+            )
+        return variables
 
-    return factory
+    return _factory(lambda spaces: _flat("from_flax", spaces, init, module.apply), std, learned_std)
 
 
 def from_equinox(make: Callable[..., Any], *, std: float | None = None, learned_std: bool = False) -> Factory:
@@ -56,13 +56,8 @@ def from_equinox(make: Callable[..., Any], *, std: float | None = None, learned_
         raise ValueError(
             f"from_equinox(make=...) must be a function key → module, got a module ({type(make).__name__}); give lambda key: {type(make).__name__}(..., key=key)."
         )
-    default = {"std": std, "learned_std": learned_std}
 
-    def factory(spaces: Spaces, *, std: float | None = None, learned_std: bool | None = None) -> Policy:
-        """A policy around an Equinox network."""
-        options = default | {
-            name: value for name, value in (("std", std), ("learned_std", learned_std)) if value is not None
-        }
+    def network(spaces: Spaces) -> Network:
         rest = eqx.partition(make(jax.random.key(0)), eqx.is_inexact_array)[1]
 
         def init(key: Key[Array, ""], seen: Any) -> Any:
@@ -71,15 +66,23 @@ def from_equinox(make: Callable[..., Any], *, std: float | None = None, learned_
         def apply(weights: Any, seen: Any) -> Any:
             return eqx.combine(weights, rest)(seen)
 
-        return around(spaces, _flat("from_equinox", spaces, init, apply), **options)
+        return _flat("from_equinox", spaces, init, apply)
+
+    return _factory(network, std, learned_std)
+
+
+def _factory(network: Callable[[Spaces], Network], default_std: float | None, default_learned: bool) -> Factory:
+    def factory(spaces: Spaces, *, std: float | None = default_std, learned_std: bool = default_learned) -> Policy:
+        """A policy around a network of one's own."""
+        return around(spaces, network(spaces), std=std, learned_std=learned_std)
 
     return factory
 
 
 def _flat(owner: str, spaces: Spaces, init: Callable[..., Any], apply: Callable[..., Any]) -> Network:
     """A network with one flat vector of weights, of ``init: key, input → weights`` and ``apply: weights, input → output``."""
-    discrete = isinstance(spaces.observation, Discrete)
-    example = jnp.zeros(spaces.num_inputs if discrete else spaces.observation.shape)
+    seen = spaces.observation
+    example = jnp.zeros(spaces.num_inputs if isinstance(seen, Discrete) else seen.shape)
     weights = init(jax.random.key(0), example)
     flat, unravel = ravel_pytree(weights)
     found = jax.eval_shape(apply, weights, example)

@@ -71,6 +71,8 @@ def shaped(example: PyTree, observation: PyTree) -> PyTree:
       Misfit: it has another structure, other shapes, or fractions for whole numbers.
     """
     wanted, found = (jax.tree.structure(tree) for tree in (example, observation))
+    if jax.tree_util.treedef_is_leaf(wanted):  # a list of numbers will do
+        return _fit(example, observation)
     if wanted != found:
         raise Misfit(f"an observation must have the structure {wanted}, got {found}.")
     return jax.tree.map(_fit, example, observation)

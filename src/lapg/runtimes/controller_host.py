@@ -5,6 +5,7 @@ lose, delay, repeat and reorder anything (see `lapg.runtimes.consistency`). The 
 reply is missing when the round is closed counts as one that skipped.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -16,7 +17,7 @@ from lapg.runtimes import wire
 from lapg.runtimes.compiled import Compiled, beside, zeros
 from lapg.runtimes.consistency import OUTDATED, judge, round_of, sequence_of
 from lapg.runtimes.deployed import Deployed, Roster
-from lapg.runtimes.evaluation import Evaluator, Scores, with_scores
+from lapg.runtimes.evaluation import Scores, with_scores
 from lapg.runtimes.in_turn import stack
 from lapg.runtimes.protocol import Log
 from lapg.runtimes.replicas import Outbox
@@ -51,7 +52,7 @@ class ControllerHost:
       lane: where to go on from.
       patience: rounds without a reply after which a learner counts as lost; None never gives up.
       limit_bytes: longest message that is looked at; None is twice the size of a message's arrays.
-      evaluator: scores θ^k, where episodes are played for that; here, and by no learner.
+      evaluator: a `lapg.runtimes.evaluation.Evaluator`, where episodes are played to score θ^k; here, and by no learner.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class ControllerHost:
         *,
         patience: int | None = 100,
         limit_bytes: int | None = None,
-        evaluator: Evaluator | None = None,
+        evaluator: Callable[[Any, Any, int], Scores | None] | None = None,
     ) -> None:
         if patience is not None and patience < 1:
             raise ValueError(f"patience must be >= 1 or none, got {patience}; 1 gives up after one silent round.")

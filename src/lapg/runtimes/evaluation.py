@@ -158,6 +158,7 @@ def finish_log(log: Log, first: int, evaluation: Evaluation) -> Log:
     answered = log.participated & (np.asarray(log.faults.get("missing", 0)) == 0)
     due = evaluation.is_due(first + np.arange(answered.shape[1]))[:, None]
     played = np.maximum(log.training_steps, 0)  # -1 of one that did not answer
+    spent: Any
     if log.scores:
         evaluated, scores, spent = due & np.ones_like(answered), log.scores, log.evaluation_steps
     else:

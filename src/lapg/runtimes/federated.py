@@ -148,7 +148,9 @@ def play_round(
         ask(learner)
     for host in hosts:
         host.settle()
-    while sent and time.monotonic() < ends:
+    over = False
+    while sent and not over:
+        over = time.monotonic() >= ends  # what had come by then is still fetched: scoring θ^k may have taken until now
         come = post.fetch(set(sent))
         for ticket, reply in come.items():
             learner, letter = sent.pop(ticket)
@@ -157,7 +159,7 @@ def play_round(
                     frame = _frame(reply[lane]) if lane in reply else as_skip(record["frame"])
                     hosts[lane].receive(learner, frame)
             ask(learner)
-        if not come:
+        if not come and not over:
             time.sleep(pause)
     for host in hosts:
         wanted = min(quorum, len(host.answered | host.awaited))

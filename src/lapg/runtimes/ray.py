@@ -249,6 +249,8 @@ class Ray(Lanes):
         while True:
             self._ask(lane, put)
             host.settle()
+            if self._evaluator is not None:  # which may have taken longer than they did
+                self._take_in()
             waited = time.monotonic() - began
             enough = len(host.answered) >= min(self._quorum, len(host.answered | host.awaited))
             busy = [p for p in self._processes if p.asked is not None and not (enough and p.joining)]

@@ -115,11 +115,8 @@ class Vectorised:
                     if score is None:
                         return after, log
                     # the round is that of all lanes, so that this stays a branch under vmap
-                    given = (
-                        evaluation.is_due(round),
-                        lambda: with_scores(log, score(root, state.controller.params, round)),
-                    )
-                    return after, jax.lax.cond(*given, lambda: with_scores(log, None))
+                    found = lambda score=score: with_scores(log, score(root, state.controller.params, round))  # noqa: E731
+                    return after, jax.lax.cond(evaluation.is_due(round), found, lambda: with_scores(log, None))
 
                 if together == per_device:
                     return jax.vmap(lane)(hypers, seeds, states)
