@@ -24,6 +24,7 @@ from lapg.runtimes.outside import sampler, to_batch
 from lapg.sampling import segments
 from lapg.types import Environment, Step, Trajectories
 from oracles import markov
+from support import full
 
 # ---------------------------------------------------------------- one life, cut into segments
 
@@ -349,7 +350,7 @@ def walks(participation=1.0):
     inside, outside = (each._replace(rollouts=partial(segments, num_steps=4)) for each in both)
     estimator = estimators.actor_critic(policy, 0.9, inside, critic=(2,), critic_steps=2, finite_horizon=False)
     setting = methods.Setting(estimator, 3, 2, participation=participation)
-    return inside, outside, lambda hyper: methods.pg(setting, **hyper)
+    return inside, outside, lambda hyper: methods.compose("pg", setting, hyper=full(hyper))
 
 
 def close_to(found, expected):
