@@ -125,6 +125,7 @@ def test_an_exact_critic_lowers_the_variance(estimates):
 
 # Three episodes of a chain s = 0, 1, 2, 3: one terminates after 3 steps, one is truncated there, one is cut off by T = 4.
 MASK = np.array([[1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 1, 1]], bool)
+LAST = np.array([[0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]], bool)
 TERMINATED = np.array([True, False, False])
 CHAIN_LOSSES = np.where(MASK, [[1.0, 2, 4, 0], [3, 1, 2, 0], [2, 5, 1, 3]], 99.0)  # 99 must not be seen
 STATES = np.array([[0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 2, 2]])
@@ -147,8 +148,9 @@ def chain():
         jnp.asarray(log_probs(BEHAVIOUR)),
         jnp.asarray(CHAIN_LOSSES),
         jnp.asarray(MASK),
-        jnp.asarray(TERMINATED),
-        jnp.asarray(FINAL, jnp.int32),
+        jnp.asarray(LAST & TERMINATED[:, None]),
+        jnp.asarray(LAST & ~TERMINATED[:, None]),
+        jnp.asarray(np.column_stack([STATES[:, 1:], FINAL]), jnp.int32),
     )
 
 

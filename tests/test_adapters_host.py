@@ -83,11 +83,14 @@ def test_cart_pole_is_gymnasiums():
             length = len(rewards)
             held = seen + [seen[-1]] * (15 - length)
             np.testing.assert_array_equal(played.observations[m, n], held[:15])
-            np.testing.assert_array_equal(played.final_observation[m, n], held[15])
+            np.testing.assert_array_equal(played.following[m, n], held[1:])
             np.testing.assert_array_equal(played.mask[m, n], np.arange(15) < length)
             np.testing.assert_array_equal(played.losses[m, n, :length], -np.array(rewards))
             assert not played.losses[m, n, length:].any()
-            assert played.terminated[m, n] == ended == (m == 0)
+            assert ended == (m == 0)
+            last = np.arange(15) == length - 1
+            np.testing.assert_array_equal(played.terminated[m, n], last & ended)
+            np.testing.assert_array_equal(played.truncated[m, n], last & (not ended))
     np.testing.assert_array_equal(played.actions[1, 0], np.arange(15) % 2)
 
 
@@ -100,6 +103,7 @@ def test_time_limits_truncate():
     played = problem.collect(lambda observations, t: (turns.append(t) or np.full((1, 1), t % 2),) * 2, SEEDS, 1)
     np.testing.assert_array_equal(played.mask[0, 0], [True] * 4 + [False] * 2)
     assert not played.terminated.any()
+    np.testing.assert_array_equal(played.truncated[0, 0], np.arange(6) == 3)
     assert turns == [0, 1, 2, 3]  # nobody is asked any more
 
 
@@ -112,7 +116,7 @@ def test_discrete_spaces():
     np.testing.assert_array_equal(played.observations.sum(-1), np.ones((1, 2, 4)))
     np.testing.assert_array_equal(played.losses[0], [[-2, -3, 0, 0], [0, 0, 0, 0]])
     np.testing.assert_array_equal(played.mask[0].sum(-1), [2, 1])
-    assert played.terminated.all()
+    np.testing.assert_array_equal(played.terminated.sum(-1), 1)
 
 
 def test_continuous_actions_stay_within_bounds():
@@ -224,7 +228,7 @@ def test_simple_spread_is_mpe2s(shared):
             steps = episode(env, start, lambda t, m=m, n=n: actions[t, m, n])
             seen = [[step[0][name] for name in env.possible_agents] for step in steps]
             np.testing.assert_array_equal(played.observations[m, n], seen[:4])
-            np.testing.assert_array_equal(played.final_observation[m, n], seen[4])
+            np.testing.assert_array_equal(played.following[m, n], seen[1:5])
             np.testing.assert_array_equal(played.losses[m, n], [-step[2][f"agent_{m}"] for step in steps[1:]])
     np.testing.assert_array_equal(played.actions, np.moveaxis(actions, 0, 2))
     assert played.mask.all()
@@ -296,7 +300,7 @@ def test_agents_that_leave(lazy):
     np.testing.assert_array_equal(played.observations[0, 0], [[0, 0], [1, 1], [1, 2], [1, 3], [1, 3]])
     np.testing.assert_array_equal(played.losses[:, 0], [[-1, 0, 0, 0, 0], [-1, -2, -3, 0, 0]])
     np.testing.assert_array_equal(played.mask[1, 0], [True] * 3 + [False] * 2)
-    assert (played.terminated == (not lazy)).all()
+    assert (played.terminated.any(-1) == (not lazy)).all()
 
 
 @pytest.mark.parametrize(

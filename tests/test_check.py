@@ -48,15 +48,16 @@ def play(act, seeds, num):
     """NumPy: learner m walks from a uniform start; an episode ends above 1.2 and stays there."""
     rng = [np.random.default_rng(int(seed)) for seed in seeds]
     state = np.stack([each.uniform(size=(num, 1)) for each in rng])
-    alive, terminated = np.ones((len(seeds), num), bool), np.zeros((len(seeds), num), bool)
+    alive = np.ones((len(seeds), num), bool)
     steps = []
     for t in range(STEPS):
         recorded, executed = act(state, t)
         after = np.where(alive[..., None], state + 0.4 * (executed[..., None] - 1), state)
-        steps.append((state, recorded, np.where(alive, np.abs(after[..., 0]), 0), alive))
         ended = alive & (after[..., 0] > 1.2)
-        state, alive, terminated = after, alive & ~ended, terminated | ended
-    return Recorded(*(np.stack(each, 2) for each in zip(*steps, strict=True)), terminated, state)
+        cut = alive & ~ended & (t == STEPS - 1)
+        steps.append((state, recorded, np.where(alive, np.abs(after[..., 0]), 0), alive, ended, cut, after))
+        state, alive = after, alive & ~ended
+    return Recorded(*(np.stack(each, 2) for each in zip(*steps, strict=True)))
 
 
 def hosted(change=lambda recorded: recorded):
@@ -143,7 +144,10 @@ def restarting(recorded):
         (lambda r: r._replace(mask=r.mask.astype(float)), "shapes", "mask must be boolean"),
         (lambda r: r._replace(observations=r.observations + np.inf), "shapes", "observations must be finite"),
         (lambda r: r._replace(actions=r.actions[:, 0]), "shapes", "actions must have leading axes"),
-        (lambda r: r._replace(final_observation=r.observations), "shapes", "final_observation must be like"),
+        (lambda r: r._replace(following=r.observations[..., 0]), "shapes", "following must be like"),
+        (lambda r: r._replace(following=r.observations), "after the end", "what followed the step before"),
+        (lambda r: r._replace(truncated=r.truncated & False), "after the end", "either terminated or truncated"),
+        (lambda r: r._replace(terminated=r.truncated), "after the end", "either terminated or truncated"),
         (lambda r: r._replace(losses=r.losses - r.mask), "losses", "as declared"),
         (lambda r: r._replace(losses=r.losses + COUNTER.uniform()), "samples repeat themselves", "in reset"),
         (restarting, "after the end", "must not restart"),

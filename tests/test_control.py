@@ -111,8 +111,8 @@ def test_episodes_are_gymnasiums(name):
             np.testing.assert_allclose(batch.losses[m, n, :lived], -task.scale * np.array(rewards), 1e-9)
             np.testing.assert_array_equal(batch.losses[m, n, lived:], 0)
             np.testing.assert_array_equal(batch.mask[m, n], np.arange(60) < lived)
-            assert batch.terminated[m, n] == terminated
-            np.testing.assert_allclose(batch.final_observation[m, n], observation, 1e-5, 1e-5)
+            np.testing.assert_array_equal(batch.terminated[m, n], (np.arange(60) == lived - 1) & terminated)
+            np.testing.assert_allclose(batch.following[m, n, -1], observation, 1e-5, 1e-5)
     assert batch.terminated.any() == (name == "cart")
 
 

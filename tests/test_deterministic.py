@@ -160,7 +160,8 @@ def log_probs(theta):
 @pytest.fixture(scope="module")
 def episodes():
     arrays = [jnp.asarray(each) for each in (OBSERVATIONS, ACTIONS, log_probs(THETA) - 0.5 * np.log(2 * np.pi), LOSSES)]
-    return Trajectories(*arrays, jnp.asarray(MASK), jnp.asarray([True, False]), jnp.asarray(OBSERVATIONS[:, 0]))
+    ends = [jnp.asarray(np.array(each, bool)) for each in ([[0, 1, 0], [0, 0, 0]], [[0, 0, 0], [0, 0, 1]])]
+    return Trajectories(*arrays, jnp.asarray(MASK), *ends, following=())
 
 
 def test_gradient_of_two_short_episodes_by_hand(problem, task, episodes):

@@ -201,8 +201,10 @@ def test_nothing_counts_after_the_end(ending):
     np.testing.assert_array_equal(batch.mask, np.arange(steps)[None].repeat(3, 0) < length)
     np.testing.assert_allclose(batch.losses, np.where(batch.mask, 0.5 * (2.0 + batch.actions), 0))
     np.testing.assert_array_equal(batch.observations, np.minimum(np.arange(steps), length)[None].repeat(3, 0))
-    np.testing.assert_array_equal(batch.final_observation, length)
-    np.testing.assert_array_equal(batch.terminated, ending == "terminated")
+    np.testing.assert_array_equal(batch.following, np.minimum(np.arange(1, steps + 1), length)[None].repeat(3, 0))
+    last = np.arange(steps)[None].repeat(3, 0) == length - 1
+    np.testing.assert_array_equal(batch.terminated, last & (ending == "terminated"))
+    np.testing.assert_array_equal(batch.truncated, last & (ending == "truncated"))
     expected = np.zeros((3, 4, 2))
     for n in range(3):
         cost = sum(DISCOUNT**t * batch.losses[n, t] for t in range(length))

@@ -22,7 +22,7 @@ BELOW = {  # what each room may import directly, itself and everything further b
     "local": ("types",),
     "learner": ("problems", "estimators", "uplink"),
     "controller": ("problems", "estimators", "uplink"),
-    "rounds": ("types",),
+    "rounds": ("rollouts",),
     "theory": ("problems", "estimators", "uplink"),
     "methods": ("learner", "controller", "downlink", "local"),
     "checks": ("problems", "uplink"),

@@ -144,7 +144,7 @@ def test_reset_is_uniform_and_at_rest():
 def test_scores_by_hand():
     """Oracle: two episodes of three steps, γ = .5, scale 2, the second over after one step."""
     losses, mask = jnp.asarray([[2.0, 4.0, 8.0], [6.0, 0.0, 0.0]]), jnp.asarray([[True] * 3, [True, False, False]])
-    batch = Trajectories(losses, losses, losses, losses, mask, ~mask[:, -1], losses[:, -1])
+    batch = Trajectories(losses, losses, losses, losses, mask, ~mask, ~mask, losses)
     task = jax.tree.map(lambda leaf: leaf[0], make_tasks(1, [2.0]))
     found = score(0.5)(task, batch)
     expected = {"return": 10.0, "discounted_return": 6.0, "score": 10 / 3}

@@ -1,6 +1,7 @@
 """What every runtime does in a round, and what it leaves behind."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -9,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
+from lapg.rollouts import rollout_of
 from lapg.types import (
     INIT,
     NOBODY,
     PRESENCE,
     RELAY,
     REPLY,
+    ROLLOUT,
     SAMPLE,
     SIGNAL,
     Broadcast,
@@ -30,6 +33,8 @@ from lapg.types import (
     address,
     select,
 )
+
+HOSTED = "runtime must be lapg.runtimes.Hosted for a problem outside JAX, which has no sample."
 
 
 class RunState(eqx.Module):
@@ -68,12 +73,43 @@ def initialise(
     if params is None:
         params = problem.init(address(root, INIT, NOBODY, 0))
 
-    def learner(index: Int[Array, ""]) -> LearnerState:
-        return method.learner.init(address(root, INIT, index, 0), index, params)
-
     controller = method.controller.init(params, problem.num_learners)
-    learners = jax.vmap(learner)(jnp.arange(problem.num_learners, dtype=jnp.int32))
+    learners = jax.vmap(lambda task: first_state(method, problem, root, task, params))(problem.tasks)
     return RunState(controller, learners, method.downlink.init(controller, problem.num_learners))
+
+
+def first_state(
+    method: Method, problem: Problem, root: Key[Array, ""], task: Task, params: Float[Array, " d"]
+) -> LearnerState:
+    """A learner that has never uploaded, and its environments at their first states, where they live on."""
+    state = method.learner.init(address(root, INIT, task.index, 0), task.index, params)
+    return replace(state, rollout=first_rollout(problem, root, task, method.batch_size))
+
+
+def first_rollout(problem: Problem, root: Key[Array, ""], task: Task, num: int) -> PyTree:
+    """The state of a learner's rollout before round 0."""
+    return rollout_of(problem).init(address(root, ROLLOUT, NOBODY if problem.shared else task.index, 0), task, num)
+
+
+def next_batch(
+    problem: Problem,
+    root: Key[Array, ""],
+    task: Task,
+    rollout: PyTree,
+    params: Float[Array, " d"],
+    round: Any,
+    num: int,
+) -> tuple[PyTree, PyTree]:
+    """The state of a learner's rollout after a round, and what it learns from. With shared samples the address names nobody, so everybody sees the same.
+
+    Raises:
+      ValueError: the problem's environment is outside JAX.
+    """
+    advance = rollout_of(problem).advance
+    if advance is None:
+        raise ValueError(HOSTED)
+    key = address(root, SAMPLE, NOBODY if problem.shared else task.index, round)
+    return advance(key, task, rollout, params, num)
 
 
 def sample_batch(
@@ -86,19 +122,19 @@ def sample_batch(
     num: int,
     purpose: int = SAMPLE,
 ) -> PyTree:
-    """The batch of one learner. With shared samples the address names nobody, so everybody sees the same.
+    """Whole episodes, or other samples, of one learner. With shared ones the address names nobody, so everybody sees the same.
 
     Raises:
       ValueError: the problem's environment is outside JAX.
     """
     if problem.sample is None:
-        raise ValueError("runtime must be lapg.runtimes.Hosted for a problem outside JAX, which has no sample.")
+        raise ValueError(HOSTED)
     who = NOBODY if problem.shared else task.index
     return problem.sample(address(root, purpose, who, round, step), task, params, num)
 
 
 def environment_steps(batch: PyTree) -> Int[Array, ""]:
-    """Steps of the environment in a batch of `Trajectories`, up to each episode's end; 0 in any other batch, for which none was made."""
+    """Steps of the environment in a batch of `Trajectories`, up to each row's end; 0 in any other batch, for which none was made."""
     return jnp.sum(batch.mask, dtype=jnp.int32) if isinstance(batch, Trajectories) else jnp.int32(0)
 
 
@@ -116,8 +152,9 @@ def play_learner(
 ) -> tuple[LearnerState, Reply]:
     """One learner's round: samples and takes in."""
     params = method.learner.behaviour(state, broadcast)
-    batch = sample_batch(problem, root, task, params, broadcast.round, 0, method.batch_size)
-    return reply(method, problem, root, task, state, broadcast, batch)
+    rollout, batch = next_batch(problem, root, task, state.rollout, params, broadcast.round, method.batch_size)
+    after, answer = reply(method, problem, root, task, replace(state, rollout=()), broadcast, batch)
+    return replace(after, rollout=rollout), answer
 
 
 def reply(
@@ -132,7 +169,7 @@ def reply(
     """Takes in the batch and answers the controller."""
     key = address(root, REPLY, state.index, broadcast.round)
     state, upload, log = method.learner.reply(key, task, state, broadcast, batch)
-    return state, Reply(upload, log, problem.score(task, batch), environment_steps(batch))
+    return state, Reply(upload, log, rollout_of(problem).score(task, batch), environment_steps(batch))
 
 
 def announce(method: Method, root: Key[Array, ""], state: ControllerState) -> Broadcast:

@@ -119,6 +119,7 @@ COMPARABLE = (
     "problem",
     "smoothing",
     "policy",
+    "rollout",
     "estimator",
     "batch_size",
     "participation",

@@ -3,16 +3,16 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from lapg.estimators.critics import (
     CriticState,
     Kind,
-    alive_next,
     decayed_sums,
     make_critic,
     make_network,
     observation_of,
+    sums_ahead,
     td_errors,
 )
 from lapg.estimators.likelihood_ratio import policy_gradient
@@ -40,17 +40,21 @@ def actor_critic(
     independent, and the noise is unbiased for tr Cov. λ = 1 with a finite horizon is unbiased whatever the critic, which is then a baseline.
     Else the bias is what the critic's error leaves, and the first rounds, with a critic that knows nothing, have most of it.
 
+    Where the problem's rollout plays segments, which ``finite_horizon=False`` takes, all sums and weights begin anew in every episode and row, and γ^τ
+    is left out: the mean is Σ_t E[Σ_a ∇π(a|s_t) Q(s_t, a)] over the states that come by. Rows begin in different states, so that the noise is rather
+    too large.
+
     Args:
       policy: the (joint) policy π.
       discount: γ, counted from t = 0.
-      problem: says what observations look like, and T.
+      problem: says what observations look like, T, and whether rows are whole episodes.
       critic: hidden widths of V, a tanh network of the observation and t/T; ``quadratic``; or a `lapg.policies.networks.Network` with
         ``apply: weights, observation, t/T → V``, which a problem with whole-number observations needs.
       critic_step_size: of Adam, in units of the critic's weights.
       critic_steps: full-batch steps of Adam per batch.
       trace_decay: λ in [0, 1]; smaller has less noise and trusts the critic more.
       finite_horizon: True: the objective of `gpomdp`. Nothing counts after the end of an episode, whatever ended it, and V sees t/T. False:
-        an episode that was cut off would go on, so that V(final observation) stands for its rest; only termination has value 0; V sees time 0.
+        an episode that was cut off would go on, so that V of the observation that followed stands for its rest; only termination has value 0; V sees time 0.
       time_average: divide by T.
     Raises:
       ValueError: a number is out of its range, or the critic does not fit the problem.
@@ -66,33 +70,31 @@ def actor_critic(
         "actor_critic", network, step_size=critic_step_size, num_steps=critic_steps, trace_decay=trace_decay
     )
 
-    def fading(log_ratios: Float[Array, " T"]) -> Float[Array, " T"]:
+    def fading(log_ratios: Float[Array, " T"], first: Bool[Array, " T"]) -> Float[Array, " T"]:
         # the value is log w_{0:t}, the gradient Σ_{τ≤t} λ^{t−τ} ∇log π_τ
-        scores = decayed_sums(log_ratios, trace_decay)
-        return scores + jax.lax.stop_gradient(jnp.cumsum(log_ratios) - scores)
+        scores = decayed_sums(log_ratios, trace_decay, first)
+        return scores + jax.lax.stop_gradient(decayed_sums(log_ratios, 1.0, first) - scores)
 
-    actor = policy_gradient(fading, policy, discount, "none", time_average)
+    segmented = problem.rollout is not None and problem.rollout.continues
+    actor = policy_gradient(fading, policy, 1.0 if segmented else discount, "none", time_average)
 
     def times(num: int, steps: int) -> Float[Array, " num"]:
         return jnp.arange(num, dtype=float) / steps if finite_horizon else jnp.zeros(num)
 
     def judge(weights: Float[Array, " p"], batch: Trajectories) -> tuple[Float[Array, "N T"], Float[Array, "N T"]]:
-        seen = jax.tree.map(
-            lambda at, end: jnp.concatenate([at, end[:, None]], 1), batch.observations, batch.final_observation
-        )
         steps = batch.losses.shape[1]
-        values = learned.values(weights, seen, times(steps + 1, steps))
-        alive = alive_next(batch.mask)
-        goes_on = alive if finite_horizon else alive | ~batch.terminated[:, None]
-        following = jnp.where(goes_on, jnp.where(alive, values[:, 1:], values[:, -1:]), 0)
-        return values[:, :-1], td_errors(batch, discount, values[:, :-1], following)
+        at = times(steps + 1, steps)
+        values = learned.values(weights, batch.observations, at[:-1])
+        following = learned.values(weights, batch.following, at[1:])
+        nothing_left = batch.ended if finite_horizon else batch.terminated
+        return values, td_errors(batch, discount, values, jnp.where(nothing_left, 0, following))
 
     def init(key: Key[Array, ""], params: Float[Array, " d"]) -> CriticState:
         return learned.init(key)
 
     def update(state: CriticState, task: Task, batch: Trajectories) -> CriticState:
         values, errors = judge(state.fitted, batch)
-        targets = values + decayed_sums(errors.T[::-1], discount * trace_decay)[::-1].T
+        targets = values + sums_ahead(errors, discount * trace_decay, batch.ended)
         steps = batch.losses.shape[1]
         return learned.fit(state, batch.observations, times(steps, steps), targets, batch.mask)
 
@@ -100,4 +102,4 @@ def actor_critic(
         _, errors = judge(state.weights, batch)
         return actor.estimate((), task, params, eqx.tree_at(lambda b: b.losses, batch, errors))
 
-    return Estimator(init, update, estimate)
+    return Estimator(init, update, estimate, takes_segments=not finite_horizon)

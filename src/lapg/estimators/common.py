@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from lapg.types import Estimate, Estimator
 
@@ -25,3 +25,8 @@ def mean_and_noise(gradients: Float[Array, "N d"]) -> tuple[Float[Array, " d"], 
     if num == 1:
         return mean, jnp.full((), jnp.inf, mean.dtype)
     return mean, jnp.sum((gradients - mean[None]) ** 2) / (num * (num - 1))
+
+
+def first_steps(ended: Bool[Array, "*N T"]) -> Bool[Array, "*N T"]:
+    """Steps after which an episode did not go on → steps before which one began, that of the row included."""
+    return jnp.concatenate([jnp.ones_like(ended[..., :1]), ended[..., :-1]], -1)

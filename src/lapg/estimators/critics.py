@@ -151,15 +151,18 @@ def td_errors(
     return jnp.where(batch.mask, batch.losses + discount * following - values, 0)
 
 
-def alive_next(mask: Bool[Array, "N T"]) -> Bool[Array, "N T"]:
-    """Whether step t + 1 is still a part of the episode."""
-    return jnp.concatenate([mask[:, 1:], jnp.zeros_like(mask[:, :1])], 1)
+def decayed_sums(
+    terms: Float[Array, "T *rest"], decay: float, first: Bool[Array, "T *rest"]
+) -> Float[Array, "T *rest"]:
+    """S_t = x_t + decay · S_{t−1}, and S_t = x_t in the first step of an episode."""
+
+    def step(before: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
+        term, first = now
+        return (total := term + jnp.where(first, 0, decay * before)), total
+
+    return jax.lax.scan(step, jnp.zeros_like(terms[0]), (terms, first))[1]
 
 
-def decayed_sums(terms: Float[Array, "T *rest"], decay: float) -> Float[Array, "T *rest"]:
-    """S_t = x_t + decay · S_{t−1}."""
-
-    def step(before: Array, term: Array) -> tuple[Array, Array]:
-        return (total := term + decay * before), total
-
-    return jax.lax.scan(step, jnp.zeros_like(terms[0]), terms)[1]
+def sums_ahead(terms: Float[Array, "N T"], decay: float, ended: Bool[Array, "N T"]) -> Float[Array, "N T"]:
+    """S_t = x_t + decay · S_{t+1} within each episode."""
+    return decayed_sums(terms.T[::-1], decay, ended.T[::-1])[::-1].T

@@ -8,11 +8,10 @@ from lapg.estimators.common import mean_and_noise
 from lapg.estimators.critics import (
     CriticState,
     Kind,
-    alive_next,
-    decayed_sums,
     make_critic,
     make_network,
     observation_of,
+    sums_ahead,
     td_errors,
 )
 from lapg.types import Estimate, Estimator, Policy, Problem, Task, Trajectories, squared_norm
@@ -80,9 +79,8 @@ def deterministic(
     def update(state: CriticState, task: Task, batch: Trajectories) -> CriticState:
         seen = (batch.observations, batch.actions)
         values = learned.values(state.fitted, seen, times(batch))
-        following = jnp.where(alive_next(batch.mask), jnp.roll(values, -1, 1), 0)
-        errors = td_errors(batch, discount, values, following)
-        targets = values + decayed_sums(errors.T[::-1], discount * trace_decay)[::-1].T
+        errors = td_errors(batch, discount, values, jnp.where(batch.ended, 0, jnp.roll(values, -1, 1)))
+        targets = values + sums_ahead(errors, discount * trace_decay, batch.ended)
         return learned.fit(state, seen, times(batch), targets, batch.mask)
 
     def estimate(state: CriticState, task: Task, params: Float[Array, " d"], batch: Trajectories) -> Estimate:

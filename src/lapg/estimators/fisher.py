@@ -15,7 +15,7 @@ def fisher_norm(policy: Policy) -> Callable[..., Any]:
 
     vᵀ F v = E Σ_t (v · ∇log π(a_t|s_t))², mean over the N trajectories; the square of the sum over t has the same expectation, because scores at
     different t are uncorrelated, and more variance. Half of it is the divergence KL(π_θ ‖ π_{θ+v}) of episodes up to terms of third order in v.
-    One forward-mode derivative; no d × d matrix.
+    Where rows are segments, it is that of a segment. One forward-mode derivative; no d × d matrix.
     """
 
     def norm(params: Float[Array, " d"], batch: Trajectories, direction: Float[Array, " d"]) -> Float[Array, ""]:

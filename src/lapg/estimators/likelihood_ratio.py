@@ -5,22 +5,22 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from lapg.estimators.common import mean_and_noise, stateless
+from lapg.estimators.common import first_steps, mean_and_noise, stateless
 from lapg.types import Estimate, Estimator, Policy, Task, Trajectories, squared_norm
 
 Baseline = Literal["none", "leave_one_out"]
 
 
 def policy_gradient(
-    weight: Callable[[Float[Array, " T"]], Float[Array, " T"]],
+    weight: Callable[[Float[Array, " T"], Bool[Array, " T"]], Float[Array, " T"]],
     policy: Policy,
     discount: float,
     baseline: Baseline,
     time_average: bool,
 ) -> Estimator:
-    """The gradient of Σ_t w_t(θ) γ^t (ℓ_t − b_t), where ``weight`` makes w_t of the log ratios of the policy.
+    """The gradient of Σ_t w_t(θ) γ^t (ℓ_t − b_t), where ``weight`` makes log w_t of the log ratios of the policy and of which steps are first ones.
 
     On-policy every w_t is 1 and its gradient is the score that multiplies the loss at t. One baseline serves every θ.
     """
@@ -37,8 +37,9 @@ def policy_gradient(
 
         def surrogate(params: Float[Array, " d"], trajectory: Trajectories, losses: Float[Array, " T"]) -> Any:
             log_probs = jax.vmap(policy.log_prob, (None, 0, 0))(params, trajectory.observations, trajectory.actions)
-            ratios = jnp.exp(weight(jnp.where(trajectory.mask, log_probs - trajectory.log_probs, 0)))
-            return jnp.sum(ratios * losses), ratios[-1]
+            log_ratios = jnp.where(trajectory.mask, log_probs - trajectory.log_probs, 0)
+            weights = jnp.exp(weight(log_ratios, first_steps(trajectory.ended)))
+            return jnp.sum(weights * losses), jnp.exp(jnp.sum(log_ratios))
 
         gradients, ratios = jax.vmap(jax.grad(surrogate, has_aux=True), (None, 0, 0))(params, batch, losses)
         mean, noise = mean_and_noise(gradients)
@@ -62,7 +63,7 @@ def gpomdp(
       low by O(1/(N−1)²).
     Source: Chen et al., arXiv 1812.03239, eq. (9), (10), with t = 0..T−1.
     """
-    return policy_gradient(jnp.cumsum, policy, discount, baseline, time_average)
+    return policy_gradient(lambda log_ratios, _: jnp.cumsum(log_ratios), policy, discount, baseline, time_average)
 
 
 def reinforce(
@@ -76,5 +77,9 @@ def reinforce(
       baseline, time_average: as in `gpomdp`.
     """
     return policy_gradient(
-        lambda log_ratios: jnp.full_like(log_ratios, 1) * jnp.sum(log_ratios), policy, discount, baseline, time_average
+        lambda log_ratios, _: jnp.full_like(log_ratios, 1) * jnp.sum(log_ratios),
+        policy,
+        discount,
+        baseline,
+        time_average,
     )

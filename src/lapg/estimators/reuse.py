@@ -1,6 +1,7 @@
 """Old trajectories used again, by importance weights."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -60,9 +61,12 @@ def reuse(
     bound = math.inf if max_weight is None else math.log(max_weight)
     single = gpomdp(policy, discount, baseline=baseline, time_average=time_average)
 
+    def kept(batch: Trajectories) -> Trajectories:
+        return replace(batch, following=())  # which G(PO)MDP does not look at
+
     def init(key: Key[Array, ""], params: Float[Array, " d"]) -> History:
         task = jax.tree.map(lambda leaf: leaf[0], problem.tasks)
-        shape = jax.eval_shape(lambda key, params: sample(key, task, params, batch_size), key, params)
+        shape = jax.eval_shape(lambda key, params: kept(sample(key, task, params, batch_size)), key, params)
         blank = jax.tree.map(lambda leaf: jnp.zeros((num_batches, *leaf.shape), leaf.dtype), shape)
         return History(blank, jnp.int32(0))
 
@@ -71,7 +75,7 @@ def reuse(
             raise ValueError(
                 f"reuse(batch_size=...) must be that of the rounds, {batch.losses.shape[0]}, got {batch_size}."
             )
-        batches = jax.tree.map(lambda new, old: jnp.concatenate([new[None], old[:-1]]), batch, state.batches)
+        batches = jax.tree.map(lambda new, old: jnp.concatenate([new[None], old[:-1]]), kept(batch), state.batches)
         return History(batches, jnp.minimum(state.count + 1, num_batches))
 
     def log_weights(params: Float[Array, " d"], one: Trajectories) -> tuple[Float[Array, " T"], Float[Array, " T"]]:

@@ -18,8 +18,9 @@ from lapg.methods.signatures import signature
 from lapg.policies import with_policy
 from lapg.problems.contract import guarded
 from lapg.problems.smoothed import smoothed
+from lapg.rollouts import rollout_of
 from lapg.runtimes.evaluation import Evaluation, as_evaluated
-from lapg.types import Arrival, Method, Policy, Problem, Recipe
+from lapg.types import Arrival, Method, Policy, Problem, Recipe, Rollout
 
 
 class Built(NamedTuple):
@@ -41,12 +42,17 @@ def build(config: Config) -> Built:
             "JAX_NUMPY_DTYPE_PROMOTION must be standard for lapg, which computes with whole numbers and fractions together, got strict; leave it out."
         )
     config = with_own_parts(config)
-    problem = build_problem(config)
+    problem = with_rollout(build_problem(config), config.rollout)
     as_evaluated(problem, Evaluation(**vars(config.evaluation)))
     if config.evaluation.greedy and config.smoothing is not None:
         raise ValueError(
             "evaluation.greedy must be false with smoothing, under which every episode has parameters of its own, got true; "
             "lapg evaluate measures the greedy policy of the parameters themselves."
+        )
+    if problem.shared and config.participation < 1 and rollout_of(problem).continues:
+        raise ValueError(
+            f"participation must be 1 with rollout {config.rollout.name!r} where all learners see the same samples, got {config.participation}: "
+            "those of a learner that stays away would fall behind; leave it out, or use rollout 'episodes'."
         )
     estimator = build_estimator(config, problem)
     changes = {kind: getattr(config, kind) for kind in KINDS} | {"step_limit": step_limit(config, problem)}
@@ -146,6 +152,20 @@ def build_problem(config: Config, *, plain: bool = False) -> Problem:
     return problem if config.smoothing is None or plain else smoothed(problem, config.smoothing)
 
 
+def with_rollout(problem: Problem, part: Part) -> Problem:
+    """The problem, with how its learners come by their batches.
+
+    Raises:
+      ValueError: there is no such rollout, or it does not fit the problem.
+    """
+
+    def rollouts(problem: Problem) -> Rollout:
+        return make("rollout", part, {"problem": problem})
+
+    rollouts(problem)
+    return problem._replace(rollouts=rollouts)
+
+
 def choose_policy(part: Part, problem: Problem, owner: str) -> Problem:
     """The problem with the policy of a configuration beside it; its own where nothing is asked for.
 
@@ -209,4 +229,10 @@ def build_estimator(config: Config, problem: Problem) -> Any:
         "problem": problem,
         "batch_size": config.batch_size,
     }
-    return make("estimator", fit_part("estimator", config.estimator, "estimator", own=True), offered)
+    estimator = make("estimator", fit_part("estimator", config.estimator, "estimator", own=True), offered)
+    if rollout_of(problem).continues and not estimator.takes_segments:
+        raise ValueError(
+            f"estimator {config.estimator.name!r} needs whole episodes, got segments; use rollout 'episodes', or estimator 'actor_critic' with "
+            "finite_horizon false."
+        )
+    return estimator

@@ -132,12 +132,14 @@ class Config(Choice):
     """What is learned."""
     policy: Part = Part()
     """Who acts: each agent's policy. Options left out take the problem's defaults, or those of the policy that is named."""
+    rollout: Part = Part(DEFAULTS["rollout"])
+    """What a learner's batch is made of: whole episodes, or segments of environments that live on from round to round."""
     estimator: Part = Part(DEFAULTS["estimator"])
     """How a learner estimates its gradient."""
     smoothing: float | None = None
     """σ: parameters are perturbed by σ times a normal vector once an episode, which smooths ReLU policies."""
     batch_size: int = 10
-    """N, trajectories per round and learner."""
+    """N, trajectories (episodes, or segments) per round and learner."""
     participation: float = 1.0
     """Fraction of the learners that takes part in a round, drawn anew in each; at least one does."""
     rounds: int = 1000
@@ -157,7 +159,7 @@ class Config(Choice):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for kind in ("problem", "estimator"):
+        for kind in ("problem", "rollout", "estimator"):
             part = fit_part(kind, getattr(self, kind), kind)
             object.__setattr__(self, kind, merged(Part(DEFAULTS[kind]), part))
         object.__setattr__(self, "policy", fit_part("policy", self.policy, "policy"))
@@ -196,7 +198,7 @@ class Config(Choice):
         return dataclasses.replace(self, **vars(choice))
 
 
-PARTS = (*KINDS, "problem", "policy", "estimator")
+PARTS = (*KINDS, "problem", "policy", "rollout", "estimator")
 """The settings of a configuration that are parts."""
 
 

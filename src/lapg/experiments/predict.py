@@ -14,7 +14,8 @@ from lapg.experiments.build import build, build_estimator
 from lapg.experiments.config import Config
 from lapg.experiments.run import Run
 from lapg.methods import settings
-from lapg.rounds import sample_batch
+from lapg.rollouts import rollout_of
+from lapg.rounds import first_rollout, next_batch
 from lapg.runtimes.host_env import sampler, to_batch
 from lapg.types import INIT, NOBODY, SAMPLE, Problem, ScoreBounds, address
 from lapg.uplink.triggers.lazy import past_weights
@@ -132,10 +133,13 @@ def measure(
         return noise, jnp.maximum(jnp.sum(gradients.mean(0) ** 2) - noise / num_batches, 0)
 
     def learner(task: Any) -> Any:
-        def step(state: Any, round: Any) -> Any:
-            return take(state, task, sample_batch(problem, root, task, params, round, 0, num))
+        def step(states: Any, round: Any) -> Any:
+            rollout, batch = next_batch(problem, root, task, states[1], params, round, num)
+            state, found = take(states[0], task, batch)
+            return (state, rollout), found
 
-        return judge(jax.lax.scan(step, estimator.init(root, params), jnp.arange(num_batches))[1])
+        start = estimator.init(root, params), first_rollout(problem, root, task, num)
+        return judge(jax.lax.scan(step, start, jnp.arange(num_batches))[1])
 
     if problem.collect is None:
         found = jax.jit(lambda tasks: jax.lax.map(learner, tasks))(problem.tasks)
@@ -151,15 +155,17 @@ def measure(
 
 
 def _on_host(problem: Problem, root: Any, params: Any, num_batches: int, num: int) -> Iterator[Any]:
-    """Batches of all learners, at the addresses of `lapg.rounds.sample_batch`."""
+    """Batches of all learners, at the addresses of `lapg.rounds.next_batch`."""
     policy = problem.policy
     assert policy is not None
-    play, everywhere = sampler(problem, policy), jnp.broadcast_to(params, (problem.num_learners, params.size))
+    rollout, everywhere = rollout_of(problem), jnp.broadcast_to(params, (problem.num_learners, params.size))
+    play = sampler(problem, policy, rollout.num_steps if rollout.continues else None)
+    which = {"lane": object(), "learners": range(problem.num_learners)} if rollout.continues else {}
     label = jax.jit(jax.vmap(lambda task, played: to_batch(policy, task, params, played)))
     for round in range(num_batches):
         who = jax.vmap(lambda task: jnp.uint32(NOBODY) if problem.shared else task.index)(problem.tasks)
         keys = jax.vmap(lambda m, round=round: address(root, SAMPLE, m, round))(who)
-        yield label(problem.tasks, play(keys, everywhere, num))
+        yield label(problem.tasks, play(keys, everywhere, num, **which))
 
 
 def _constants(constants: Constants) -> list[Finding]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from lapg.experiments.build import Built
 from lapg.experiments.config import Config
+from lapg.rollouts import rollout_of
 from lapg.rounds import initialise
 from lapg.types import tree_bits
 
@@ -58,10 +59,12 @@ def estimate(config: Config, built: Built, num_lanes: int) -> dict[str, int]:
 
 def _sample_bytes(problem: Any, params: Any, key: Any) -> int:
     """Of one learner's batch of one."""
+    steps = rollout_of(problem).num_steps
     if problem.sample is None:
-        return problem.num_steps * sum(leaf.nbytes for leaf in jax.tree.leaves(problem.observation))
+        return steps * sum(leaf.nbytes for leaf in jax.tree.leaves(problem.observation))
     task = jax.tree.map(lambda leaf: leaf[0], problem.tasks)
-    return tree_bits(jax.eval_shape(lambda key, params: problem.sample(key, task, params, 1), key, params)) // 8
+    episode = jax.eval_shape(lambda key, params: problem.sample(key, task, params, 1), key, params)
+    return tree_bits(episode) // 8 * steps // problem.num_steps
 
 
 def available() -> int | None:

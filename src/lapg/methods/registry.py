@@ -12,6 +12,7 @@ from lapg.methods.optimisers import scheduled, sgd
 from lapg.methods.parts import Part
 from lapg.methods.presets import PRESETS, Preset
 from lapg.problems.adapters import imported
+from lapg.rollouts import segments, whole_episodes
 from lapg.uplink import compressors, memories, triggers, variance_reduction
 from lapg.uplink.triggers import measures
 
@@ -27,6 +28,7 @@ def _of_optax(*names: str) -> dict[str, Callable[..., Any]]:
 REGISTRY: dict[str, Mapping[str, Any]] = {
     "problem": {name: getattr(problems, name) for name in problems.__all__},
     "policy": _named(policies.mlp, policies.conv, policies.linear, policies.table),
+    "rollout": {"episodes": whole_episodes, "segments": segments},
     "estimator": _named(
         estimators.gpomdp,
         estimators.reinforce,
@@ -72,6 +74,7 @@ REGISTRY: dict[str, Mapping[str, Any]] = {
 """By kind of part its factories by name; of ``method`` the presets."""
 DEFAULTS = {
     "problem": "cooperative_navigation",
+    "rollout": "episodes",
     "estimator": "gpomdp",
     "variance_reduction": "plain",
     "local": "stand",

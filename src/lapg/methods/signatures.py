@@ -33,6 +33,7 @@ RUN = {
 SUPPLIED: dict[str, tuple[str, ...]] = {
     "problem": (),
     "policy": ("spaces",),
+    "rollout": ("problem",),
     "estimator": ("policy", "discount", "gradient", "problem", "batch_size"),
     "optimiser": (),
     "measure": (),

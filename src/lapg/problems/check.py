@@ -264,12 +264,11 @@ def _actor(policy: Policy, params: Any, seed: int) -> Callable[..., Any]:
 
 def _shapes(problem: Problem, batch: Any, num: int) -> None:
     lead = (problem.num_learners, num, problem.num_steps)
-    expected = {"losses": (lead, "fiu"), "mask": (lead, "b"), "terminated": (lead[:2], "b")}
-    for name, (shape, kinds) in expected.items():
+    for name, kinds in (("losses", "fiu"), ("mask", "b"), ("terminated", "b"), ("truncated", "b")):
         leaf = np.asarray(getattr(batch, name))
         need(
-            leaf.shape == shape and leaf.dtype.kind in kinds,
-            f"{name} must be {'boolean' if kinds == 'b' else 'real'} with axes {shape} (learners, episodes, steps), got {describe(leaf)}.",
+            leaf.shape == lead and leaf.dtype.kind in kinds,
+            f"{name} must be {'boolean' if kinds == 'b' else 'real'} with axes {lead} (learners, episodes, steps), got {describe(leaf)}.",
         )
     for name in ("observations", "actions"):
         for leaf in map(np.asarray, jax.tree.leaves(getattr(batch, name))):
@@ -278,10 +277,10 @@ def _shapes(problem: Problem, batch: Any, num: int) -> None:
                 f"{name} must have leading axes {lead} (learners, episodes, steps), got {describe(leaf)}.",
             )
             need(_finite(leaf), f"{name} must be finite; look for 0/0 and overflow in observe.")
-    last = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :, 0], batch.observations)
+    seen, following = (jax.tree.map(np.asarray, tree) for tree in (batch.observations, batch.following))
     need(
-        describe(last) == describe(jax.tree.map(np.asarray, batch.final_observation)),
-        f"final_observation must be like one step of observations, {describe(last)}, got {describe(batch.final_observation)}.",
+        describe(seen) == describe(following),
+        f"following must be like observations, {describe(seen)}, got {describe(following)}.",
     )
 
 
@@ -310,9 +309,18 @@ def _after_the_end(batch: Any) -> None:
         "mask must stay False after the end of an episode; an environment must not restart by itself.",
     )
     need((np.asarray(batch.losses)[~mask] == 0).all(), "losses must be 0 after the end, where mask is False.")
-    for seen, final in zip(jax.tree.leaves(batch.observations), jax.tree.leaves(batch.final_observation), strict=True):
-        held = np.broadcast_to(np.asarray(final)[:, :, None], np.shape(seen))
-        need(equal(np.asarray(seen)[~mask], held[~mask]), "observations must stay at final_observation after the end.")
+    terminated, truncated = np.asarray(batch.terminated), np.asarray(batch.truncated)
+    last = mask & ~np.concatenate([mask[..., 1:], np.zeros_like(mask[..., :1])], -1)
+    need(
+        equal(terminated | truncated, last) and not (terminated & truncated).any(),
+        "an episode's last step, and no other, must be either terminated or truncated; one that T cuts off is truncated.",
+    )
+    for seen, then in zip(*map(jax.tree.leaves, (batch.observations, batch.following)), strict=True):
+        seen, then = np.asarray(seen), np.asarray(then)
+        need(
+            equal(seen[:, :, 1:], then[:, :, :-1]) and equal(seen[~mask], then[~mask]),
+            "observations must be what followed the step before, and stay as they are after the end.",
+        )
 
 
 def _policy(policy: Policy, params: Any, batch: Any, seed: int) -> None:

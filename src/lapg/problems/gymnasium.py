@@ -45,6 +45,11 @@ def gymnasium(
     make = _maker(env, env_options or {})
     owner = f"gymnasium(env={env!r})"
     with opened(owner, make) as probe:
+        if (size := getattr(probe, "num_envs", None)) is not None:
+            raise Misfit(
+                f"{owner} must be one environment, got a vector of {size}; return a single one: lapg makes as many as it plays side by side, and "
+                "resets each itself."
+            )
         limit = num_steps
         if limit is None:
             limit = getattr(getattr(probe, "spec", None), "max_episode_steps", None)

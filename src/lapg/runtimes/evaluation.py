@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from lapg.rollouts import rollout_of
 from lapg.rounds import Log, environment_steps, sample_batch
 from lapg.runtimes.host_env import sampler, to_batch
 from lapg.types import NOBODY, SCORE, Method, Policy, Problem, Recorded, Task, address
@@ -36,13 +37,14 @@ class Evaluation(NamedTuple):
         """Whether that round is scored; of an array, of each."""
         return round % self.every == 0 if self.every else np.zeros(np.shape(round), bool)
 
-    def plays(self, method: Method) -> bool:
+    def plays(self, problem: Problem, method: Method) -> bool:
         """Whether episodes are played for it.
 
-        They are not where learners sample at θ^k themselves and neither ``greedy`` nor another number of episodes is asked for: the training batch is
-        then the score, an unbiased one, for it was drawn before anything was learned from it.
+        They are not where learners sample whole episodes at θ^k themselves and neither ``greedy`` nor another number of episodes is asked for: the
+        training batch is then the score, an unbiased one, for it was drawn before anything was learned from it.
         """
-        return self.every > 0 and (method.local.moves or self.greedy or self.episodes not in (None, method.batch_size))
+        elsewhere = method.local.moves or rollout_of(problem).continues
+        return self.every > 0 and (elsewhere or self.greedy or self.episodes not in (None, method.batch_size))
 
 
 def greedy(policy: Policy) -> Policy:
@@ -138,7 +140,7 @@ def make_evaluator(problem: Problem, evaluation: Evaluation, method: Method) -> 
     Raises:
       ValueError: what is asked for does not fit the problem.
     """
-    return Evaluator(problem, evaluation, method) if evaluation.plays(method) else None
+    return Evaluator(problem, evaluation, method) if evaluation.plays(problem, method) else None
 
 
 def with_scores(log: Log, found: Scores | None) -> Log:

@@ -1,7 +1,8 @@
-"""Learners whose environments are outside JAX: episodes on the host, everything else compiled.
+"""Learners whose environments are outside JAX: these on the host, everything else compiled.
 
-In every step only observations go in and actions come out; behaviour log-probabilities, gradients and uploads are one compiled function per round. A
-round starts from addressed seeds, so that no environment outlives it.
+In every step only observations go in and actions come out; behaviour log-probabilities, gradients and uploads are one compiled function per round.
+Episodes begin with addressed seeds. Environments that outlive a round, where segments of them are played, are no part of any state: a resumed run
+begins new episodes.
 """
 
 import warnings
@@ -15,11 +16,13 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from lapg.problems.contract import EnvironmentFailed
+from lapg.rollouts import rollout_of
 from lapg.rounds import Reply, reply
 from lapg.types import (
     NOBODY,
     SAMPLE,
     Broadcast,
+    Elapsed,
     LearnerState,
     Policy,
     Problem,
@@ -31,13 +34,16 @@ from lapg.types import (
 )
 
 
-def sampler(problem: Problem, policy: Policy) -> Callable[..., Recorded]:
+def sampler(problem: Problem, policy: Policy, segment_steps: int | None = None) -> Callable[..., Recorded]:
     """Episodes of a host problem: ``keys [M], θ [M, d], N → Recorded``, where ``learners`` are those whom keys and θ are for, all by default.
 
     With ``at_once``, no more than so many episodes of each are played side by side.
-    The noise of actions is drawn from the keys as in `lapg.rollouts.rollouts`: equal keys, equal noise.
+    With ``segment_steps`` they are segments of that many steps, of the environments of a ``lane`` that has to be named.
+    The noise of actions is drawn from the keys as in `lapg.rollouts`: equal keys, equal noise.
     """
-    collect = problem.collect
+    collect, num_steps = problem.collect, segment_steps or problem.num_steps
+    if segment_steps is not None and problem.proceed is not None:
+        collect = partial(problem.proceed, num_steps=segment_steps)
     if collect is None:
         raise ValueError("sampler(problem=...) needs a problem with collect; use problem.sample.")
 
@@ -46,7 +52,7 @@ def sampler(problem: Problem, policy: Policy) -> Callable[..., Recorded]:
         def episode(key: Key[Array, ""]) -> Any:
             reset, actions, _ = jax.random.split(key, 3)
             return jax.random.bits(reset, dtype=jnp.uint32), jax.vmap(policy.noise)(
-                jax.random.split(actions, problem.num_steps)
+                jax.random.split(actions, num_steps)
             )
 
         seeds, noise = jax.vmap(lambda key: jax.vmap(episode)(jax.random.split(key, num)))(keys)
@@ -63,7 +69,7 @@ def sampler(problem: Problem, policy: Policy) -> Callable[..., Recorded]:
         return jax.vmap(jax.vmap(one, (0, None, 0)))(now, params, observations)
 
     def play(
-        keys: Key[Array, " M"], params: Float[Array, "M d"], num: int, at_once: int | None = None, **learners: Any
+        keys: Key[Array, " M"], params: Float[Array, "M d"], num: int, at_once: int | None = None, **which: Any
     ) -> Recorded:
         seeds, noise = draw(keys, num=num)
 
@@ -74,7 +80,7 @@ def sampler(problem: Problem, policy: Policy) -> Callable[..., Recorded]:
                 recorded, executed = jax.tree.map(np.asarray, act(own, params, observations, t))
                 return recorded, recorded if executed is None else executed
 
-            return collect(ask, np.asarray(seeds[:, begin]), end - begin, **learners)
+            return collect(ask, np.asarray(seeds[:, begin]), end - begin, **which)
 
         size = at_once or num
         blocks = [block(begin, min(begin + size, num)) for begin in range(0, num, size)]
@@ -92,7 +98,10 @@ def close(problem: Problem) -> None:
 
 
 def to_batch(policy: Policy, task: Task, params: Float[Array, " d"], recorded: Recorded) -> Trajectories:
-    """One learner's recorded episodes, with the log-probabilities of their actions at θ and with scaled losses."""
+    """One learner's recorded steps, with the log-probabilities of their actions at θ and with scaled losses."""
+    before = recorded.before
+    if isinstance(before, Elapsed):
+        before = Elapsed(before.steps, task.scale * before.losses, task.scale * before.discounted)
     per_step = jax.vmap(jax.vmap(policy.log_prob, (None, 0, 0)), (None, 0, 0))
     return Trajectories(
         recorded.observations,
@@ -101,7 +110,9 @@ def to_batch(policy: Policy, task: Task, params: Float[Array, " d"], recorded: R
         task.scale * recorded.losses,
         recorded.mask,
         recorded.terminated,
-        recorded.final_observation,
+        recorded.truncated,
+        recorded.following,
+        before,
     )
 
 
@@ -120,7 +131,9 @@ class Outside:
         if problem.policy is None:
             raise ValueError("Outside(problem=...) needs a problem with a policy.")
         method, self._policy, self._problem = recipe(hyper), problem.policy, problem
-        self._num, self._sample = method.batch_size, sampler(problem, problem.policy)
+        self._num, self._rollout, self._name = method.batch_size, rollout_of(problem), object()
+        length = self._rollout.num_steps if self._rollout.continues else None
+        self._sample = sampler(problem, problem.policy, length)
 
         @jax.jit
         def behave(
@@ -160,8 +173,13 @@ class Outside:
     def play(
         self, hyper: dict[str, Any], seed: Any, tasks: Task, learners: LearnerState, broadcast: Broadcast
     ) -> tuple[LearnerState, Reply]:
-        """A round of those learners; tasks, states and replies have a leading axis."""
-        given, who = (hyper, seed, tasks), {"learners": np.asarray(tasks.index).tolist()}
+        """A round of those learners; tasks, states and replies have a leading axis.
+
+        Environments that go on belong to their lane, which is known by its seed and hyperparameters.
+        """
+        given, who = (hyper, seed, tasks), dict[str, Any](learners=np.asarray(tasks.index).tolist())
+        if self._rollout.continues:
+            who["lane"] = self._name, int(seed), *(np.asarray(hyper[name]).tobytes() for name in sorted(hyper))
         keys, params = self._behave(*given, learners, broadcast)
         recorded = self._sample(keys, params, self._num, **who)
         return self.answer(*given, learners, broadcast, params, recorded)
@@ -189,11 +207,14 @@ class Outside:
         key, seen = jax.random.key(0), jax.tree.map(jnp.asarray, problem.observation)
         action, loss = policy.sample(policy.noise(key), policy.init(key), seen)[0], jnp.zeros(())
 
-        def zeros(tree: Any, *steps: int | None) -> Any:
+        def zeros(tree: Any, *steps: int) -> Any:
             return jax.tree.map(lambda leaf: jnp.zeros((1, num, *steps, *leaf.shape), leaf.dtype), tree)
 
-        seen_all, actions, losses, mask = (zeros(tree, problem.num_steps) for tree in (seen, action, loss, loss > 0))
-        return Recorded(seen_all, actions, losses, mask, zeros(loss > 0), zeros(seen))
+        no, before = loss > 0, ()
+        if self._rollout.continues:
+            before = Elapsed(zeros(jnp.int32(0)), zeros(loss), zeros(loss))
+        rows = (zeros(tree, self._rollout.num_steps) for tree in (seen, action, loss, no, no, no, seen))
+        return Recorded(*rows, before=before)
 
 
 def _at(tasks: Task, index: Any) -> Task:

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from lapg.rounds import Log, Reply, RunState, announce, finish_round, initialise
+from lapg.rollouts import rollout_of
+from lapg.rounds import Log, Reply, RunState, announce, finish_round, initialise, participants
 from lapg.runtimes.evaluation import Evaluation, make_evaluator
 from lapg.runtimes.host_env import Outside, close
 from lapg.runtimes.per_lane import InTurn
@@ -50,7 +52,12 @@ class Hosted(InTurn):
         ) -> tuple[RunState, Log]:
             return finish_round(recipe(hyper), jax.random.key(seed), broadcast, state, learners, replies)
 
-        self._start, self._hear, self._finish = start, hear, finish
+        @jax.jit
+        def present(hyper: dict[str, Any], seed: Any, round: Any) -> Any:
+            return participants(recipe(hyper), jax.random.key(seed), round, problem.num_learners)
+
+        self._start, self._hear, self._present, self._finish = start, hear, present, finish
+        self._some = rollout_of(problem).continues and recipe(self._hypers[0]).participation < 1
 
     def close(self) -> None:
         """Closes the environments."""
@@ -62,5 +69,14 @@ class Hosted(InTurn):
     def _play_round(self, index: int, state: RunState) -> tuple[RunState, Log]:
         lane = self._hypers[index], self._seeds[index]
         broadcast = self._hear(*lane, state)
-        learners, replies = self._outside.play(*lane, self._problem.tasks, state.learners, broadcast)
+        if not self._some:
+            learners, replies = self._outside.play(*lane, self._problem.tasks, state.learners, broadcast)
+            return self._finish(*lane, state, learners, broadcast, replies)
+        # environments that go on must not move where their learner is absent
+        who = np.flatnonzero(self._present(*lane, broadcast.round))
+        tasks, learners = jax.tree.map(lambda leaf: leaf[who], (self._problem.tasks, state.learners))
+        played = self._outside.play(*lane, tasks, learners, broadcast)
+        learners, replies = jax.tree.map(
+            lambda leaf: jnp.zeros((self._problem.num_learners, *leaf.shape[1:]), leaf.dtype).at[who].set(leaf), played
+        )
         return self._finish(*lane, state, learners, broadcast, replies)

@@ -98,7 +98,7 @@ class Vectorised:
         self._seeds = self._pad(np.asarray(seeds, np.uint32))
         self._initial = self._pad(initial_params)
         together = lanes_at_once(problem, method, per_device)
-        score = score_inside(problem, evaluation, method) if evaluation.plays(method) else None
+        score = score_inside(problem, evaluation, method) if evaluation.plays(problem, method) else None
 
         def start(hyper: dict[str, Any], seed: jax.Array, params: jax.Array | None) -> RunState:
             return initialise(recipe(hyper), problem, jax.random.key(seed), params)

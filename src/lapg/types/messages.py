@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 
@@ -72,17 +73,27 @@ class Task(eqx.Module):
     extra: PyTree = None
 
 
+class Elapsed(eqx.Module):
+    """What an episode has come to so far: its steps, its losses (scaled, or raw in `Recorded`), and its losses with γ^t. Leading axis N for several."""
+
+    steps: Int[Array | np.ndarray, "*N"]
+    losses: Float[Array | np.ndarray, "*N"]
+    discounted: Float[Array | np.ndarray, "*N"]
+
+
 class Trajectories(eqx.Module):
-    """One trajectory of T steps, with a leading axis T where steps are told apart; a batch of them has a leading axis N in front of all.
+    """T steps in a row, leading axis T; a batch of N rows has a leading axis N in front of all.
 
     Attributes:
-      observations: what the policy saw; after the end of the episode, the last observation again and again.
+      observations: what the policy saw; after the end of an episode with which its row ends, the last observation again and again.
       actions: what it did (axes T, agents for a joint policy).
       log_probs: log π(a_t|s_t) of the joint action under the behaviour policy.
       losses: c_m · ℓ_m(s_t, a_t), the scaled loss.
-      mask: False after the end of the episode; such steps have no loss and no score.
-      terminated: whether the episode came to its own end. If not, it was cut off, by T or by the environment, and its last state has a future.
-      final_observation: what the policy would have seen next.
+      mask: False after the end of an episode with which its row ends; such steps have no loss and no score.
+      terminated: steps with which an episode came to its own end: nothing follows.
+      truncated: steps at which an episode was cut off, by T or by the environment: its last state has a future. Never both.
+      following: what the policy would have seen next, before any reset; after the end, the last observation.
+      before: in segments, what the episode in which the row begins had come to before it; nothing where rows are whole episodes.
     """
 
     observations: PyTree
@@ -90,12 +101,19 @@ class Trajectories(eqx.Module):
     log_probs: Float[Array, "*N T"]
     losses: Float[Array, "*N T"]
     mask: Bool[Array, "*N T"]
-    terminated: Bool[Array, "*N"]
-    final_observation: PyTree
+    terminated: Bool[Array, "*N T"]
+    truncated: Bool[Array, "*N T"]
+    following: PyTree
+    before: Elapsed | tuple[()] = ()
+
+    @property
+    def ended(self) -> Bool[Array, "*N T"]:
+        """Steps after which an episode did not go on."""
+        return self.terminated | self.truncated
 
 
 class Recorded(NamedTuple):
-    """Episodes of all learners as a host environment leaves them: NumPy arrays, leading axes M, N, T (M, N for the last two).
+    """Steps of all learners as a host environment leaves them: NumPy arrays, leading axes M, N, T.
 
     As `Trajectories`, but with raw losses ℓ_m and without log-probabilities, which the compiled reply adds.
     """
@@ -105,7 +123,9 @@ class Recorded(NamedTuple):
     losses: Any
     mask: Any
     terminated: Any
-    final_observation: PyTree
+    truncated: Any
+    following: PyTree
+    before: Elapsed | tuple[()] = ()
 
 
 class Estimate(eqx.Module):
@@ -123,7 +143,7 @@ class Estimate(eqx.Module):
     effective_samples: Float[Array, ""]
 
     @property
-    def noise_or_inf(self) -> Float[Array, ""]:
+    def noise_or_inf(self) -> Float[Array, "*N"]:
         """The noise as a number: inf where it is not known."""
         return jnp.full((), jnp.inf, self.gradient.dtype) if self.noise is None else self.noise
 
@@ -182,7 +202,7 @@ class LearnerState(eqx.Module):
     """All that learner m remembers.
 
     ``sent_round`` is −1 until its first upload; ``slope`` is how far its last share would have moved the policy, per unit of its length, where a
-    `StepLimit` holds for its own steps.
+    `StepLimit` holds for its own steps. ``rollout`` is that of its `Rollout`: the rounds carry it, the learner's own functions see nothing of it.
     """
 
     index: Int[Array, ""]
@@ -193,6 +213,7 @@ class LearnerState(eqx.Module):
     trigger: PyTree
     sent_round: Int[Array, ""]
     slope: PyTree = ()
+    rollout: PyTree = ()
 
 
 class ControllerState(eqx.Module):

@@ -85,6 +85,21 @@ class Model(NamedTuple):
     gradient: calls.OfTaskAndParams
 
 
+class Rollout(NamedTuple):
+    """How the batches of a learner come about.
+
+    ``init: key, task, N → state`` · ``advance: key, task, state, θ, N → state, batch``, None where a host plays (`Problem.collect`, `Problem.proceed`) ·
+    ``score: task, batch → dict of scalars`` for the record · ``num_steps`` of a row · ``continues``: whether environments outlive a round, so that a row
+    may begin and end within an episode, and hold pieces of several.
+    """
+
+    init: calls.RolloutInit
+    advance: calls.Advance | None
+    score: calls.Score
+    num_steps: int = 1
+    continues: bool = False
+
+
 class Problem(NamedTuple):
     """What the learners solve together, and beside it the ``policy`` that solves it.
 
@@ -99,7 +114,10 @@ class Problem(NamedTuple):
     Episodes come from an ``environment``, by ``sampler: problem → sample`` (`lapg.rollouts.episodes`). An environment outside JAX has
     ``collect: act, seeds, N, learners → Recorded`` instead: it plays N episodes for each of some learners, all M by default, asking
     ``act: observations (leading axes M, N), t → actions to record, actions to execute`` at every step; ``seeds`` are a whole number for each of
-    them, and equal seeds and actions mean equal episodes. ``close`` closes the environments that it has made; a later ``collect`` makes new ones.
+    them, and equal seeds and actions mean equal episodes. ``proceed: act, seeds, N, learners, lane, T → Recorded`` is the same for segments of T steps of
+    environments that live on, those of each lane and learner, until they are closed. ``close`` closes the environments that it has made; a later
+    ``collect`` makes new ones.
+    ``rollouts: problem → Rollout`` says how learners come by their batches; None is `lapg.rollouts.whole_episodes`.
     ``observation``: what one looks like, where there is no environment to ask · ``interface`` translates where what the environment returns and
     takes is not what the policy sees and does. A problem without a policy has a sampler of its own, and ``start: key → θ⁰``.
 
@@ -114,7 +132,9 @@ class Problem(NamedTuple):
     environment: Environment | None = None
     sampler: Callable[[Any], calls.SampleBatch | None] | None = None
     collect: calls.Collect | None = None
+    proceed: calls.Proceed | None = None
     close: Callable[[], None] = lambda: None
+    rollouts: Callable[[Any], Rollout] | None = None
     policy: Policy | None = None
     spaces: Spaces | JointSpaces | None = None
     default_policy: Callable[[Any], Policy] | None = None
@@ -132,6 +152,11 @@ class Problem(NamedTuple):
     def sample(self) -> calls.SampleBatch | None:
         """``key, task, θ, N → batch`` (opaque to learners); None for an environment outside JAX."""
         return None if self.sampler is None else self.sampler(self)
+
+    @property
+    def rollout(self) -> Rollout | None:
+        """How learners come by their batches, where it is said."""
+        return None if self.rollouts is None else self.rollouts(self)
 
     @property
     def init(self) -> calls.InitParams:
@@ -169,7 +194,8 @@ class Estimator(NamedTuple):
 
     ``init: key, θ → state`` · ``update: state, task, batch → state`` · ``estimate: state, task, θ, batch → Estimate`` · ``minimum_batch``: the
     smallest N that it can work with · ``knows_noise``: False where it returns ``noise=None``, so that rules that need the noise are refused ·
-    ``part: batch, rows → batch`` of some of its N entries, for minibatches.
+    ``part: batch, rows → batch`` of some of its N entries, for minibatches · ``takes_segments``: whether rows may hold pieces of several episodes
+    (`Rollout`).
     """
 
     init: calls.EstimatorInit
@@ -178,6 +204,7 @@ class Estimator(NamedTuple):
     minimum_batch: int = 1
     knows_noise: bool = True
     part: calls.PartOfBatch = take_rows
+    takes_segments: bool = False
 
 
 class VarianceReduction(NamedTuple):

@@ -4,7 +4,7 @@ Arguments are positional, their names free. A state is any PyTree of arrays whos
 the host (`Encode`, `Decode`, `Collect`) are traced: pure, without Python branches on values. What goes wrong in them must become a number, not an exception.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
@@ -105,6 +105,34 @@ class Collect(Protocol):
     """
 
     def __call__(self, act: Any, seeds: Any, num: int, /, learners: Sequence[int] | None = None) -> Recorded: ...
+
+
+@runtime_checkable
+class Proceed(Protocol):
+    """As `Collect`, N segments of T steps of environments that live on from call to call, those of each lane and learner by themselves.
+
+    ``lane``: any name for a run. ``seeds`` begin what has not begun, and whatever begins in the segment.
+    """
+
+    def __call__(
+        self, act: Any, seeds: Any, num: int, /, learners: Sequence[int], lane: Hashable, num_steps: int
+    ) -> Recorded: ...
+
+
+@runtime_checkable
+class RolloutInit(Protocol):
+    """The state of N environments that live on; () where nothing does."""
+
+    def __call__(self, key: Key[Array, ""], task: Task, num: int, /) -> Any: ...
+
+
+@runtime_checkable
+class Advance(Protocol):
+    """The next batch of learner m at θ, N rows, and the state after it; the same under the same key and state."""
+
+    def __call__(
+        self, key: Key[Array, ""], task: Task, state: Any, params: Float[Array, " d"], num: int, /
+    ) -> tuple[Any, Any]: ...
 
 
 @runtime_checkable

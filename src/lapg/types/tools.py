@@ -16,7 +16,7 @@ def known(value: Any) -> bool:
 
 
 # Purposes of random numbers: the first entry of every address.
-SAMPLE, REPLY, SIGNAL, INIT, SCORE, PRESENCE, RELAY = range(7)
+SAMPLE, REPLY, SIGNAL, INIT, SCORE, PRESENCE, RELAY, ROLLOUT = range(8)
 NOBODY = 2**32 - 1
 """The learner of an address that belongs to no learner: the controller, or a shared environment."""
 

@@ -1,6 +1,7 @@
 """The compiled functions that both ends of a distributed run call, one set for all learners, lanes and lives in a process."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -9,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree, UInt8
 
+from lapg.rollouts import rollout_of
 from lapg.rounds import (
     Reply,
     RunState,
     announce,
+    first_state,
     initialise,
     make_relay,
     participants,
@@ -22,7 +25,6 @@ from lapg.rounds import (
 from lapg.runtimes import wire
 from lapg.runtimes.host_env import Outside
 from lapg.types import (
-    INIT,
     Broadcast,
     ControllerState,
     LearnerState,
@@ -30,7 +32,6 @@ from lapg.types import (
     Recipe,
     RoundLog,
     Upload,
-    address,
     sum_rows,
 )
 
@@ -98,13 +99,10 @@ class Compiled:
     def _renew(
         self, hyper: dict[str, Any], seed: Any, index: Any, params: Any, old: LearnerState | None
     ) -> LearnerState:
-        """Never uploaded, nothing remembered of it; what its estimator and its own steps have learnt stays."""
-        key = address(jax.random.key(seed), INIT, index, 0)
-        new = self._recipe(hyper).learner.init(key, index, params)
-        if old is None:
-            return new
-        forgotten = new.memory, new.trigger, new.sent_round, new.slope
-        return LearnerState(new.index, old.estimator, new.reduction, old.local, *forgotten)
+        """Never uploaded, nothing remembered of it; what its estimator and its own steps have learnt stays, and so do its environments."""
+        task = jax.tree.map(lambda leaf: leaf[index], self.problem.tasks)
+        new = first_state(self._recipe(hyper), self.problem, jax.random.key(seed), task, params)
+        return new if old is None else replace(new, estimator=old.estimator, local=old.local, rollout=old.rollout)
 
     def _relay(
         self,
@@ -172,6 +170,8 @@ class Compiled:
         params = jnp.asarray(broadcast.params)
         fresh = self.renew(hyper, np.uint32(0), np.int32(0), params, None)
         self.play(hyper, np.uint32(0), np.int32(0), fresh, broadcast)
+        if rollout_of(self.problem).continues:
+            self.problem.close()  # environments that go on begin with the run
         self.renew(hyper, np.uint32(0), np.int32(0), params, state)
         if self.downlink.compressor is not None:
             self.announce(hyper, np.uint32(0), self.step(hyper, zeros(self.state.controller), self.relayed)[0])
