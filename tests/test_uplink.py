@@ -82,8 +82,12 @@ def test_accumulation_loses_nothing(problem, setting, recipe):
 
 def test_running_average_follows_its_definition(problem, setting):
     """Oracle: v ← (1−η)v + ηg from v = g, in NumPy on recomputed gradients."""
-    hyper = {"step_size": STEP, "average_weight": 0.3, "noise_weight": 0.3}
-    states, _ = player(lambda hyper: methods.compose("lapg", setting, hyper=full(hyper)), problem, ROUNDS)(hyper)
+    hyper = {"step_size": STEP, "noise_weight": 0.3}
+    states, _ = player(
+        lambda hyper: methods.compose("lapg", setting, memory=Part("running_average", weight=0.3), hyper=full(hyper)),
+        problem,
+        ROUNDS,
+    )(hyper)
     gradients = quadratic_gradients(problem, states.controller.params[:-1], BATCH)
     value = gradients[0]
     for k in range(1, ROUNDS):
@@ -230,7 +234,7 @@ def test_periodic_uploads_every_period(problem, setting):
     np.testing.assert_array_equal(logs.sent, (np.arange(13) % 4 == 3)[:, None].repeat(LEARNERS, 1))
 
 
-@pytest.mark.parametrize(("memory", "first"), [("accumulate", (6, 2, 8)), ("lagged", (7, 3, 9))])
+@pytest.mark.parametrize(("memory", "first"), [("accumulator", (6, 2, 8)), ("lagged", (7, 3, 9))])
 def test_staggered_learners_upload_one_after_the_other(problem, setting, memory, first):
     """Oracle: 10 times the fractional parts of m · 0.618 are 6.18, 2.36 and 8.54, so ages 7, 3 and 9; then every 10 rounds.
 

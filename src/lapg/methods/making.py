@@ -76,6 +76,12 @@ def make(
     called: Any = factory or resolve(kind, part.name, where)
     found, values = signature(kind, called), hyper or {}
     check_options(found, part, where, kind)
+    for full in values:
+        owner, _, name = full.partition(f"{where}.")
+        if not owner and name and not found.anything and name.partition(".")[0] not in found.options:
+            raise ValueError(
+                f"{full} is not an option of {kind} {part.name!r}{meant(name, found.options)}; leave it out."
+            )
     given: dict[str, Any] = {}
     for name, value in part.options.items():
         full = f"{where}.{name}"
