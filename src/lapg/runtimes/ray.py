@@ -249,7 +249,8 @@ class Ray(Lanes):
         while True:
             self._ask(lane, put)
             host.settle()
-            if self._evaluator is not None:  # which may have taken longer than they did
+            # the evaluator may have taken longer than the learners did; channels are only read below
+            if self._evaluator is not None and not self._channels:
                 self._take_in()
             waited = time.monotonic() - began
             enough = len(host.answered) >= min(self._quorum, len(host.answered | host.awaited))
