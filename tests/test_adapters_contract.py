@@ -135,7 +135,7 @@ def configured(adapter, name, options, **fields):
         rounds=1,
         seeds=1,
     )
-    problem = build_problem(config.problem, config.policy)
+    problem = build_problem(config)
     theta = np.random.default_rng(0).normal(size=(1, problem.policy.num_params))
     learners = np.arange(problem.num_learners)
     record = xr.Dataset({"params": (("seed", "parameter"), theta)}, {"seed": [0], "learner": learners})
@@ -208,7 +208,7 @@ def test_evaluation_itself():
 def test_acting_inside_jax_is_checked():
     """Oracle: cooperative navigation of two agents sees 12 numbers."""
     config = Config(problem=Part("cooperative_navigation", num_agents=2))
-    problem = build_problem(config.problem)
+    problem = build_problem(config)
     run = Run(
         Path(), config, xr.Dataset({"params": (("seed", "p"), np.zeros((1, problem.policy.num_params)))}, {"seed": [0]})
     )
@@ -581,9 +581,9 @@ def test_factories_that_raise():
     with pytest.raises(
         RuntimeError, match=r"problem 'test_adapters_contract:bad_problem' could not be made: ValueError: low >= high"
     ):
-        build_problem(Part("test_adapters_contract:bad_problem"))
+        build_problem(Config(problem=Part("test_adapters_contract:bad_problem")))
     with pytest.raises(ValueError, match=r"problem.num_learners must be a whole number >= 1, got 0"):
-        build_problem(Part("test_adapters_contract:bad_problem", num_learners=3))
+        build_problem(Config(problem=Part("test_adapters_contract:bad_problem", num_learners=3)))
 
 
 def test_modules_that_raise(tmp_path, monkeypatch):
