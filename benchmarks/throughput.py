@@ -89,7 +89,7 @@ def mpe2_rate(figure: str, num_rounds: int) -> Callable[[], float]:
     env = simple_spread_v3.parallel_env(N=num_agents, max_cycles=num_steps + 5)
     generator = np.random.default_rng(0)
     params = np.array(problem.init(jax.random.key(0)))
-    widths = (6 * num_agents, *(setting.policy.hidden or ()), 5)
+    widths = (6 * num_agents, *setting.policy.options["hidden"], 5)
     tasks = [jax.tree.map(lambda leaf, m=m: leaf[m], problem.tasks) for m in range(num_agents)]
 
     def layers(flat):
@@ -171,7 +171,7 @@ def throughput(figures: list[str], labels: list[str], seeds: int, repeats: int) 
         baseline = mpe2_rate(figure, 1)
         for label in labels:
             ours, problem = training_rate(figure, label, seeds)
-            work = FLOP_PER_MULTIPLY_ADD * multiply_adds(problem, FIGURES[figure].policy.hidden or ())
+            work = FLOP_PER_MULTIPLY_ADD * multiply_adds(problem, FIGURES[figure].policy.options["hidden"])
             rows = [(ours(), baseline(), product()) for _ in range(repeats)]  # in turn
             rate, slow, peak = (median(column) for column in zip(*rows, strict=True))
             ratio = median(r[0] / r[1] for r in rows)

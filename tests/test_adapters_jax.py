@@ -160,7 +160,7 @@ def test_what_agents_see():
 )
 def test_training(name, options, learners, size, tmp_path):
     """Oracle: everybody uploads in every round of pg; parameters counted by hand; CartPole's return is the length of an episode, 8 to 10 at least."""
-    problem = Part(name, num_steps=10, options=options)
+    problem = Part(name, num_steps=10, **options)
     config = Config(
         problem=problem,
         policy=Part(hidden=5),

@@ -73,10 +73,11 @@ def test_what_readme_says_of_the_table():
 def test_scouts_example_is_the_tuned_one():
     """Oracle: Figure 4's line-up, every setting that the command names."""
     page = (ROOT / "docs" / "scout.md").read_text(encoding="utf-8")
-    words = re.search(r"`lapg train (--method.name scout .*)`", page)[1].split()
+    words = re.search(r"`lapg train --method scout (.*)`", page)[1].split()
     tuned = presets.methods(presets.FIGURES["fig4"], "recommended")[1]["SCOUT"]
     for flag, value in zip(words[::2], words[1::2], strict=True):
-        found = getattr(tuned, flag.removeprefix("--method.").replace("-", "_"))
+        kind, name = flag.removeprefix("--").replace("-", "_").split(".")
+        found = getattr(tuned, kind).options[name]
         assert type(found)(value) == (pytest.approx(found) if isinstance(found, float) else found), flag
 
 

@@ -10,7 +10,7 @@ import pytest
 from lapg import Config, estimators, methods
 from lapg.controller import heavy_ball, make_controller
 from lapg.costs import ledger
-from lapg.downlink import dense, forwarded, replicated
+from lapg.downlink import dense, replicated
 from lapg.experiments.build import build
 from lapg.methods import Part
 from lapg.problems import quadratic
@@ -177,7 +177,7 @@ def test_uploads_are_forwarded():
             ROUNDS,
         )
 
-    (expected, logs), (found, told) = play(replicated(identity())), play(forwarded)
+    (expected, logs), (found, told) = play(replicated(identity())), play(Part("forwarded"))
     np.testing.assert_array_equal(told.sent, logs.sent)
     np.testing.assert_allclose(found.controller.params, expected.controller.params, rtol=0, atol=1e-11)
     num = told.sent.sum(1)
@@ -197,9 +197,15 @@ def lone():
     estimator = estimators.exact(problem.gradient)
 
     def run(compressor):
-        setting = methods.Setting(estimator, 1, 1, downlink=replicated(compressor))
+        setting = methods.Setting(estimator, 1, 1)
         return sequential(
-            lambda hyper: methods.compose("pg", setting, optimiser=Part("sgd", step_size=0.1)), problem, {}, 0, 2
+            lambda hyper: methods.compose(
+                "pg", setting, optimiser=Part("sgd", step_size=0.1), downlink=replicated(compressor)
+            ),
+            problem,
+            {},
+            0,
+            2,
         )
 
     return run

@@ -264,7 +264,9 @@ def test_other_format(tmp_path):
     content = json.loads(file.read_text())
     assert content["versions"].keys() == set(record.PACKAGES)
     file.write_text(json.dumps(content | {"format": record.FORMAT + 1}))
-    with pytest.raises(RunError, match=rf"has format {record.FORMAT + 1}, .* reads format {record.FORMAT}; install"):
+    with pytest.raises(
+        RunError, match=rf"has format {record.FORMAT + 1}, .* reads formats 2 to {record.FORMAT}; install"
+    ):
         record.read_config(tmp_path / "run")
 
 

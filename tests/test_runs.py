@@ -243,7 +243,7 @@ FLAGS = [
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
 def test_killed_processes(tmp_path, whole, capsys, number, status):
     """Oracle: the uninterrupted run, bit for bit, after `kill -9` and after Ctrl-C at the first checkpoint, and `lapg train --resume`."""
-    (tmp_path / "options.toml").write_text("[problem.options]\ndimension = 4\n")
+    (tmp_path / "options.toml").write_text('[problem]\nname = "quadratic"\ndimension = 4\n')
     command = [sys.executable, "-c", VICTIM, *FLAGS, "--config", tmp_path / "options.toml", "--out", tmp_path / "run"]
     victim = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:

@@ -122,7 +122,7 @@ def test_masked_rounds_leave_everything_alone(sweep):
 def test_constructor_checks_see_concrete_values(sweep):
     """Oracle: the trigger's own check, reached before anything is traced."""
     problem, recipe, _, _ = sweep
-    with pytest.raises(ValueError, match=r"noise_weight=\.\.\.\) must be >= 0, got -1\.0"):
+    with pytest.raises(ValueError, match=r"trigger\.noise_weight must be >= 0, got -1\.0"):
         Vectorised(recipe, problem, lanes({"step_size": 0.1, "noise_weight": -1.0}), [0])
 
 

@@ -62,20 +62,20 @@ def runs(problem):
 
     setting = methods.Setting(estimator, NUM, LEARNERS)
 
-    def limit(hyper):
+    def limited(hyper):
         return StepLimit(hyper["limit"], norm) if hyper else None
 
     def lapg(hyper):
         return methods.compose(
             "lapg",
             setting,
-            step_limit=limit(hyper),
+            step_limit=limited(hyper),
             optimiser=Part("sgd", step_size=STEP, momentum=0.5),
             trigger=Part(noise_weight=2.0),
         )
 
     pg = player(
-        lambda hyper: methods.compose("pg", setting, step_limit=limit(hyper), optimiser=Part("sgd", step_size=STEP)),
+        lambda hyper: methods.compose("pg", setting, step_limit=limited(hyper), optimiser=Part("sgd", step_size=STEP)),
         problem,
         ROUNDS,
     )

@@ -355,7 +355,7 @@ def test_predictions_label_what_they_rest_on(tmp_path, capsys):
         assert found.certainty == "estimate"
         assert words in "; ".join(found.remarks)
     path = tmp_path / "experiment.toml"
-    path.write_text('[problem]\nname = "garnet"\n[method]\nname = "pg"\nstep_size = 0.1\n')
+    path.write_text('method = "pg"\n[problem]\nname = "garnet"\n[optimiser]\nstep_size = 0.1\n')
     main(["predict", str(path), "--json", "--batches", "2"])
     data = {line["name"]: line for line in json.loads(capsys.readouterr().out)}
     assert data["α"]["value"] == 0.1

@@ -146,7 +146,9 @@ def _flag(option: Option) -> Any:
     ]
     kinds = [choice for choice in kinds if not (get_origin(choice) is tuple and get_args(choice)[0] is Any)]
     if not [kind for kind in kinds if kind is not type(None)]:
-        return None
+        if option.choices != (Any,):
+            return None
+        kinds = [bool, int, float, str]  # of an argument without a type
     if bool in kinds and len(kinds) <= 2:
         return Switch
     hint = None if option.default is REQUIRED else kinds[0]

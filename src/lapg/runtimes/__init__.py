@@ -55,6 +55,6 @@ def distributed(name: str) -> Callable[..., Any]:
       ValueError: its engine is not installed.
     """
     try:
-        return getattr(importlib.import_module(f"lapg.runtimes.{name}"), DISTRIBUTED[name])
+        return getattr(importlib.import_module(f"lapg.runtimes.{name}.runtime"), DISTRIBUTED[name])
     except ImportError as error:
         raise ValueError(f"runtime {name!r} needs the package {error.name}; pip install 'lapg[{name}]'.") from error

@@ -164,7 +164,7 @@ def gradients_of(
         log_probs = jax.vmap(policy.log_prob, (None, 0, 0))(params, states, actions)
         losses = task.scale * task.extra["losses"][states, actions]
         mask = jnp.ones(states.shape, bool)
-        last = jnp.arange(STEPS) == STEPS - 1
+        last = jnp.arange(mask.size) == mask.size - 1
         batch = Trajectories(states, actions, log_probs, losses, mask, ~mask, last, following=())
         return estimator.estimate((), task, params, jax.tree.map(lambda leaf: leaf[None], batch)).gradient
 
