@@ -394,7 +394,7 @@ def test_a_full_disk(tmp_path):
     place = tmp_path / "disk"
     place.mkdir()
     mounted = not subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", place], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=140k", "tmpfs", place], capture_output=True
     ).returncode
     try:
         limit = None if mounted else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
