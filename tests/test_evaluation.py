@@ -86,7 +86,7 @@ def test_learners_with_steps_of_their_own_are_scored_at_the_controller_s_paramet
     assert not log.sent.all()
 
 
-@pytest.mark.parametrize("method", [local, pg])
+@pytest.mark.parametrize("method", [local, pytest.param(pg, marks=pytest.mark.slow)])
 def test_only_some_rounds_are_scored(pole, method):
     """Oracle: the run that is scored in every round: the same scores in rounds 0, 3 and 6, none in the others, and the very same learning."""
     whole, expected = play(Vectorised, pole, recipe(pole, method), Evaluation())
@@ -108,6 +108,7 @@ def test_only_some_rounds_are_scored(pole, method):
         assert not np.delete(log.evaluation_steps, evaluated, 1).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "evaluation"), [(local, Evaluation(2)), (pg, Evaluation(2, 7))])
 def test_the_plain_loop_scores_alike(pole, method, evaluation):
     """Oracle: the vectorised runtime, all of the log."""
@@ -158,7 +159,12 @@ def walk(*, outside):
 
 @pytest.mark.parametrize(
     ("method", "evaluation"),
-    [(local, Evaluation(3)), (local, Evaluation(0)), (pg, Evaluation()), (pg, Evaluation(2, 8, True))],
+    [
+        (local, Evaluation(3)),
+        pytest.param(local, Evaluation(0), marks=pytest.mark.slow),
+        pytest.param(pg, Evaluation(), marks=pytest.mark.slow),
+        (pg, Evaluation(2, 8, True)),
+    ],
 )
 def test_recorded_steps_are_those_that_were_played(method, evaluation):
     """Oracle: the environment's own count, in Python; the same walk inside JAX says the same of every learner and round."""

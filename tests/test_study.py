@@ -348,7 +348,7 @@ def test_a_cost_that_one_problem_lacks(tmp_path):
         one.costs["steps"] = 10 * one.uploads
     comparisons = {name: compare(own, "pg", ["new"]) for name, own in curves.items()}
     text = report.summary(comparisons)
-    for title in ("## Saving: steps", "## Factor over the best baseline, in parentheses: steps"):
+    for title in ("## Saving: steps\n", "## Factor over the best baseline, in parentheses: steps\n"):
         assert "| pg | – | 1" in text.split(title)[1]
     export.rliable(tmp_path, comparisons, curves, "pg")
     assert (tmp_path / "uploads_to_90.npz").is_file()
