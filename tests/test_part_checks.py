@@ -9,7 +9,7 @@ import pytest
 from lapg import estimators, policies, problems
 from lapg.checks import check_compressor, check_estimator, check_memory, check_policy, check_trigger
 from lapg.cli import main
-from lapg.types import Decision, Trigger
+from lapg.types import Decision, Trigger, take_rows
 from lapg.uplink import compressors, memories, triggers
 from lapg.uplink.triggers import measures
 
@@ -130,12 +130,19 @@ def test_estimators_are_checked(unchecked):
         return check_estimator(whole._replace(estimate=estimate), problem, num_batches=300)
 
     assert not failures(check_estimator(whole, problem, num_batches=300))
+    apart = next(each for each in bent_part(whole, problem) if each.name == "parts of a batch")
+    assert "give Estimator(part=...)" in apart.note
     (line,) = failures(bent(gradient=lambda found: 2 * found.gradient + 1, noise=lambda found: 4 * found.noise))
     assert "mean and noise: the mean of 300 gradients must be the exact one" in line
     (line,) = failures(bent(noise=lambda found: found.noise / 1000))
     assert "Estimate.noise must estimate tr Cov of the gradient" in line
     (line,) = failures(bent(noise=lambda found: None))
     assert "noise must be None if and only if knows_noise is False" in line
+
+
+def bent_part(estimator, problem):
+    """Its checks with a part that indexes every array of a batch, θ included."""
+    return check_estimator(estimator._replace(part=take_rows), problem, num_batches=300)
 
 
 @pytest.mark.slow
