@@ -82,12 +82,9 @@ def test_accumulation_loses_nothing(problem, setting, recipe):
 
 def test_running_average_follows_its_definition(problem, setting):
     """Oracle: v ← (1−η)v + ηg from v = g, in NumPy on recomputed gradients."""
-    hyper = {"step_size": STEP, "noise_weight": 0.3}
-    states, _ = player(
-        lambda hyper: methods.compose("lapg", setting, memory=Part("running_average", weight=0.3), hyper=full(hyper)),
-        problem,
-        ROUNDS,
-    )(hyper)
+    hyper = {"optimiser.step_size": STEP, "memory.weight": 0.3, "trigger.noise_weight": 0.3}
+    recipe = lambda hyper: methods.compose("lapg", setting, memory=Part("running_average"), hyper=hyper)  # noqa: E731
+    states, _ = player(recipe, problem, ROUNDS)(hyper)
     gradients = quadratic_gradients(problem, states.controller.params[:-1], BATCH)
     value = gradients[0]
     for k in range(1, ROUNDS):
