@@ -296,6 +296,7 @@ def test_images(policy, size, tmp_path):
         (lambda: from_equinox(eqx.nn.MLP(4, 2, 5, 1, key=jax.random.key(0))), "must be a function key → module"),
         (lambda: networks.mlp(2, (3,), 1, initialisation="zeros"), "initialisation must be 'normal' or 'orthogonal'"),
         (lambda: make_policy(Spaces(Box((2,)), Box((1,))), linear, std=0.0), r"gaussian\(std=\.\.\.\) must be > 0"),
+        (lambda: make_policy(Spaces(Box((2,)), Box((2, 2))), mlp), r"a Box with one axis, got shape \(2, 2\)"),
     ],
 )
 def test_what_does_not_fit_is_refused(make, message, unchecked):

@@ -49,6 +49,11 @@ def with_policy(problem: Problem, policy: Policy | Factory | None = None, **opti
 def make_policy(spaces: Spaces | JointSpaces, factory: Factory, **options: Any) -> Policy:
     """The policy of one agent, or the product of the agents' policies."""
     agents = spaces.agents if isinstance(spaces, JointSpaces) else (spaces,)
+    for agent in agents:
+        if isinstance(agent.action, Box) and len(agent.action.shape) != 1:
+            raise ValueError(
+                f"Spaces(action=...) must be Discrete or a Box with one axis, got shape {agent.action.shape}."
+            )
     for name in ("std", "learned_std"):
         if options.get(name) not in (None, False) and all(isinstance(agent.action, Discrete) for agent in agents):
             raise ValueError(f"policy({name}=...) is of normal actions, and all actions are discrete; leave it out.")
