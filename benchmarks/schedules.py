@@ -87,12 +87,12 @@ SEARCHES: dict[
 HEADER = [
     "setting",
     "rule",
-    "SCOUT over the best schedule: uploads",
-    "bits both ways",
-    "rounds / PG",
+    "SCOUT over the best schedule: bits both ways",
     "uploads",
-    "fewer uploads than PG",
+    "rounds / PG",
+    "uploads in all",
     "fewer bits both ways than PG",
+    "fewer uploads than PG",
     "final − PG's",
 ]
 
@@ -175,11 +175,11 @@ def _interval(bounds: list[float | None], form: str = ".3g", unknown: str = "mis
 
 
 def _row(label: str, point: dict[str, Any], best: dict[str, Any] | None) -> list[str]:
-    over = [_interval(best["behind_scout"][kind]) if best and label == "SCOUT" else "" for kind in ("uploads", "bits")]
+    over = [_interval(best["behind_scout"][kind]) if best and label == "SCOUT" else "" for kind in ("bits", "uploads")]
     uploads = "missed" if point["uploads"] is None else f"{point['uploads']:,.0f}"
     if label == "PG":
         return [label, *over, "1", uploads, "1", "1", "0"]
-    savings = [_interval(point["savings"][kind]) for kind in ("uploads", "bits")]
+    savings = [_interval(point["savings"][kind]) for kind in ("bits", "uploads")]
     return [
         label,
         *over,
