@@ -135,9 +135,9 @@ def doubled(*, factor: Scalar = 2.0) -> Trigger:
 
 
 def halves() -> Compressor:
-    """Every entry at half precision: 16 bits."""
+    """Every entry at half precision, 16 bits, within ±65,504."""
     return Compressor(
-        compress=lambda key, innovation: innovation.astype(jnp.float16),
+        compress=lambda key, innovation: jnp.clip(innovation, -65504, 65504).astype(jnp.float16),
         decompress=lambda message: message.astype(jnp.zeros(()).dtype),
         num_bits=lambda message: jnp.int32(16 * message.size),
         encode=lambda message: np.asarray(message).tobytes(),
