@@ -85,7 +85,7 @@ def test_trained_parameters_act_unperturbed(tmp_path):
     run = train(
         Config(
             problem=problem,
-            smoothing=0.5,
+            smoothing=SCALE,
             method="pg",
             optimiser=Part("sgd", step_size=0.1),
             rounds=1,

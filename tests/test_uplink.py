@@ -489,6 +489,10 @@ def test_identity_travels_unchanged(dtype):
         ),
         (lambda: memories.running_average(0.0), r"weight=\.\.\.\) must lie in \(0, 1\], got 0\.0"),
         (lambda: memories.running_average(1.5), r"weight=\.\.\.\) must lie in \(0, 1\], got 1\.5"),
+        (
+            lambda: methods.resolve("memory", "elephant"),
+            r"memory must be one of accumulator, dasha, fresh, lagged, running_average, or your own .*got 'elephant'",
+        ),
     ],
 )
 def test_wrong_parts_are_refused(build, message, unchecked):
