@@ -72,8 +72,8 @@ def bilinear(spaces: Spaces, *, curvature: float = 0.1) -> Policy:
     return around(spaces, Network(lambda key: jnp.zeros(size), apply, size))
 
 
-def score_function(policy: Policy) -> Estimator:
-    """REINFORCE in six lines: ∇log π of an episode times its loss."""
+def score_function(policy: Policy, discount: float) -> Estimator:
+    """REINFORCE in a few lines: ∇log π of an episode times its discounted loss Σ γ^t ℓ_t; losses in a batch are not discounted yet."""
 
     def estimate(task: Any, params: jax.Array, batch: Any) -> Estimate:
         def one(observations: Any, actions: Any, mask: jax.Array, losses: jax.Array) -> jax.Array:
@@ -81,7 +81,7 @@ def score_function(policy: Policy) -> Estimator:
                 each = jax.vmap(policy.log_prob, (None, 0, 0))(params, observations, actions)
                 return jnp.sum(each * mask)
 
-            return jax.grad(log_prob)(params) * jnp.sum(losses)
+            return jax.grad(log_prob)(params) * jnp.sum(losses * discount ** jnp.arange(losses.size))
 
         gradients = jax.vmap(one)(batch.observations, batch.actions, batch.mask, batch.losses)
         mean, noise = mean_and_noise(gradients)

@@ -133,7 +133,7 @@ def test_estimators_are_checked(unchecked):
     apart = next(each for each in bent_part(whole, problem) if each.name == "parts of a batch")
     assert "give Estimator(part=...)" in apart.note
     (line,) = failures(bent(gradient=lambda found: 2 * found.gradient + 1, noise=lambda found: 4 * found.noise))
-    assert "mean and noise: the mean of 300 gradients must be the exact one" in line
+    assert "mean: the mean gradient of 300 batches must be the exact one" in line
     (line,) = failures(bent(noise=lambda found: found.noise / 1000))
     assert "Estimate.noise must estimate tr Cov of the gradient" in line
     (line,) = failures(bent(noise=lambda found: None))
@@ -145,13 +145,37 @@ def bent_part(estimator, problem):
     return check_estimator(estimator._replace(part=take_rows), problem, num_batches=300)
 
 
-@pytest.mark.slow
-def test_policy_gradients_are_checked(unchecked):
-    """Oracle: G(PO)MDP passes; with a discount that is not the problem's its mean is not the gradient."""
-    problem = problems.garnet(num_learners=1, num_states=3, num_actions=2, branching=2, num_steps=4)
-    assert not failures(check_estimator(estimators.gpomdp(problem.policy, problem.discount), problem))
-    (line,) = failures(check_estimator(estimators.gpomdp(problem.policy, 0.2), problem, num_batches=5000))
-    assert "must be the exact one" in line
+@pytest.mark.parametrize(
+    ("make", "discount", "wrong", "exact"),
+    [
+        (estimators.reinforce, 0.5, 1.0, True),
+        pytest.param(estimators.gpomdp, 0.9, 1.0, False, marks=pytest.mark.slow),
+        pytest.param(estimators.gpomdp, 0.9, 0.8, True, marks=pytest.mark.slow),
+        pytest.param(estimators.reinforce, 0.9, 1.0, True, marks=pytest.mark.slow),
+    ],
+)
+def test_wrong_discounts_are_found(make, discount, wrong, exact, unchecked):
+    """Oracle: the estimators' own tests: the right discount passes, a wrong one fails, whether the problem knows its gradient or not."""
+    problem = problems.garnet(num_learners=1, num_states=3, num_actions=2, branching=2, num_steps=8, discount=discount)
+    problem = problem if exact else problem._replace(model=lambda policy: None)
+    assert not failures(check_estimator(make(problem.policy, discount), problem, num_batches=500))
+    lines = failures(check_estimator(make(problem.policy, wrong), problem, num_batches=500))
+    assert any("discount: losses must be discounted" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("discount", "options", "words"),
+    [
+        (0.9, {}, "too few to tell; take a problem with a smaller discount, or more batches"),
+        pytest.param(1.0, {}, "whether losses are discounted was not looked at", marks=pytest.mark.slow),
+        pytest.param(0.9, {"unbiased": False}, "nothing, as it is said to be biased", marks=pytest.mark.slow),
+    ],
+)
+def test_what_was_compared(discount, options, words, unchecked):
+    """Oracle: the note says so where a forgotten discount would not be seen: too few batches, no discount, no comparison."""
+    problem = problems.garnet(num_learners=1, num_states=3, num_actions=2, branching=2, num_steps=2, discount=discount)
+    found = check_estimator(estimators.reinforce(problem.policy, 1.0), problem, num_batches=10, **options)
+    assert words in next(each.note for each in found if each.name == "what was compared")
 
 
 def test_policies_are_checked(unchecked):
