@@ -221,6 +221,9 @@ def liar():
     )
 def adam(step_size, b1: float = 0.5): return optax.adam(step_size, b1=b1)
 def named(name: str = "x"): return Trigger(update=None)
+made = Trigger(update=None)
+class Net:
+    name: str = "x"
 """
 
 
@@ -241,7 +244,9 @@ def own(here):
         ("--downlink.name replicated --downlink.compressor.name own_here:liar", "--downlink.compressor.name 'own_here:liar'"),
         ("--optimiser.name own_here:adam", "got 'own_here:adam', which turns 1 and 2 into"),
         ("--optimiser.name own_here:adam", "no local steps (--local.name stand), or a method without them (--method awapg)"),
-        ("--trigger.name own_here:named", "must not have an option called name"),
+        ("--policy.name own_here:Net", "policy must be a factory, spaces → lapg.types.Policy, got the class Net; put net ="),
+        ("--trigger.name own_here:made", "trigger=own_here:made must be a factory, a function that returns the part, got Trigger"),
+        ("--trigger.name own_here:named", "trigger 'named' must not have an option called name"),
     ],
 )  # fmt: skip
 def test_own_parts_that_do_not_fit(flags, message, own, capsys, unchecked):
