@@ -2,7 +2,7 @@
 
 python examples/own_parts.py
 PYTHONPATH=examples lapg train --problem.name own_parts:swings --policy.name own_parts:bilinear --estimator.name own_parts:score_function \
-    --local.name own_parts:stride --memory.name own_parts:discounted --trigger.name own_parts:doubled --compressor.name own_parts:halves \
+    --local.name own_parts:stride --memory.name own_parts:gathered --trigger.name own_parts:doubled --compressor.name own_parts:halves \
     --optimiser.name own_parts:accelerated --trigger.factor 3 --rounds 50
 
 Keyword arguments are options, and flags: --trigger.factor, whose words in --help are those of the docstring. Arguments that the run knows, such as
@@ -99,15 +99,11 @@ def stride(length: Scalar = 0.5, *, num_learners: int, step_size: Scalar) -> Loc
     return sgd(length * num_learners * step_size)
 
 
-def discounted(*, keep: Scalar = 0.9) -> Memory:
-    """Gradients come together, and older ones fade.
-
-    Args:
-      keep: what is left of them a round later.
-    """
+def gathered() -> Memory:
+    """Gradients add up until they are sent; what a message leaves out stays. Their noise is not known."""
     return Memory(
         init=jnp.zeros_like,
-        update=lambda state, broadcast, estimate: (keep * state + estimate.gradient).astype(state.dtype),
+        update=lambda state, broadcast, estimate: state + estimate.gradient,
         innovation=lambda state, age: (state, jnp.full((), jnp.inf, state.dtype)),
         settle=lambda state, decoded: state - decoded,
         aggregate=arrivals(),
@@ -158,7 +154,7 @@ everything = Preset(
     "Parts that are all of this module; any of them can be another one.",
     optimiser=Part("own_parts:accelerated", step_size=0.02),
     local=Part("own_parts:stride"),
-    memory=Part("own_parts:discounted"),
+    memory=Part("own_parts:gathered"),
     trigger=Part("own_parts:doubled"),
     compressor=Part("own_parts:halves"),
 )

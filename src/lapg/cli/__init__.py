@@ -12,7 +12,7 @@ from typing import Any
 
 import tyro
 
-from lapg.cli.check import check
+from lapg.cli.check import check_command
 from lapg.cli.compare import compare_command
 from lapg.cli.figures import reproduce, tune
 from lapg.cli.flags import named_by
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "tune": tune,
             "verify": verify,
             "predict": predict,
-            "check": check,
+            "check": check_command(arguments[1:] if arguments[:1] == ["check"] else ()),
             "check-env": check_env,
             "flower-demo": flower_demo,
             "list": list_parts,
@@ -106,7 +106,7 @@ def _others(error: OSError) -> bool:
 
 def _flags(message: str) -> str:
     """A message with settings by their flags: --trigger.max-age."""
-    kinds = "|".join(PARTS)
+    kinds = "|".join((*PARTS, "part"))
     return re.sub(
         rf"(?<![\w.\[-])(?:{kinds}|cluster)(?:\.[a-z]\w*)+\b(?![:(])",
         lambda match: f"--{match[0].replace('_', '-')}",

@@ -101,7 +101,7 @@ def resolve(kind: str, name: str, where: str | None = None) -> Any:
       ValueError: there is no such part.
       EnvironmentFailed: the user's module raises.
     """
-    own = {"optimiser": scheduled, "method": _preset, "policy": _no_network}.get(kind, lambda found: found)
+    own = {"optimiser": scheduled, "method": _preset, "policy": no_network}.get(kind, lambda found: found)
     if kind == "method":
         return pick(name, REGISTRY[kind], where or kind, own=own)
     return pick(name, REGISTRY[kind], where or kind, own=lambda found: own(_callable(found, f"{where or kind}={name}")))
@@ -115,7 +115,12 @@ def _callable(found: Any, subject: str) -> Any:
     return found
 
 
-def _no_network(found: Any) -> Any:
+def no_network(found: Any) -> Any:
+    """A policy's factory.
+
+    Raises:
+      ValueError: it is a network, or the class of one, around which a factory is easily made.
+    """
     if isinstance(found, type | eqx.Module) or all(callable(getattr(found, name, None)) for name in ("init", "apply")):
         what = f"the class {found.__name__}" if isinstance(found, type) else f"a network, {type(found).__name__}"
         raise ValueError(
