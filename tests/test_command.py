@@ -265,3 +265,37 @@ def test_own_part_that_raises(own, capsys, unchecked):
     assert "trigger 'own_here:broken' could not be made: ZeroDivisionError" in words
     assert "making.py" not in words
     assert not (own / "run").exists()
+
+
+def test_short_help_and_long(capsys):
+    """Oracle: the registry: the short one has the parts that are chosen or named, the long one all; both parse."""
+
+    def kinds(*words):
+        _, printed = lapg("train", *words, capsys=capsys)
+        return {kind for kind in REGISTRY if f"--{kind.replace('_', '-')}.name" in printed}
+
+    everything = set(REGISTRY) - {"method", "measure"}
+    assert kinds("--help-all") - {"measure"} == everything
+    short = everything - {"variance_reduction", "step_limit", "downlink", "rollout"}
+    assert kinds("--help") == short
+    assert kinds("--downlink.name", "replicated", "--help") - {"compressor"} == short - {"compressor"} | {"downlink"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("train --trigger.treshold 3", "Unrecognized options: --trigger.treshold, 3 (did you mean --trigger.threshold?); see lapg"),
+        ("train --seeds many", "Error parsing --seeds: invalid literal for int() with base 10: 'many'; see lapg train --help."),
+        ("trian", "(did you mean train?)"),
+        ("reproduce fig9", "Expected one of ('fig3', 'fig4'"),
+    ],
+)  # fmt: skip
+def test_usage_errors_are_one_line(words, message, capsys):
+    """Oracle: the style of all other errors: one line, with the nearest name."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words.split())
+    errors = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert errors.startswith("lapg: ")
+    assert len(errors.splitlines()) == 1
+    assert message in errors

@@ -16,6 +16,7 @@ from lapg.methods import KINDS, REGISTRY, Part, resolve, settings, signature_of
 from lapg.methods.making import nested_kind
 from lapg.methods.registry import ASKED, DEFAULTS
 from lapg.methods.signatures import REQUIRED, Option
+from lapg.runtimes import REMOTE
 
 
 def _switched(words: list[str]) -> bool | None:
@@ -66,8 +67,12 @@ FIRST = ("problem", "policy", "estimator", "method")
 """Shown before all others."""
 
 
-def flags_of(config: Config) -> Any:
-    """An instance of a dataclass made for this configuration, whose fields are its flags: a dataclass in it for each part, with its name and options."""
+def flags_of(config: Config, *, everything: bool = True) -> Any:
+    """An instance of a dataclass made for this configuration, whose fields are its flags: a dataclass in it for each part, with its name and options.
+
+    Args:
+      everything: whether --help has the parts that neither the configuration nor its method names, and the settings of a cluster that is not used.
+    """
     words, parts = _words(Config), config.parts
     fields = []
     for item in sorted(dataclasses.fields(Config), key=lambda item: item.name not in FIRST):
@@ -76,8 +81,19 @@ def flags_of(config: Config) -> Any:
         if isinstance(value, Part):
             value = flags_of_part(item.name, _shown(config, item.name, parts), words[item.name])
             hint = type(value)
-        fields.append(_field(item.name, hint, value, words.get(item.name, "")))
+        hidden = not everything and not _is_shown(item.name, config)
+        fields.append(_field(item.name, hint, value, words.get(item.name, ""), hidden=hidden))
     return dataclasses.make_dataclass("Settings", fields, frozen=True)()
+
+
+def _is_shown(name: str, config: Config) -> bool:
+    """Whether a setting is in a short --help: not a part that nobody has named, nor a cluster that is not used."""
+    if name == "cluster":
+        return config.runtime in REMOTE
+    if name not in PARTS or name in (*FIRST, "optimiser"):
+        return True
+    preset = getattr(resolve("method", config.method), name, None)
+    return bool(preset) or getattr(config, name) != getattr(Config(), name)
 
 
 def from_flags(flags: Any, config: Config) -> Config:
@@ -169,7 +185,8 @@ def _flag(option: Option) -> Any:
     return hint
 
 
-def _field(name: str, hint: Any, default: Any, words: str) -> Any:
+def _field(name: str, hint: Any, default: Any, words: str, *, hidden: bool = False) -> Any:
+    hint = tyro.conf.Suppress[hint] if hidden else hint
     return name, Annotated[hint, tyro.conf.arg(help=words or None)], dataclasses.field(default=default)
 
 
