@@ -284,7 +284,7 @@ def test_short_help_and_long(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("train --trigger.treshold 3", "Unrecognized options: --trigger.treshold, 3 (did you mean --trigger.threshold?); see lapg"),
+        ("train --trigger.treshold 3", "Unrecognized options: --trigger.treshold, 3 (did you mean --trigger.threshold?); see lapg train --help."),
         ("train --seeds many", "Error parsing --seeds: invalid literal for int() with base 10: 'many'; see lapg train --help."),
         ("trian", "(did you mean train?)"),
         ("reproduce fig9", "Expected one of ('fig3', 'fig4'"),

@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "flower-demo": flower_demo,
             "list": list_parts,
         }
-        with one_line_errors(commands) as runnable:
+        with one_line_errors(commands, arguments) as runnable:
             tyro.extras.subcommand_cli_from_dict(
                 runnable,
                 prog="lapg",

@@ -7,7 +7,7 @@ import os
 import re
 import select
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -50,7 +50,9 @@ console = make_console()
 
 
 @contextmanager
-def one_line_errors(commands: Mapping[str, Callable[..., Any]]) -> Iterator[dict[str, Callable[..., Any]]]:
+def one_line_errors(
+    commands: Mapping[str, Callable[..., Any]], arguments: Sequence[str]
+) -> Iterator[dict[str, Callable[..., Any]]]:
     """The commands, and until one of them begins, usage errors as one line in place of tyro's boxes.
 
     Raises:
@@ -72,7 +74,10 @@ def one_line_errors(commands: Mapping[str, Callable[..., Any]]) -> Iterator[dict
         yield {name: begins(command) for name, command in commands.items()}
     except SystemExit as stop:
         if sys.stderr is caught and stop.code == 2:
-            raise ValueError(_one_line(caught.getvalue(), list(commands))) from None
+            typed = [word for word in arguments[:1] if word in commands]
+            raise ValueError(
+                f"{_one_line(caught.getvalue(), list(commands))}; see {' '.join(['lapg', *typed, '--help'])}."
+            ) from None
         raise
     finally:
         sys.stderr = real
@@ -82,13 +87,11 @@ def _one_line(box: str, commands: list[str]) -> str:
     """What a box of tyro's says, as one line."""
     rows = [row.strip(" \t│|") for row in box.splitlines() if not row.startswith(("╭", "╰", "+"))]
     sections = [" ".join(part.split()) for part in re.split("[─-]{5,}", "\n".join(rows))]
-    near, help_of, said = None, "lapg --help", []
+    near, said = None, []
     for section in sections:
-        if section.startswith("For full helptext"):
-            help_of = section.rpartition(" run ")[2].rpartition(" see ")[2].rpartition(": ")[2]
-        elif section.startswith("Perhaps you meant"):
+        if section.startswith("Perhaps you meant"):
             near = (re.findall(r"--[\w.-]+", section) or [None])[0]
-        elif section and not section.startswith("Argument helptext"):
+        elif section and not section.startswith(("Argument helptext", "For full helptext")):
             said.append(section.strip(". "))
     if not box.startswith("╭"):  # in ASCII the box's title is a row
         said = said[1:]
@@ -96,4 +99,4 @@ def _one_line(box: str, commands: list[str]) -> str:
     if unknown and near is None:
         near = next(iter(difflib.get_close_matches(unknown[1], commands, 1)), None)
     meant = f" (did you mean {near}?)" if near else ""
-    return f"{'; '.join(said)}{meant}; see {help_of}." if said else box
+    return f"{'; '.join(said)}{meant}" if said else box
