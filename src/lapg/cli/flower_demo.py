@@ -30,6 +30,9 @@ def flower_demo(
 
     Everything that is started is stopped again. OUT is the run, and has the app and the processes' logs beside it.
 
+    For example:
+      lapg flower-demo --learners 3 --rounds 20 --check
+
     Args:
       learners: M.
       rounds: K.
