@@ -526,7 +526,7 @@ def test_round_trip():
         ("rounds = true", r"rounds must be a whole number, got True"),
         ("rounds = 0", r"rounds must be >= 1, got 0"),
         ("first_seed = -1", r"first_seed must be >= 0"),
-        ("problem = 3", r"problem must be a name or a table of settings, got 3"),
+        ("problem = 3", r"problem must be a name, a factory or a table of settings, got 3"),
         ("optimiser.step_size = true", r"optimiser\.step_size must be a number, got True"),
         ('method = "lapg"\ntrigger.xi = "0.1"', r"trigger\.xi must be .*got '0\.1'"),
         ('method = "lapg"\ntrigger.xi = [0.1, "a"]', r"trigger\.xi must be a number, got 'a'"),
