@@ -24,11 +24,9 @@ def check_compressor(
     checks = Checklist()
     checks.run("functions", signatures, compressor)
     if quick:
-        if checks.sound:
-            message = checks.run("messages", _message, compressor, _vectors(size, seed)["random"])
-        if checks.sound:
+        message = checks.run("messages", _message, compressor, _vectors(size, seed)["random"]) if checks.sound else None
+        if message is not None:
             checks.run("lengths", _lengths, compressor, message)
-        if checks.sound:
             checks.run("wire", _wire, compressor, message)
         return checks.results
     messages = checks.run("messages", _messages, compressor, _vectors(size, seed)) if checks.sound else None
