@@ -20,6 +20,11 @@ def product_bounds(bounds: Sequence[ScoreBounds | None]) -> ScoreBounds | None:
     return ScoreBounds(math.hypot(*(each.score for each in known)), max(each.hessian for each in known))
 
 
+def _entropy(policies: Sequence[Policy], total: Callable[..., Any]) -> Callable[..., Any] | None:
+    """The sum of the agents' entropies; None where one is unknown."""
+    return None if any(policy.entropy is None for policy in policies) else total
+
+
 def replicated(policy: Policy, num_agents: int, *, local: bool = False) -> Policy:
     """The product π(a|s) = Π_m π_m(a_m|o_m; θ_m) of M equal agents. Actions are stacked; θ = (θ_1..θ_M).
 
@@ -47,6 +52,10 @@ def replicated(policy: Policy, num_agents: int, *, local: bool = False) -> Polic
         mode=lambda params, observation: jax.vmap(policy.mode, (0, seen))(split(params), observation),
         num_params=num_agents * policy.num_params,
         actuate=jax.vmap(policy.actuate),
+        entropy=_entropy(
+            [policy],
+            lambda params, observation: jnp.sum(jax.vmap(policy.entropy, (0, seen))(split(params), observation)),
+        ),
         score_bounds=product_bounds([policy.score_bounds] * num_agents),
     )
 
@@ -79,6 +88,12 @@ def product(policies: Sequence[Policy]) -> Policy:
             p.mode(*rest) for p, *rest in zip(policies, split(params), observations, strict=True)
         ),
         num_params=int(ends[-1]),
+        entropy=_entropy(
+            policies,
+            lambda params, observations: sum(
+                p.entropy(*rest) for p, *rest in zip(policies, split(params), observations, strict=True)
+            ),
+        ),
         actuate=lambda actions: tuple(p.actuate(action) for p, action in zip(policies, actions, strict=True)),
         score_bounds=product_bounds([policy.score_bounds for policy in policies]),
     )
@@ -90,4 +105,5 @@ def one_view(policy: Policy, num_agents: int) -> Policy:
         sample=lambda noise, params, observation: policy.sample(noise, params, (observation,) * num_agents),
         log_prob=lambda params, observation, action: policy.log_prob(params, (observation,) * num_agents, action),
         mode=lambda params, observation: policy.mode(params, (observation,) * num_agents),
+        entropy=policy.entropy and (lambda params, observation: policy.entropy(params, (observation,) * num_agents)),
     )
