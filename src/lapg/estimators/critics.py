@@ -134,7 +134,7 @@ def make_critic(
             change, memory = optimiser.update(jax.grad(error)(weights, rows), memory)
             return (weights + change, memory), None
 
-        rows = _parts(mask.size, num_steps, minibatches) if minibatches > 1 else None
+        rows = jnp.asarray(_parts(mask.size, num_steps, minibatches)) if minibatches > 1 else None
         (fitted, memory), _ = jax.lax.scan(step, (before, state.optimiser), rows, length=num_steps * minibatches)
         after = CriticState(before, fitted, memory, state.fitted_units, units)
         kept = CriticState(before, before, state.optimiser, state.fitted_units, state.fitted_units)

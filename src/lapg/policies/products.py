@@ -20,9 +20,10 @@ def product_bounds(bounds: Sequence[ScoreBounds | None]) -> ScoreBounds | None:
     return ScoreBounds(math.hypot(*(each.score for each in known)), max(each.hessian for each in known))
 
 
-def _entropy(policies: Sequence[Policy], total: Callable[..., Any]) -> Callable[..., Any] | None:
-    """The sum of the agents' entropies; None where one is unknown."""
-    return None if any(policy.entropy is None for policy in policies) else total
+def _entropies(policies: Sequence[Policy], total: Callable[[list[Any]], Callable[..., Any]]) -> Any:
+    """What ``total`` makes of the agents' entropies; None where one is unknown."""
+    each = [policy.entropy for policy in policies]
+    return None if None in each else total(each)
 
 
 def replicated(policy: Policy, num_agents: int, *, local: bool = False) -> Policy:
@@ -52,9 +53,9 @@ def replicated(policy: Policy, num_agents: int, *, local: bool = False) -> Polic
         mode=lambda params, observation: jax.vmap(policy.mode, (0, seen))(split(params), observation),
         num_params=num_agents * policy.num_params,
         actuate=jax.vmap(policy.actuate),
-        entropy=_entropy(
+        entropy=_entropies(
             [policy],
-            lambda params, observation: jnp.sum(jax.vmap(policy.entropy, (0, seen))(split(params), observation)),
+            lambda each: lambda params, view: jnp.sum(jax.vmap(each[0], (0, seen))(split(params), view)),
         ),
         score_bounds=product_bounds([policy.score_bounds] * num_agents),
     )
@@ -88,10 +89,12 @@ def product(policies: Sequence[Policy]) -> Policy:
             p.mode(*rest) for p, *rest in zip(policies, split(params), observations, strict=True)
         ),
         num_params=int(ends[-1]),
-        entropy=_entropy(
+        entropy=_entropies(
             policies,
-            lambda params, observations: sum(
-                p.entropy(*rest) for p, *rest in zip(policies, split(params), observations, strict=True)
+            lambda each: (
+                lambda params, observations: sum(
+                    entropy(*rest) for entropy, *rest in zip(each, split(params), observations, strict=True)
+                )
             ),
         ),
         actuate=lambda actions: tuple(p.actuate(action) for p, action in zip(policies, actions, strict=True)),
@@ -105,5 +108,7 @@ def one_view(policy: Policy, num_agents: int) -> Policy:
         sample=lambda noise, params, observation: policy.sample(noise, params, (observation,) * num_agents),
         log_prob=lambda params, observation, action: policy.log_prob(params, (observation,) * num_agents, action),
         mode=lambda params, observation: policy.mode(params, (observation,) * num_agents),
-        entropy=policy.entropy and (lambda params, observation: policy.entropy(params, (observation,) * num_agents)),
+        entropy=_entropies(
+            [policy], lambda each: lambda params, observation: each[0](params, (observation,) * num_agents)
+        ),
     )
