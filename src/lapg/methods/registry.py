@@ -53,6 +53,7 @@ REGISTRY: dict[str, Mapping[str, Any]] = {
         triggers.never,
         triggers.periodic,
         triggers.random,
+        triggers.budget,
         triggers.lazy,
         triggers.changed,
         triggers.age_weighted,
