@@ -7,7 +7,6 @@ import pytest
 
 from lapg import Config, Part
 from lapg.experiments.build import build
-from lapg.methods import PRESETS
 from lapg.types import Broadcast, Candidate, Estimate
 from lapg.uplink import memories, triggers
 from support import player
@@ -16,7 +15,6 @@ RNG = np.random.default_rng(11)
 SMALL = Config(
     method="ppo", problem=Part("cart_pole", num_learners=3, heterogeneity=0.5), policy=Part(hidden=(8,)), rollout=Part(num_steps=8), seeds=1, batch_size=2
 ).but(local=Part(epochs=2, minibatches=2), estimator=Part(critic=(8,), critic_epochs=2, critic_minibatches=2))  # fmt: skip
-ON_PPO = [name for name, preset in PRESETS.items() if preset.estimator.name == "ppo"]
 
 
 def candidate(vector):
@@ -77,20 +75,24 @@ def play(config, rounds=4):
     return player(built.recipe, built.problem, rounds)(hyper)
 
 
-@pytest.mark.parametrize("name", ON_PPO)
-def test_every_one_of_them_moves(name):
+@pytest.mark.parametrize("name", ["a2c", "fedback"])
+def test_they_move_when_somebody_uploads(name):
     """Oracle: θ stays finite and moves in the rounds in which somebody uploads, and in these alone."""
-    config = SMALL.but(method=name, **({"local": Part(minibatches=1)} if name == "a2c" else {}))
-    config = config.but(trigger=Part(period=2.0)) if PRESETS[name].trigger.name == "periodic" else config
-    states, logs = play(config)
+    states, logs = play(SMALL.but(method=name, **({"local": Part(minibatches=1)} if name == "a2c" else {})))
     moved = np.linalg.norm(np.diff(states.controller.params, axis=0), axis=1) > 0
     np.testing.assert_array_equal(moved, logs.sent.any(1))
     assert np.isfinite(states.controller.params).all()
-    assert moved.any() or name == "scout_ppo"
+    assert moved.any()
 
 
-@pytest.mark.parametrize("name", ["outer_ppo", "diloco", "staggered_diloco", "sparseloco", "fedback", "scout_ppo"])
-def test_limits_in_which_they_are_ppo(name):
+@pytest.fixture(scope="module")
+def expected():
+    """Two rounds of PPO."""
+    return play(SMALL, 2)[0].controller.params
+
+
+@pytest.mark.parametrize("name", ["staggered_diloco", "sparseloco", "scout_ppo"])
+def test_limits_in_which_they_are_ppo(name, expected):
     """Oracle: `ppo` itself, as soon as everybody uploads everything every round and the outer step is the mean."""
     parts = {
         "trigger": Part("always"),
@@ -99,5 +101,4 @@ def test_limits_in_which_they_are_ppo(name):
         "local": Part(optimiser=Part("adam", step_size=0.001, eps=1e-5)),
     }
     found, _ = play(SMALL.but(method=name, **parts), 2)
-    expected, _ = play(SMALL, 2)
-    np.testing.assert_array_equal(found.controller.params, expected.controller.params)
+    np.testing.assert_array_equal(found.controller.params, expected)
