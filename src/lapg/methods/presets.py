@@ -194,28 +194,33 @@ PRESETS: dict[str, Preset] = {
         "PPO with AdamW at every learner, Nesterov steps at the controller every few rounds. Source: Douillard et al., arXiv 2311.08105.",
         **DILOCO,
         trigger=Part("periodic", period=10.0),
+        downlink=Part("replicated"),
     ),
     "staggered_diloco": Preset(
         "`diloco` whose learners upload one after the other. Source: Liu et al., arXiv 2401.09135, for steps on each arrival.",
         **DILOCO,
         trigger=Part("periodic", period=10.0, phase="staggered"),
+        downlink=Part("replicated"),
     ),
     "sparseloco": Preset(
         "`diloco` without momentum outside, whose messages are the largest 3 % of the entries at 2 bits, with fading errors. Source: arXiv 2508.15706.",
         **PPO | {"memory": Part("accumulator", keep=0.95)},
         trigger=Part("periodic", period=10.0),
         compressor=Part("top_k", fraction=0.03, bits=2),
+        downlink=Part("forwarded"),
     ),
     "fedback": Preset(
         "PPO at learners that upload when they have gone far, by thresholds that keep a wanted rate. Source: arXiv 2411.19242.",
         **PPO,
         trigger=Part("budget"),
+        downlink=Part("replicated"),
     ),
     "scout_ppo": Preset(
         "PPO at learners that play where their own steps lead them, and report when they have been away for long and come far: SCOUT on PPO.",
         **PPO,
         trigger=Part("age_weighted"),
         compressor=Part("quantise", bits=4),
+        downlink=Part("forwarded"),
     ),
     "svrpg": Preset(
         "SVRPG: policy gradient with snapshot variance reduction. Source: Papini et al., arXiv 1806.05618.",
