@@ -35,15 +35,17 @@ rounds = 6
 batch_size = 2
 seeds = 2
 chunk_rounds = 3
+method = "lapg"
 [problem]
 name = "quadratic"
 num_learners = 2
-options = {noise = 0.0, dimension = 2}
+noise = 0.0
+dimension = 2
 [estimator]
 name = "noisy"
-[method]
-name = "lapg"
+[optimiser]
 step_size = 0.1
+[trigger]
 xi = [0.3]
 noise_weight = 0.0
 """
@@ -180,7 +182,7 @@ def test_nodes_that_do_not_fit_are_refused():
         apps.join_all(grid, terms, 30.0)
     grid = Grid()
     grid.contexts[701].run_config["experiment"] = RUN_CONFIG["experiment"].replace("step_size = 0.1", "step_size = 0.2")
-    with pytest.raises(ValueError, match=r"learner refused: method\.step_size must be 0\.1"):
+    with pytest.raises(ValueError, match=r"learner refused: optimiser\.step_size must be 0\.1"):
         apps.join_all(grid, terms, 30.0)
     with pytest.raises(ValueError, match="experiment must be TOML text"):
         flower_apps.read_settings({"experiment": "rounds ="})
