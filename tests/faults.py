@@ -107,6 +107,6 @@ class Network:
 
     def shared_state(self, learner: int) -> Any:
         """The learner's state as the controller knows it, or None if this learner has nothing to do with that."""
-        roster = self.controller.roster
-        raw = self.learners[learner].save(int(roster.generation[learner]), int(roster.accepted[learner]))
+        table = self.controller.table
+        raw = self.learners[learner].save(int(table.generation[learner]), int(table.accepted[learner]))
         return None if raw is None else wire.decode_tree(raw, self.compiled.learner)

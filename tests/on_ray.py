@@ -92,11 +92,11 @@ def compare(downlink="dense", channels=None):
 
 def invariants(state):
     """How far the aggregate is from the sum of the shares, and these from what the learners believe that they have uploaded."""
-    uploaded = np.where(state.roster.accepted[..., None] > 0, state.learners.memory.uploaded, 0)
+    uploaded = np.where(state.table.accepted[..., None] > 0, state.learners.memory.uploaded, 0)
     untold = state.downlink.error if state.downlink else 0
     return {
-        "invariant": float(np.abs(state.controller.aggregate + untold - np.sum(state.roster.shares, 1)).max()),
-        "shares": float(np.abs(uploaded - state.roster.shares).max()),
+        "invariant": float(np.abs(state.controller.aggregate + untold - np.sum(state.table.shares, 1)).max()),
+        "shares": float(np.abs(uploaded - state.table.shares).max()),
     }
 
 

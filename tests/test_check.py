@@ -11,7 +11,7 @@ from lapg import problems
 from lapg.policies import gaussian_mlp, softmax_mlp
 from lapg.problems.builders import from_environment, make_tasks, score
 from lapg.problems.check import check_problem
-from lapg.types import Environment, Problem, Recorded, Step
+from lapg.types import Environment, HostBatch, Problem, Step
 
 LEARNERS, STEPS = 2, 4
 POLICY = softmax_mlp(1, (3,), 3)
@@ -57,7 +57,7 @@ def play(act, seeds, num):
         cut = alive & ~ended & (t == STEPS - 1)
         steps.append((state, recorded, np.where(alive, np.abs(after[..., 0]), 0), alive, ended, cut, after))
         state, alive = after, alive & ~ended
-    return Recorded(*(np.stack(each, 2) for each in zip(*steps, strict=True)))
+    return HostBatch(*(np.stack(each, 2) for each in zip(*steps, strict=True)))
 
 
 def hosted(change=lambda recorded: recorded):

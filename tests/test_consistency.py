@@ -110,19 +110,19 @@ def check(network, books, before, log, memory):
 
     What compression on the way down holds back is in neither aggregate.
     """
-    roster, controller = network.controller.roster, network.controller.state
+    table, controller = network.controller.table, network.controller.state
     downlink = network.controller.downlink
     untold = downlink.error if downlink else np.zeros(DIMENSION)
     states = [network.shared_state(m) for m in range(M)]
     if memory == "reuse":
-        np.testing.assert_allclose(controller.aggregate + untold, np.sum(roster.shares, 0), atol=1e-11)
+        np.testing.assert_allclose(controller.aggregate + untold, np.sum(table.shares, 0), atol=1e-11)
         for m in range(M):
-            if roster.accepted[m] == 0:
-                np.testing.assert_array_equal(roster.shares[m], 0)
+            if table.accepted[m] == 0:
+                np.testing.assert_array_equal(table.shares[m], 0)
             elif states[m] is not None:
-                np.testing.assert_allclose(roster.shares[m], states[m].memory.uploaded, atol=1e-11)
+                np.testing.assert_allclose(table.shares[m], states[m].memory.uploaded, atol=1e-11)
             if log.sent[m]:
-                np.testing.assert_allclose(roster.shares[m], books.gradient(before.params)[m], atol=1e-11)
+                np.testing.assert_allclose(table.shares[m], books.gradient(before.params)[m], atol=1e-11)
         return
     answered, renewed = log.participated & (log.faults["missing"] == 0), log.faults["renewed"] > 0
     # what a learner had in hand when its life ended is lost; an answer in the same round is the first one of the next life
@@ -136,7 +136,7 @@ def check(network, books, before, log, memory):
     np.testing.assert_allclose(controller.aggregate + untold, total + books.untold, atol=1e-11)
     books.untold = np.asarray(untold)
     for m in range(M):
-        if roster.accepted[m] and states[m] is not None:
+        if table.accepted[m] and states[m] is not None:
             residual = books.gradients[m] - books.applied[m]
             np.testing.assert_allclose(states[m].memory.value, residual, atol=1e-11)
 
@@ -237,7 +237,7 @@ def test_a_perfect_network_is_the_plain_loop(compiled, problems, recipes, downli
     expected = plain.lane(state, 0)
     for part in ("controller", "learners", "downlink"):
         jax.tree.map(np.testing.assert_array_equal, getattr(found, part), getattr(expected, part))
-    np.testing.assert_array_equal(found.roster.accepted, 20)
+    np.testing.assert_array_equal(found.table.accepted, 20)
     found = finish_log(jax.tree.map(lambda leaf: leaf[None], stack(logs)), 0, Evaluation())
     assert not any(np.any(count) for count in found.faults.values())
     jax.tree.map(np.testing.assert_array_equal, dataclasses.replace(found, faults={}), log)
@@ -251,8 +251,8 @@ def test_going_on_from_a_snapshot(compiled, kind):
     logs = [whole.play(now) for now in range(12)]
     for now in range(6):
         network.play(now)
-    roster = network.controller.roster
-    saved = [learner.save(1, int(roster.accepted[m])) for m, learner in enumerate(network.learners)]
+    table = network.controller.table
+    saved = [learner.save(1, int(table.accepted[m])) for m, learner in enumerate(network.learners)]
     middle = network.controller.snapshot(saved)
     again.controller = ControllerHost(compiled[kind], hyper, 0, middle)
     for m, state in middle.saved(range(M)).items():
@@ -276,8 +276,8 @@ def test_learners_that_cannot_be_asked_are_left_out(compiled):
         network.play(now)
     saved = [learner.save(1, 6) for learner in network.learners]
     partial = network.controller.snapshot([None, *saved[1:]])
-    np.testing.assert_array_equal(partial.roster.generation, [2, 1, 1, 1])
-    np.testing.assert_array_equal(partial.roster.accepted, [0, 6, 6, 6])
+    np.testing.assert_array_equal(partial.table.generation, [2, 1, 1, 1])
+    np.testing.assert_array_equal(partial.table.accepted, [0, 6, 6, 6])
     np.testing.assert_allclose(
         partial.controller.aggregate, np.sum(partial.learners.memory.uploaded[1:], 0), atol=1e-14
     )
@@ -308,7 +308,7 @@ def test_silent_learners_are_given_up(compiled):
     logs = [network.play(now) for now in range(1, 6)]
     assert [int(log.faults["missing"][2]) for log in logs] == [1, 1, 1, 1, 0]
     assert [int(log.faults["renewed"][2]) for log in logs] == [0, 0, 1, 0, 0]
-    np.testing.assert_array_equal(network.controller.roster.generation, [1, 1, 2, 1])
+    np.testing.assert_array_equal(network.controller.table.generation, [1, 1, 2, 1])
     assert logs[-1].sent[2]
     assert np.isnan(logs[0].training_scores["score_scaled"][2])
     assert logs[0].learner.staleness[2] == -1

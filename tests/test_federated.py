@@ -157,8 +157,8 @@ def test_a_run_goes_on_elsewhere(terms, expected):
     for said in (None, nonsense):
         odd = Office(terms, lambda m, number, letter, said=said: said if m == 0 else letter)
         lost, _ = half(Posted(terms, odd, LIMITS._replace(quorum=1), chunk_rounds=1), middle, ROUNDS // 2)
-        assert not lost.roster.shares[:, 0].any()
-        np.testing.assert_allclose(lost.controller.aggregate, lost.roster.shares.sum(1), rtol=0, atol=1e-12)
+        assert not lost.table.shares[:, 0].any()
+        np.testing.assert_allclose(lost.controller.aggregate, lost.table.shares.sum(1), rtol=0, atol=1e-12)
 
 
 def test_a_learner_survives_in_a_record(terms):
@@ -200,7 +200,7 @@ def test_trouble_in_the_post(terms):
         log = play_one(host, office)
         assert not log.faults["missing"].any()
         renewed += log.faults["renewed"]
-        np.testing.assert_allclose(host.state.aggregate, host.roster.shares.sum(0), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(host.state.aggregate, host.table.shares.sum(0), rtol=0, atol=1e-12)
     assert renewed.sum() == 2
     assert renewed[1] >= 1
 

@@ -118,11 +118,11 @@ def play(compiled, hyper, num, seed):
             other = answer.reply
             controller.receive(m, answer.reply, answer.record)
         controller.close()
-        state, roster, downlink = controller.state, controller.roster, controller.downlink
+        state, table, downlink = controller.state, controller.table, controller.downlink
         if compiled.keeps_shares:
             held = state.aggregate + (downlink.error if downlink else 0)
-            size = max(1.0, float(np.abs(roster.shares).max()))
-            np.testing.assert_allclose(held, np.sum(roster.shares, 0), rtol=0, atol=1e-9 * size)
+            size = max(1.0, float(np.abs(table.shares).max()))
+            np.testing.assert_allclose(held, np.sum(table.shares, 0), rtol=0, atol=1e-9 * size)
         assert np.isfinite(state.params).all()
     faults = controller.logs().faults
     assert sum(int(faults[name].sum()) for name in ("malformed", "late", "outdated")) > 0

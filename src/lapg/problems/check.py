@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from lapg.problems.contract import EnvironmentFailed, Misfit
-from lapg.types import Environment, Policy, Problem, Recorded, Step, Task, Trajectories
+from lapg.types import Environment, HostBatch, Policy, Problem, Step, Task, Trajectories
 
 
 class CheckResult(NamedTuple):
@@ -84,7 +84,7 @@ def check_problem(
             warnings.simplefilter("always")
             batch = run("samples repeat themselves", _samples, problem, params, seed, num)
         findings += [CheckResult("warning", True, note=note) for note in _said(caught)]
-        if checks.sound and isinstance(batch, Trajectories | Recorded):
+        if checks.sound and isinstance(batch, Trajectories | HostBatch):
             run("shapes", _shapes, problem, batch, num)
             if checks.sound:
                 run("after the end", _after_the_end, batch)
@@ -347,7 +347,7 @@ def _policy(policy: Policy, params: Any, batch: Any, seed: int) -> None:
 
 
 def _score(problem: Problem, batch: Any) -> None:
-    if isinstance(batch, Recorded):
+    if isinstance(batch, HostBatch):
         fields = jax.tree.map(jnp.asarray, batch._asdict())
         fields["losses"] *= problem.tasks.scale[:, None, None]
         batch = Trajectories(log_probs=jnp.zeros_like(fields["losses"]), **fields)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 from lapg.rollouts import rollout_of
 from lapg.rounds import Log, environment_steps, sample_batch
 from lapg.runtimes.host_env import sampler, to_batch
-from lapg.types import NOBODY, SCORE, Method, Policy, Problem, Recorded, Task, address
+from lapg.types import NOBODY, SCORE, HostBatch, Method, Policy, Problem, Task, address
 
 Scores = tuple[Mapping[str, Any], Any]
 """Of every learner's task, leading axis M: the problem's scores, and the steps that were played for them."""
@@ -100,8 +100,8 @@ def score_outside(problem: Problem, evaluation: Evaluation, method: Method) -> S
         return jax.vmap(lambda task: address(root, SCORE, who(task), round))(problem.tasks)
 
     @jax.jit
-    def judge(params: Float[Array, "M d"], recorded: Recorded) -> Scores:
-        def one(task: Task, params: Float[Array, " d"], recorded: Recorded) -> Any:
+    def judge(params: Float[Array, "M d"], recorded: HostBatch) -> Scores:
+        def one(task: Task, params: Float[Array, " d"], recorded: HostBatch) -> Any:
             batch = to_batch(policy, task, params, recorded)
             return problem.score(task, batch), environment_steps(batch)
 

@@ -23,19 +23,19 @@ from lapg.types import (
     SAMPLE,
     Broadcast,
     Elapsed,
+    HostBatch,
     LearnerState,
     Policy,
     Problem,
     Recipe,
-    Recorded,
     Task,
     Trajectories,
     address,
 )
 
 
-def sampler(problem: Problem, policy: Policy, segment_steps: int | None = None) -> Callable[..., Recorded]:
-    """Episodes of a host problem: ``keys [M], θ [M, d], N → Recorded``, where ``learners`` are those whom keys and θ are for, all by default.
+def sampler(problem: Problem, policy: Policy, segment_steps: int | None = None) -> Callable[..., HostBatch]:
+    """Episodes of a host problem: ``keys [M], θ [M, d], N → HostBatch``, where ``learners`` are those whom keys and θ are for, all by default.
 
     With ``at_once``, no more than so many episodes of each are played side by side.
     With ``segment_steps`` they are segments of that many steps, of the environments of a ``lane`` that has to be named.
@@ -70,10 +70,10 @@ def sampler(problem: Problem, policy: Policy, segment_steps: int | None = None) 
 
     def play(
         keys: Key[Array, " M"], params: Float[Array, "M d"], num: int, at_once: int | None = None, **which: Any
-    ) -> Recorded:
+    ) -> HostBatch:
         seeds, noise = draw(keys, num=num)
 
-        def block(begin: int, end: int) -> Recorded:
+        def block(begin: int, end: int) -> HostBatch:
             own = jax.tree.map(lambda leaf: leaf[:, :, begin:end], noise) if end - begin < num else noise
 
             def ask(observations: Any, t: int) -> tuple[Any, Any]:
@@ -97,7 +97,7 @@ def close(problem: Problem) -> None:
         warnings.warn(str(error), RuntimeWarning, stacklevel=2)
 
 
-def to_batch(policy: Policy, task: Task, params: Float[Array, " d"], recorded: Recorded) -> Trajectories:
+def to_batch(policy: Policy, task: Task, params: Float[Array, " d"], recorded: HostBatch) -> Trajectories:
     """One learner's recorded steps, with the log-probabilities of their actions at θ and with scaled losses."""
     before = recorded.before
     if isinstance(before, Elapsed):
@@ -116,7 +116,7 @@ def to_batch(policy: Policy, task: Task, params: Float[Array, " d"], recorded: R
     )
 
 
-class Outside:
+class HostSampler:
     """Rounds of learners of a host problem, of as many side by side as are given: what `lapg.rounds.play_learner` is to the others.
 
     Args:
@@ -124,12 +124,12 @@ class Outside:
     Raises:
       ValueError: the problem has no policy.
 
-    ``answer: hyper, seed, Tasks, LearnerStates, Broadcast, θ, Recorded → LearnerStates, Replies`` is its compiled end.
+    ``answer: hyper, seed, Tasks, LearnerStates, Broadcast, θ, HostBatch → LearnerStates, Replies`` is its compiled end.
     """
 
     def __init__(self, recipe: Recipe, problem: Problem, hyper: dict[str, Any]) -> None:
         if problem.policy is None:
-            raise ValueError("Outside(problem=...) needs a problem with a policy.")
+            raise ValueError("HostSampler(problem=...) needs a problem with a policy.")
         method, self._policy, self._problem = recipe(hyper), problem.policy, problem
         self._num, self._rollout, self._name = method.batch_size, rollout_of(problem), object()
         length = self._rollout.num_steps if self._rollout.continues else None
@@ -160,9 +160,9 @@ class Outside:
             learners: LearnerState,
             broadcast: Broadcast,
             params: Any,
-            recorded: Recorded,
+            recorded: HostBatch,
         ) -> tuple[LearnerState, Reply]:
-            def one(task: Task, state: LearnerState, params: Any, recorded: Recorded) -> Any:
+            def one(task: Task, state: LearnerState, params: Any, recorded: HostBatch) -> Any:
                 batch = to_batch(self._policy, task, params, recorded)
                 return reply(recipe(hyper), problem, jax.random.key(seed), task, state, broadcast, batch)
 
@@ -201,7 +201,7 @@ class Outside:
         found = self.answer(hyper, seed, tasks, learners, broadcast, broadcast.params[None], recorded)
         return jax.tree.map(lambda leaf: leaf[0], found)
 
-    def _blank(self) -> Recorded:
+    def _blank(self) -> HostBatch:
         """One learner's batch, zeros everywhere."""
         problem, policy, num = self._problem, self._policy, self._num
         key, seen = jax.random.key(0), jax.tree.map(jnp.asarray, problem.observation)
@@ -214,7 +214,7 @@ class Outside:
         if self._rollout.continues:
             before = Elapsed(zeros(jnp.int32(0)), zeros(loss), zeros(loss))
         rows = (zeros(tree, self._rollout.num_steps) for tree in (seen, action, loss, no, no, no, seen))
-        return Recorded(*rows, before=before)
+        return HostBatch(*rows, before=before)
 
 
 def _at(tasks: Task, index: Any) -> Task:

@@ -12,7 +12,7 @@ from lapg.runtimes.base import Pause, never
 from lapg.runtimes.evaluation import Evaluation, Evaluator, finish_log, with_scores
 
 
-class Lanes(ABC):
+class BaseRuntime(ABC):
     """The lanes of a run: their numbers, and how they begin.
 
     A state is a `RunState`, or has what that has and more.
@@ -73,7 +73,7 @@ class Lanes(ABC):
         """Ends what the runtime has started."""
 
 
-class InTurn(Lanes):
+class PerLaneRuntime(BaseRuntime):
     """Plays lanes one after the other, in this process. Used like `lapg.runtimes.Vectorised`; a runtime says how it plays a round."""
 
     _evaluator: Evaluator | None = None

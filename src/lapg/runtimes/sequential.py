@@ -22,7 +22,7 @@ from lapg.rounds import (
 from lapg.runtimes import wire
 from lapg.runtimes.distributed.replica import Outbox, follow
 from lapg.runtimes.evaluation import Evaluation, make_evaluator
-from lapg.runtimes.per_lane import InTurn, stack
+from lapg.runtimes.per_lane import PerLaneRuntime, stack
 from lapg.types import NOBODY, Broadcast, Buffer, ControllerState, Problem, Recipe
 
 
@@ -39,7 +39,7 @@ class _Ends:
     relayed: Any = None
 
 
-class Sequential(InTurn):
+class Sequential(PerLaneRuntime):
     """Plays L lanes one after the other; used like `lapg.runtimes.Vectorised`, whose arguments it takes.
 
     A state that `advance` did not return itself, such as one from a checkpoint, begins with learners whose hosts hold no replica of the controller: with

@@ -72,7 +72,7 @@ def decode_tree(raw: Buffer, like: PyTree) -> PyTree:
     return jax.tree.unflatten(treedef, arrays)
 
 
-def room(size: int) -> np.ndarray:
+def aligned_zeros(size: int) -> np.ndarray:
     """So many zero bytes, beginning where XLA can read them without copying them first."""
     raw = np.zeros(size + 64, np.uint8)
     begin = -raw.ctypes.data % 64

@@ -112,9 +112,9 @@ class Problem(NamedTuple):
     None where the problem comes with a policy of its own or needs none · ``default_policy: spaces → Policy``.
 
     Episodes come from an ``environment``, by ``sampler: problem → sample`` (`lapg.rollouts.episodes`). An environment outside JAX has
-    ``collect: act, seeds, N, learners → Recorded`` instead: it plays N episodes for each of some learners, all M by default, asking
+    ``collect: act, seeds, N, learners → HostBatch`` instead: it plays N episodes for each of some learners, all M by default, asking
     ``act: observations (leading axes M, N), t → actions to record, actions to execute`` at every step; ``seeds`` are a whole number for each of
-    them, and equal seeds and actions mean equal episodes. ``proceed: act, seeds, N, learners, lane, T → Recorded`` is the same for segments of T steps of
+    them, and equal seeds and actions mean equal episodes. ``proceed: act, seeds, N, learners, lane, T → HostBatch`` is the same for segments of T steps of
     environments that live on, those of each lane and learner, until they are closed. ``close`` closes the environments that it has made; a later
     ``collect`` makes new ones.
     ``rollouts: problem → Rollout`` says how learners come by their batches; None is `lapg.rollouts.whole_episodes`.

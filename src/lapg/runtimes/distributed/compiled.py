@@ -23,7 +23,7 @@ from lapg.rounds import (
     take_step,
 )
 from lapg.runtimes import wire
-from lapg.runtimes.host_env import Outside
+from lapg.runtimes.host_env import HostSampler
 from lapg.types import (
     Broadcast,
     ControllerState,
@@ -61,8 +61,8 @@ class Compiled:
         if problem.collect is None:
             sketch, self.play = self._answer, jax.jit(lambda *given: _seal(*self._answer(*given)))
         else:
-            outside, sealed = Outside(recipe, problem, hyper), jax.jit(_seal)
-            sketch, self.play = outside.sketch, lambda *given: sealed(*outside.play_one(*given))
+            sampler, sealed = HostSampler(recipe, problem, hyper), jax.jit(_seal)
+            sketch, self.play = sampler.sketch, lambda *given: sealed(*sampler.play_one(*given))
         self._take_shapes(hyper, sketch)
 
     def _take_shapes(self, hyper: dict[str, Any], sketch: Callable[..., tuple[LearnerState, Reply]]) -> None:

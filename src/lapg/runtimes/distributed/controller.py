@@ -18,7 +18,7 @@ from lapg.runtimes import wire
 from lapg.runtimes.distributed.compiled import Compiled, beside, zeros
 from lapg.runtimes.distributed.consistency import OUTDATED, judge, round_of, sequence_of
 from lapg.runtimes.distributed.replica import Outbox
-from lapg.runtimes.distributed.state import Deployed, Roster
+from lapg.runtimes.distributed.state import DistributedState, LearnerTable
 from lapg.runtimes.evaluation import Scores, with_scores
 from lapg.runtimes.per_lane import stack
 from lapg.types import Buffer, RoundLog
@@ -60,7 +60,7 @@ class ControllerHost:
         compiled: Compiled,
         hyper: dict[str, Any],
         seed: int,
-        lane: Deployed,
+        lane: DistributedState,
         *,
         patience: int | None = 100,
         limit_bytes: int | None = None,
@@ -70,8 +70,8 @@ class ControllerHost:
             raise ValueError(f"patience must be >= 1 or none, got {patience}; 1 gives up after one silent round.")
         self._compiled, self._hyper, self._seed = compiled, hyper, np.uint32(seed)
         self.state, self._patience = lane.controller, patience
-        counts = lane.roster.generation, lane.roster.accepted, lane.roster.silent
-        self._counts, self._shares = jax.tree.map(np.array, counts), jnp.asarray(lane.roster.shares)
+        counts = lane.table.generation, lane.table.accepted, lane.table.silent
+        self._counts, self._shares = jax.tree.map(np.array, counts), jnp.asarray(lane.table.shares)
         self._uploads = jax.tree.map(lambda leaf: _rows(compiled.num_learners, leaf), compiled.upload)
         self._rounds, self._settled = list[_Round](), True
         self._evaluator, self._found, self._began = evaluator, list[Scores | None](), self.state
@@ -259,31 +259,31 @@ class ControllerHost:
         return with_scores(whole, stack([blank if each is None else each for each in found]))
 
     @property
-    def roster(self) -> Roster:
+    def table(self) -> LearnerTable:
         """What it remembers of every learner, as of the last round that was closed."""
         self.settle()
         generation, accepted, silent = self._counts
-        return Roster(generation, accepted, silent, self._shares)
+        return LearnerTable(generation, accepted, silent, self._shares)
 
-    def snapshot(self, states: list[bytes | None]) -> Deployed:
+    def snapshot(self, states: list[bytes | None]) -> DistributedState:
         """Where to go on from, given what each learner saved; one that could not be asked starts anew from there, and its share is not in it."""
-        controller, roster, downlink = self.state, self.roster, self.downlink
+        controller, table, downlink = self.state, self.table, self.downlink
         unknown = np.array([raw is None for raw in states])
         if unknown.any():
-            shares = jnp.where(unknown[:, None], 0, roster.shares)
-            accepted = np.where(unknown, 0, roster.accepted).astype(np.int32)
-            roster = Roster(roster.generation + unknown.astype(np.int32), accepted, roster.silent, shares)
+            shares = jnp.where(unknown[:, None], 0, table.shares)
+            accepted = np.where(unknown, 0, table.accepted).astype(np.int32)
+            table = LearnerTable(table.generation + unknown.astype(np.int32), accepted, table.silent, shares)
             if self._compiled.keeps_shares:
                 controller = eqx.tree_at(lambda c: c.aggregate, controller, shares.sum(0))
                 downlink = self._compiled.downlink.init(controller, len(states))
         nobody = zeros(self._compiled.learner)
         learners = [nobody if raw is None else wire.decode_tree(raw, self._compiled.learner) for raw in states]
-        return Deployed(controller, stack(learners), roster, downlink)
+        return DistributedState(controller, stack(learners), table, downlink)
 
 
 def _rows(num: int, like: np.ndarray) -> np.ndarray:
     """Zeros for as many such arrays."""
-    return wire.room(num * like.nbytes).view(like.dtype).reshape(num, *like.shape)
+    return wire.aligned_zeros(num * like.nbytes).view(like.dtype).reshape(num, *like.shape)
 
 
 def _unknown(leaf: Any) -> np.ndarray:

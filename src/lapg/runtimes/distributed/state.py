@@ -13,7 +13,7 @@ from lapg.runtimes.distributed.compiled import Compiled
 from lapg.types import ControllerState, LearnerState
 
 
-class Roster(eqx.Module):
+class LearnerTable(eqx.Module):
     """What the controller's end remembers of every learner.
 
     Attributes:
@@ -29,7 +29,7 @@ class Roster(eqx.Module):
     shares: Float[Array, "M d"]
 
 
-class Deployed(eqx.Module):
+class DistributedState(eqx.Module):
     """What a `lapg.rounds.RunState` is where learners live elsewhere: everything to go on from, between rounds.
 
     Learners' replicas of the controller, where its downlink is replicated, are not in it: who goes on from here hears the controller's state first.
@@ -37,19 +37,19 @@ class Deployed(eqx.Module):
 
     controller: ControllerState
     learners: LearnerState
-    roster: Roster
+    table: LearnerTable
     downlink: PyTree = ()
 
     def saved(self, learners: Sequence[int]) -> dict[int, tuple[bytes, int, int]]:
         """What those learners go on from, for `LearnerHost.load`: state, generation, sequence number. Who has nothing accepted yet starts by itself."""
-        known = [m for m in learners if self.roster.accepted[m]]
+        known = [m for m in learners if self.table.accepted[m]]
         states = {m: wire.encode_tree(jax.tree.map(lambda leaf, m=m: leaf[m], self.learners)) for m in known}
-        return {m: (states[m], int(self.roster.generation[m]), int(self.roster.accepted[m])) for m in known}
+        return {m: (states[m], int(self.table.generation[m]), int(self.table.accepted[m])) for m in known}
 
 
-def begin(compiled: Compiled, hyper: dict[str, Any], seed: Any, params: Any = None) -> Deployed:
+def begin(compiled: Compiled, hyper: dict[str, Any], seed: Any, params: Any = None) -> DistributedState:
     """Before round 0, at θ⁰ or the given parameters: everybody in the first life, nothing accepted yet."""
     state = compiled.start(hyper, np.uint32(seed), params)
     nothing = np.zeros(compiled.num_learners, np.int32)
-    roster = Roster(nothing + 1, nothing, nothing, compiled.empty_shares())
-    return Deployed(state.controller, state.learners, roster, state.downlink)
+    table = LearnerTable(nothing + 1, nothing, nothing, compiled.empty_shares())
+    return DistributedState(state.controller, state.learners, table, state.downlink)

@@ -10,13 +10,13 @@ from lapg.runtimes import wire
 from lapg.runtimes.base import Pause, never
 from lapg.runtimes.distributed.controller import ControllerHost
 from lapg.runtimes.distributed.limits import Limits
-from lapg.runtimes.distributed.state import Deployed, begin
+from lapg.runtimes.distributed.state import DistributedState, begin
 from lapg.runtimes.evaluation import Evaluation, finish_log, make_evaluator
 from lapg.runtimes.flower.transport import LOAD, SAVE, Letter, Post, Terms, ask_all, play_round
-from lapg.runtimes.per_lane import Lanes, stack
+from lapg.runtimes.per_lane import BaseRuntime, stack
 
 
-class Posted(Lanes):
+class Posted(BaseRuntime):
     """Used like `lapg.runtimes.Vectorised`, by the process that holds the controller.
 
     What `advance` returns has been fetched from all learners, with their diagnostics and the scores of their batches: one letter to each of them. A state
@@ -47,10 +47,12 @@ class Posted(Lanes):
         self._deadline = limits.deadline or limits.timeout
         self._hosts: list[ControllerHost] = []
 
-    def _initialise(self, index: int) -> Deployed:
+    def _initialise(self, index: int) -> DistributedState:
         return begin(self._terms.compiled, self._hypers[index], self._seeds[index], self._initial[index])
 
-    def advance(self, state: Deployed, first: int, until: int, pause: Pause = never) -> tuple[Deployed, Log]:
+    def advance(
+        self, state: DistributedState, first: int, until: int, pause: Pause = never
+    ) -> tuple[DistributedState, Log]:
         """Plays the rounds first, ..., min(first + chunk_rounds, until) − 1 of all lanes; fewer where ``pause`` says so.
 
         Returns:
@@ -72,7 +74,7 @@ class Posted(Lanes):
         self._state = self._save(log, first, last=round == until)
         return self._state, finish_log(log, first, self._evaluation)
 
-    def _deploy(self, state: Deployed) -> None:
+    def _deploy(self, state: DistributedState) -> None:
         """Makes controllers and learners what the state says."""
         compiled, letters = self._terms.compiled, dict[int, Letter]()
         self._hosts = []
@@ -85,12 +87,12 @@ class Posted(Lanes):
                 letters.setdefault(m, {})[lane] = {"state": raw, "number": number}
         ask_all(self._post, LOAD, letters, deadline=self._deadline)
 
-    def _save(self, log: Log, first: int, *, last: bool) -> Deployed:
+    def _save(self, log: Log, first: int, *, last: bool) -> DistributedState:
         """Where to go on from; learners' notes go into the log, which begins with round ``first``."""
         compiled = self._terms.compiled
         letters: dict[int, Letter] = {}
         for m in range(compiled.num_learners):
-            numbers = [(int(h.roster.generation[m]), int(h.roster.accepted[m])) for h in self._hosts]
+            numbers = [(int(h.table.generation[m]), int(h.table.accepted[m])) for h in self._hosts]
             letters[m] = {lane: {"number": [0, 0] if last else list(number)} for lane, number in enumerate(numbers)}
         answers = ask_all(self._post, SAVE, letters, deadline=self._deadline)
         states: list[list[bytes | None]] = [[None] * compiled.num_learners for _ in self._hosts]

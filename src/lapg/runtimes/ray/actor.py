@@ -73,7 +73,7 @@ class Learners:
     def listen(self, told: tuple[bytes | np.ndarray, ...]) -> bytes | np.ndarray:
         """`hear` by a channel, whose memory is written over by what comes next."""
         letters, *payloads = told
-        kept = [wire.room(len(payload)) for payload in payloads]
+        kept = [wire.aligned_zeros(len(payload)) for payload in payloads]
         for copy, payload in zip(kept, payloads, strict=True):
             copy[:] = np.frombuffer(payload, np.uint8)
         return self.hear(bytes(letters), *kept)

@@ -23,10 +23,10 @@ from lapg.runtimes.distributed.controller import ControllerHost
 from lapg.runtimes.distributed.handshake import check, introduction
 from lapg.runtimes.distributed.limits import Limits
 from lapg.runtimes.distributed.security import check_security
-from lapg.runtimes.distributed.state import Deployed, begin
+from lapg.runtimes.distributed.state import DistributedState, begin
 from lapg.runtimes.evaluation import Evaluation, finish_log, make_evaluator
 from lapg.runtimes.host_env import close
-from lapg.runtimes.per_lane import Lanes, stack
+from lapg.runtimes.per_lane import BaseRuntime, stack
 from lapg.runtimes.ray.actor import LETTER, Learners, Parts, as_engine_takes, unpack
 from lapg.types import Problem, Recipe
 
@@ -56,7 +56,7 @@ class _Process:
     failures: int = 0
 
 
-class Ray(Lanes):
+class Ray(BaseRuntime):
     """Used like `lapg.runtimes.Vectorised`; lanes play each round one after the other.
 
     A round closes when everybody has answered, or at the deadline if there is one and a quorum has. An actor that dies, or that stays silent for
@@ -158,10 +158,12 @@ class Ray(Lanes):
         size = 2 * wire.tree_size(self._compiled.state.controller) + 10_000  # a longer message makes it grow
         process.channel = graph.experimental_compile(_buffer_size_bytes=size, _max_inflight_executions=1)
 
-    def _initialise(self, index: int) -> Deployed:
+    def _initialise(self, index: int) -> DistributedState:
         return begin(self._compiled, self._hypers[index], self._seeds[index], self._initial[index])
 
-    def advance(self, state: Deployed, first: int, until: int, pause: Pause = never) -> tuple[Deployed, Log]:
+    def advance(
+        self, state: DistributedState, first: int, until: int, pause: Pause = never
+    ) -> tuple[DistributedState, Log]:
         """Plays the rounds first, ..., min(first + chunk_rounds, until) − 1, of all lanes round by round; fewer where ``pause`` says so.
 
         Returns:
@@ -181,7 +183,7 @@ class Ray(Lanes):
         self._state = stack([host.snapshot(self._save(lane)) for lane, host in enumerate(self._hosts)])
         return self._state, logs
 
-    def _deploy(self, state: Deployed) -> None:
+    def _deploy(self, state: DistributedState) -> None:
         """Makes controllers and learners what the state says."""
         for process in self._processes:
             self._settle(process)
@@ -317,16 +319,16 @@ class Ray(Lanes):
 
     def _save(self, lane: int) -> list[bytes | None]:
         """What every learner remembers; None for those that cannot be asked now."""
-        roster = self._hosts[lane].roster
+        table = self._hosts[lane].table
         self._take_in()
         idle = [process for process in self._processes if process.asked is None]
         for process in idle:
-            wanted = {m: (int(roster.generation[m]), int(roster.accepted[m])) for m in process.learners}
+            wanted = {m: (int(table.generation[m]), int(table.accepted[m])) for m in process.learners}
             process.asked = process.actor.save.remote(lane, wanted)
         states: dict[int, bytes | None] = {}
         for process in idle:
             states |= self._wait_for(process) or {}
-        return [states.get(m) for m in range(len(roster.generation))]
+        return [states.get(m) for m in range(len(table.generation))]
 
     def close(self) -> None:
         """Ends the actors, and Ray if this runtime has started it; closes the environments that θ^k was scored in."""
