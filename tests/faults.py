@@ -96,9 +96,9 @@ class Network:
             answer = self.learners[m].hear(*wire.unframe(raw))
             if answer is None:
                 continue
-            held = self.learners[m].held
-            if held.replica is not None and wire.unframe(answer.reply)[0].generation:  # it has played the round
-                assert wire.encode_tree(held.replica) == self.truth[held.heard], (now, m)
+            session = self.learners[m].session
+            if session.replica is not None and wire.unframe(answer.reply)[0].generation:  # it has played the round
+                assert wire.encode_tree(session.replica) == self.truth[session.last_broadcast], (now, m)
             self.post(self.up, m, answer._replace(reply=self.spoil(answer.reply)), now)
         for _, m, answer in self.due(self.up, now):
             self.controller.receive(m, answer.reply, answer.record)

@@ -15,10 +15,9 @@ from lapg.methods import Part
 from lapg.problems import quadratic
 from lapg.runtimes import wire
 from lapg.runtimes.distributed.compiled import Compiled
-from lapg.runtimes.distributed.consistency import ASTRAY, PLAY, RENEW, STALE, Held, hear, judge
+from lapg.runtimes.distributed.consistency import OUT_OF_SYNC, PLAY, RENEW, STALE, LearnerSession, hear, validate_reply
 from lapg.runtimes.distributed.controller import FAULTS, ControllerHost
-from lapg.runtimes.distributed.handshake import check as check_introduction
-from lapg.runtimes.distributed.handshake import introduction
+from lapg.runtimes.distributed.handshake import check_hello, hello
 from lapg.runtimes.evaluation import Evaluation, finish_log
 from lapg.runtimes.per_lane import stack
 from lapg.runtimes.sequential import Sequential
@@ -177,32 +176,40 @@ def test_random_schedules(compiled, problems, kind):
 
 
 H = wire.Header
-HELD = Held(generation=2, accepted=5, state="old", proposed=7, pending="new", heard=6)
+SESSION = LearnerSession(generation=2, accepted=5, state="old", proposed=7, pending="new", last_broadcast=6)
 
 
 @pytest.mark.parametrize(
     ("header", "action", "after"),
     [
-        (H(7, 0, 2, 7, 0), PLAY, Held(2, 7, "new", heard=7)),  # accepted: committed
-        (H(7, 0, 2, 5, 0), PLAY, Held(2, 5, "old", heard=7)),  # lost: rolled back
-        (H(6, 0, 2, 5, 0), PLAY, Held(2, 5, "old", heard=6)),  # the same broadcast again: played again
-        (H(5, 0, 2, 5, 0), STALE, HELD),
-        (H(9, 0, 1, 0, 0), STALE, HELD),
-        (H(7, 0, 2, 6, 0), ASTRAY, HELD),  # a number that this learner never proposed
-        (H(7, 0, 3, 0, 0), RENEW, Held(3, 0, "old", heard=7)),
-        (H(2, 0, 3, 0, 0), RENEW, Held(3, 0, "old", heard=2)),  # a controller that went back to a checkpoint
-        (H(7, 0, 3, 6, 0), ASTRAY, HELD),  # a life of which this learner knows nothing
+        (H(7, 0, 2, 7, 0), PLAY, LearnerSession(2, 7, "new", last_broadcast=7)),  # accepted: committed
+        (H(7, 0, 2, 5, 0), PLAY, LearnerSession(2, 5, "old", last_broadcast=7)),  # lost: rolled back
+        (
+            H(6, 0, 2, 5, 0),
+            PLAY,
+            LearnerSession(2, 5, "old", last_broadcast=6),
+        ),  # the same broadcast again: played again
+        (H(5, 0, 2, 5, 0), STALE, SESSION),
+        (H(9, 0, 1, 0, 0), STALE, SESSION),
+        (H(7, 0, 2, 6, 0), OUT_OF_SYNC, SESSION),  # a number that this learner never proposed
+        (H(7, 0, 3, 0, 0), RENEW, LearnerSession(3, 0, "old", last_broadcast=7)),
+        (
+            H(2, 0, 3, 0, 0),
+            RENEW,
+            LearnerSession(3, 0, "old", last_broadcast=2),
+        ),  # a controller that went back to a checkpoint
+        (H(7, 0, 3, 6, 0), OUT_OF_SYNC, SESSION),  # a life of which this learner knows nothing
     ],
 )
 def test_what_a_learner_makes_of_a_broadcast(header, action, after):
     """Oracle: the protocol, case by case; what is not understood changes nothing."""
-    assert hear(HELD, header) == (after, action)
+    assert hear(SESSION, header) == (after, action)
 
 
 def test_a_new_process_in_an_old_life():
     """Oracle: the protocol. It knows nothing of number 6 and asks to start anew; where nothing was accepted yet, it just starts."""
-    assert hear(Held(), H(6, 0, 1, 6, 0)) == (Held(), ASTRAY)
-    assert hear(Held(), H(6, 0, 1, 0, 0)) == (Held(1, heard=6), RENEW)
+    assert hear(LearnerSession(), H(6, 0, 1, 6, 0)) == (LearnerSession(), OUT_OF_SYNC)
+    assert hear(LearnerSession(), H(6, 0, 1, 0, 0)) == (LearnerSession(1, last_broadcast=6), RENEW)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +227,7 @@ def test_a_new_process_in_an_old_life():
 )
 def test_what_the_controller_makes_of_a_reply(header, answered, reason):
     """Oracle: the protocol, case by case; round 8, generation 2, 7 was accepted last."""
-    assert judge(header, round=8, generation=2, accepted=7, answered=answered) == reason
+    assert validate_reply(header, round=8, generation=2, accepted=7, answered=answered) == reason
 
 
 @pytest.mark.parametrize("downlink", DOWNLINKS)
@@ -291,9 +298,9 @@ def test_replicas_that_drift_are_found_out(compiled):
     network = Network(compiled[kind], HYPER["reuse"], 0, {})
     assert network.play(0).sent.all()
     learner = network.learners[2]
-    params = np.nextafter(learner.held.replica.params, np.inf)
-    drifted = eqx.tree_at(lambda state: state.params, learner.held.replica, params)
-    learner.held = learner.held._replace(replica=drifted)
+    params = np.nextafter(learner.session.replica.params, np.inf)
+    drifted = eqx.tree_at(lambda state: state.params, learner.session.replica, params)
+    learner.session = learner.session._replace(replica=drifted)
     np.testing.assert_array_equal(network.play(1).faults["renewed"], [0, 0, 1, 0])
     log = network.play(2)
     assert not log.faults["missing"].any()
@@ -333,13 +340,13 @@ CONFIG = {"batch_size": 10, "problem": {"name": "quadratic", "scales": (1.0, 0.5
 @pytest.mark.parametrize(
     ("theirs", "message"),
     [
-        (introduction(CONFIG | {"batch_size": 20}), "batch_size must be 10, as at the controller, got 20"),
+        (hello(CONFIG | {"batch_size": 20}), "batch_size must be 10, as at the controller, got 20"),
         (
-            introduction({"batch_size": 10, "problem": {"name": "quadratic"}}),
+            hello({"batch_size": 10, "problem": {"name": "quadratic"}}),
             r"problem.scales must be \[1.0, 0.5\].*not set",
         ),
-        (introduction(CONFIG).replace(b"float64", b"float32"), "precision must be float64.*got float32"),
-        (introduction(CONFIG)[:-3], "must be a JSON table of settings"),
+        (hello(CONFIG).replace(b"float64", b"float32"), "precision must be float64.*got float32"),
+        (hello(CONFIG)[:-3], "must be a JSON table of settings"),
         (b"\xff\x00", "must be a JSON table of settings"),
         (b"[" * 50_000, "must be a JSON table of settings"),
         (b"3", "must be a JSON table of settings"),
@@ -347,10 +354,10 @@ CONFIG = {"batch_size": 10, "problem": {"name": "quadratic", "scales": (1.0, 0.5
     ],
 )
 def test_strangers_are_refused_by_name(theirs, message):
-    """Oracle: the setting that differs, and both its values; or what is wrong with the introduction."""
-    check_introduction(introduction(CONFIG), introduction(dict(reversed(CONFIG.items()))))
+    """Oracle: the setting that differs, and both its values; or what is wrong with the hello."""
+    check_hello(hello(CONFIG), hello(dict(reversed(CONFIG.items()))))
     with pytest.raises(ValueError, match=message):
-        check_introduction(introduction(CONFIG), theirs)
+        check_hello(hello(CONFIG), theirs)
 
 
 @pytest.mark.slow

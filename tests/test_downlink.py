@@ -80,7 +80,7 @@ def test_replicas_follow_to_the_bit(controller, compressor):
         present = jnp.asarray([True, k % 8 in (0, 2), k >= 5])
         end, due = codec.deliver(end, state, controller.broadcast(jax.random.key(0), state), present)
         for m in np.flatnonzero(present):
-            raw = outbox.take(last[m], state)
+            raw = outbox.catch_up(last[m], state)
             replicas[m] = follow(replicas[m], raw, k, compressor, step, like=(state, relay))
             last[m] = k
             assert wire.encode_tree(replicas[m]) == wire.encode_tree(state), (k, m)

@@ -15,7 +15,7 @@ from lapg.methods import Part
 from lapg.problems import quadratic
 from lapg.runtimes import wire
 from lapg.runtimes.distributed.compiled import Compiled
-from lapg.runtimes.distributed.consistency import Held
+from lapg.runtimes.distributed.consistency import LearnerSession
 from lapg.runtimes.distributed.controller import ControllerHost
 from lapg.runtimes.distributed.limits import Limits
 from lapg.runtimes.distributed.state import begin
@@ -163,15 +163,15 @@ def test_a_run_goes_on_elsewhere(terms, expected):
 
 def test_a_learner_survives_in_a_record(terms):
     """Oracle: equality, leaf by leaf, before the first round, with a pending state and after it was committed; a record of another problem is refused."""
-    assert recall({}, terms.compiled) == recall(remember(Held()), terms.compiled) == Held()
+    assert recall({}, terms.compiled) == recall(remember(LearnerSession()), terms.compiled) == LearnerSession()
     office = Office(terms)
     play(terms, office, rounds=2)
-    held = recall(office.memory[0][0], terms.compiled)
-    assert held[:2] == (1, 1)
-    assert (held.proposed, held.heard) == (2, 1)
-    assert (held.replica is None) == (terms.compiled.downlink.compressor is None)
-    again = recall(remember(held), terms.compiled)
-    for mine, theirs in zip(jax.tree.leaves(held), jax.tree.leaves(again), strict=True):
+    session = recall(office.memory[0][0], terms.compiled)
+    assert session[:2] == (1, 1)
+    assert (session.proposed, session.last_broadcast) == (2, 1)
+    assert (session.replica is None) == (terms.compiled.downlink.compressor is None)
+    again = recall(remember(session), terms.compiled)
+    for mine, theirs in zip(jax.tree.leaves(session), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(mine, theirs)
     with pytest.raises(ValueError, match=r"bytes was expected, got 3\."):
         recall({"counts": [1, 1, 0, 0], "state": b"abc"}, terms.compiled)

@@ -179,11 +179,11 @@ def test_nodes_that_do_not_fit_are_refused():
     grid = Grid()
     grid.contexts[701].node_config["learner"] = 0
     with pytest.raises(ValueError, match="that no other node has, got 0 from node 70"):
-        apps.join_all(grid, terms, 30.0)
+        apps.handshake_all(grid, terms, 30.0)
     grid = Grid()
     grid.contexts[701].run_config["experiment"] = RUN_CONFIG["experiment"].replace("step_size = 0.1", "step_size = 0.2")
     with pytest.raises(ValueError, match=r"learner refused: optimiser\.step_size must be 0\.1"):
-        apps.join_all(grid, terms, 30.0)
+        apps.handshake_all(grid, terms, 30.0)
     with pytest.raises(ValueError, match="experiment must be TOML text"):
         flower_apps.read_settings({"experiment": "rounds ="})
 

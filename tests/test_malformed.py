@@ -98,15 +98,15 @@ def play(compiled, hyper, num, seed):
             for _ in range(3):
                 outcome["frames"] += 1
                 stranger = LearnerHost(
-                    compiled, hyper, 0, m, learners[m].held
+                    compiled, hyper, 0, m, learners[m].session
                 )  # it must not be deaf to what comes later
-                before = wire.encode_tree(stranger.held.state)
+                before = wire.encode_tree(stranger.session.state)
                 try:
                     said = stranger.hear(*wire.unframe(mutate(draw, letter, other)))
                 except wire.MalformedError:
                     outcome["refused by learners"] += 1
-                    assert stranger.held == learners[m].held
-                    assert wire.encode_tree(stranger.held.state) == before
+                    assert stranger.session == learners[m].session
+                    assert wire.encode_tree(stranger.session.state) == before
                 else:
                     outcome["passed over" if said is None else "played"] += 1
             answer = learners[m].hear(*wire.unframe(letter))

@@ -100,7 +100,7 @@ def score_outside(problem: Problem, evaluation: Evaluation, method: Method) -> S
         return jax.vmap(lambda task: address(root, SCORE, who(task), round))(problem.tasks)
 
     @jax.jit
-    def judge(params: Float[Array, "M d"], recorded: HostBatch) -> Scores:
+    def score_batch(params: Float[Array, "M d"], recorded: HostBatch) -> Scores:
         def one(task: Task, params: Float[Array, " d"], recorded: HostBatch) -> Any:
             batch = to_batch(policy, task, params, recorded)
             return problem.score(task, batch), environment_steps(batch)
@@ -109,7 +109,7 @@ def score_outside(problem: Problem, evaluation: Evaluation, method: Method) -> S
 
     def score(root: Key[Array, ""], params: Float[Array, " d"], round: Any) -> Scores:
         everywhere = jnp.broadcast_to(params, (problem.num_learners, *np.shape(params)))
-        return judge(everywhere, play(keys(root, round), everywhere, num, at_once=at_once))
+        return score_batch(everywhere, play(keys(root, round), everywhere, num, at_once=at_once))
 
     return score
 

@@ -30,11 +30,11 @@ from lapg.types import NOBODY, Broadcast, Buffer, ControllerState, Problem, Reci
 class _Ends:
     """Both ends of one lane's replicated downlink, which live beside its state.
 
-    ``heard`` is the round of what each learner heard last, −1 if there is no replica of it; ``relayed`` is what was relayed last.
+    ``last_broadcast`` is the round of what each learner heard last, −1 if there is no replica of it; ``relayed`` is what was relayed last.
     """
 
     outbox: Outbox
-    heard: list[int]
+    last_broadcast: list[int]
     replicas: list[Any]
     relayed: Any = None
 
@@ -75,9 +75,9 @@ class Sequential(PerLaneRuntime):
         self._heartbeat, self.carried = heartbeat, np.zeros((self.num_lanes, 2), np.int64)
 
         @jax.jit
-        def learn(hyper: Any, seed: Any, task: Any, state: Any, heard: Any, participated: Any) -> Any:
-            after, answer = play_learner(recipe(hyper), problem, key(seed), task, state, heard)
-            return mask_absent(participated, state, after, answer, heard)
+        def learn(hyper: Any, seed: Any, task: Any, state: Any, broadcast: Any, participated: Any) -> Any:
+            after, answer = play_learner(recipe(hyper), problem, key(seed), task, state, broadcast)
+            return mask_absent(participated, state, after, answer, broadcast)
 
         self._learn = learn
         self._begin = jax.jit(lambda hyper, seed, params: initialise(recipe(hyper), problem, key(seed), params))
@@ -121,17 +121,17 @@ class Sequential(PerLaneRuntime):
         learners, uploads, rest = [], [], []
         for m, task in enumerate(self._tasks):
             if lost[m] and ends is not None:
-                ends.heard[m], ends.replicas[m] = -1, None
-            heard = broadcast  # what an absent learner does with it counts for nothing but scores
+                ends.last_broadcast[m], ends.replicas[m] = -1, None
+            delivered = broadcast  # what an absent learner does with it counts for nothing but scores
             if participated[m]:
                 if ends is None:
                     raw = wire.encode_broadcast(broadcast)
                 else:
-                    raw = ends.outbox.take(ends.heard[m], state.controller)
+                    raw = ends.outbox.catch_up(ends.last_broadcast[m], state.controller)
                 _check_length(f"the controller, to learner {m},", int(due[m]), raw)
                 received = self._carry(index, 0, raw, round=round, learner=NOBODY)
-                heard = self._listen(index, m, received, round, broadcast, state.controller)
-            learner, answer = self._learn(hyper, seed, task, _pick(state.learners, m), heard, participated[m])
+                delivered = self._listen(index, m, received, round, broadcast, state.controller)
+            learner, answer = self._learn(hyper, seed, task, _pick(state.learners, m), delivered, participated[m])
             raw = b"".join(wire.encode_upload(self._compressor, answer.upload))
             _check_length(f"learner {m}", int(answer.upload.bits), raw)
             received = self._carry(index, 1, raw, round=round, learner=m) if participated[m] else b""
@@ -171,7 +171,7 @@ class Sequential(PerLaneRuntime):
             lambda *given: self._step(hyper, *given)[0],
             like=(controller, ends.relayed),
         )
-        ends.heard[m] = round
+        ends.last_broadcast[m] = round
         if wire.encode_tree(ends.replicas[m]) != wire.encode_tree(controller):
             raise RuntimeError(f"learner {m}'s replica is not where the controller is before round {round}.")
         return self._announce(hyper, seed, ends.replicas[m])

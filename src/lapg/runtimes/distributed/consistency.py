@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from lapg.runtimes.wire import Header
 
 
-class Held(NamedTuple):
+class LearnerSession(NamedTuple):
     """What the learner's end remembers.
 
     Attributes:
@@ -30,7 +30,7 @@ class Held(NamedTuple):
       state: the learner's state as far as the controller is known to share it.
       proposed: sequence number that leads to ``pending``; 0 if there is none.
       pending: the state after the last reply.
-      heard: round of the newest broadcast.
+      last_broadcast: round of the newest broadcast.
       replica: the controller's state at the beginning of that round, where the downlink is replicated.
     """
 
@@ -39,34 +39,34 @@ class Held(NamedTuple):
     state: Any = None
     proposed: int = 0
     pending: Any = None
-    heard: int = -1
+    last_broadcast: int = -1
     replica: Any = None
 
 
-STALE, PLAY, RENEW, ASTRAY = "stale", "play", "renew", "astray"
+STALE, PLAY, RENEW, OUT_OF_SYNC = "stale", "play", "renew", "out of sync"
 """What a learner does with a broadcast: nothing, for it is older than one heard before; play the round; start anew, then play; ask to start anew."""
 
 
-def hear(held: Held, header: Header) -> tuple[Held, str]:
+def hear(session: LearnerSession, header: Header) -> tuple[LearnerSession, str]:
     """What a broadcast's header says about the past, and what to do next. A repeated broadcast is simply played again: learners are pure functions."""
-    if (header.generation, header.round) < (held.generation, held.heard):
-        return held, STALE
-    if header.generation > held.generation:
+    if (header.generation, header.round) < (session.generation, session.last_broadcast):
+        return session, STALE
+    if header.generation > session.generation:
         if header.base:
-            return held, ASTRAY
-        return Held(header.generation, 0, held.state, heard=header.round), RENEW
-    settled = settle(held, header.base)
-    if settled is None:
-        return held, ASTRAY
-    return settled._replace(heard=header.round), PLAY
+            return session, OUT_OF_SYNC
+        return LearnerSession(header.generation, 0, session.state, last_broadcast=header.round), RENEW
+    committed = commit(session, header.base)
+    if committed is None:
+        return session, OUT_OF_SYNC
+    return committed._replace(last_broadcast=header.round), PLAY
 
 
-def settle(held: Held, base: int) -> Held | None:
+def commit(session: LearnerSession, base: int) -> LearnerSession | None:
     """Commits or forgets the pending state; None if ``base`` is a number that this learner knows nothing of."""
-    if held.proposed and base == held.proposed:
-        return held._replace(accepted=base, state=held.pending, proposed=0, pending=None)
-    if base == held.accepted:
-        return held._replace(proposed=0, pending=None)
+    if session.proposed and base == session.proposed:
+        return session._replace(accepted=base, state=session.pending, proposed=0, pending=None)
+    if base == session.accepted:
+        return session._replace(proposed=0, pending=None)
     return None
 
 
@@ -84,7 +84,7 @@ LATE, DUPLICATE, OUTDATED = "late", "duplicate", "outdated"
 """Why a reply is dropped: another round's; the second one of this round; of another generation or not built on the last accepted reply."""
 
 
-def judge(header: Header, *, round: int, generation: int, accepted: int, answered: bool) -> str | None:
+def validate_reply(header: Header, *, round: int, generation: int, accepted: int, answered: bool) -> str | None:
     """Why the controller drops a reply, or None if it takes it; ``answered`` is whether it has taken one from this learner in this round."""
     if header.round != round:
         return LATE

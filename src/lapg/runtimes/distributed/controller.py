@@ -16,7 +16,7 @@ import numpy as np
 from lapg.rounds import Log
 from lapg.runtimes import wire
 from lapg.runtimes.distributed.compiled import Compiled, beside, zeros
-from lapg.runtimes.distributed.consistency import OUTDATED, judge, round_of, sequence_of
+from lapg.runtimes.distributed.consistency import OUTDATED, round_of, sequence_of, validate_reply
 from lapg.runtimes.distributed.replica import Outbox
 from lapg.runtimes.distributed.state import DistributedState, LearnerTable
 from lapg.runtimes.evaluation import Scores, with_scores
@@ -44,7 +44,7 @@ class _Round(NamedTuple):
 class ControllerHost:
     """The controller's end: `open` a round, `receive` replies, `close` it; at the end ask for the `logs`.
 
-    What nobody has to wait for is done when the next round is under way, at `settle`. Replies are written into arrays that last, which compiled functions
+    What nobody has to wait for is done when the next round is under way, at `flush`. Replies are written into arrays that last, which compiled functions
     read where they lie: every one of them is waited for before the next reply is written.
 
     Args:
@@ -73,7 +73,7 @@ class ControllerHost:
         counts = lane.table.generation, lane.table.accepted, lane.table.silent
         self._counts, self._shares = jax.tree.map(np.array, counts), jnp.asarray(lane.table.shares)
         self._uploads = jax.tree.map(lambda leaf: _rows(compiled.num_learners, leaf), compiled.upload)
-        self._rounds, self._settled = list[_Round](), True
+        self._rounds, self._flushed = list[_Round](), True
         self._evaluator, self._found, self._began = evaluator, list[Scores | None](), self.state
         upload = compiled.upload
         self.downlink, compressor = lane.downlink, compiled.downlink.compressor
@@ -109,19 +109,19 @@ class ControllerHost:
         self._told[learner] = 8 * len(payload)
         return wire.HEADER.pack(self._round, learner, generation, base, len(payload)), payload
 
-    def _payload(self, heard: int) -> bytes:
+    def _payload(self, last_broadcast: int) -> bytes:
         """What a learner hears that has heard everything up to the broadcast of a round; all the same where θ^k itself is sent."""
-        if heard not in self._payloads:
+        if last_broadcast not in self._payloads:
             if self._outbox is None:
                 broadcast = self._compiled.announce(self._hyper, self._seed, self.state)
-                self._payloads[heard] = wire.encode_broadcast(broadcast)
+                self._payloads[last_broadcast] = wire.encode_broadcast(broadcast)
             else:
-                self._payloads[heard] = self._outbox.take(heard, self.state)
-        return self._payloads[heard]
+                self._payloads[last_broadcast] = self._outbox.catch_up(last_broadcast, self.state)
+        return self._payloads[last_broadcast]
 
     def receive(self, learner: int, raw: Buffer, record: Buffer = b"") -> str | None:
         """Takes a reply that came from ``learner``, at whatever time, or says why not: a name of `FAULTS`, counted."""
-        self.settle()
+        self.flush()
         reason = self._read(learner, raw)
         if reason is not None:
             self._faults[reason][learner] += 1
@@ -143,7 +143,7 @@ class ControllerHost:
             return "malformed"
         if header.generation == 0 and header.round == self._round and not self._gone[learner]:
             self.lose(learner)
-        reason = judge(
+        reason = validate_reply(
             header,
             round=self._round,
             generation=int(self._generation[learner]),
@@ -168,7 +168,7 @@ class ControllerHost:
 
     def lose(self, learner: int) -> None:
         """Ends a learner's life: its share leaves the aggregate, and its next broadcast asks it to start anew."""
-        self.settle()
+        self.flush()
         self._taken.pop(learner, None)
         for leaf in jax.tree.leaves(self._uploads):
             leaf[learner] = 0  # or what is not finite would still be there in later rounds
@@ -189,7 +189,7 @@ class ControllerHost:
 
     def close(self) -> None:
         """Steps with what was taken, and goes on to the next round."""
-        self.settle()
+        self.flush()
         self._silent = np.where(self._replied(), 0, self._silent + self._present)
         if self._patience is not None:
             for m in np.flatnonzero(self._silent >= self._patience):
@@ -221,7 +221,7 @@ class ControllerHost:
         up = self._uploads.sent.copy(), self._uploads.bits.copy()
         past = _Round(self._gone, self._taken, self._present, self._told, *up, round_log, self._faults)
         self._rounds.append(past)
-        self._settled = False
+        self._flushed = False
         self._prepare(self._round + 1)
 
     def _replied(self) -> np.ndarray:
@@ -229,11 +229,11 @@ class ControllerHost:
         replied[list(self._taken)] = True
         return replied
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """What is left to do of the last round, if it has not been done: to write down what the aggregate holds of each, and to score its θ."""
-        if self._settled:
+        if self._flushed:
             return
-        self._settled, last = True, self._rounds[-1]
+        self._flushed, last = True, self._rounds[-1]
         if self._compiled.keeps_shares and np.any(last.gone | last.sent):
             given = self._shares, last.sent, self._uploads.message, last.gone
             self._shares = jax.block_until_ready(self._compiled.share(self._hyper, *given))
@@ -242,7 +242,7 @@ class ControllerHost:
 
     def logs(self) -> Log:
         """What the rounds since this was asked last leave in the record, with a leading axis (round)."""
-        self.settle()
+        self.flush()
         rounds, self._rounds, learners = self._rounds, [], range(self._compiled.num_learners)
         rows = [past.records.get(m, b"") for past in rounds for m in learners]
         raw = b"".join(row if len(row) == len(self._blank) else self._blank for row in rows)
@@ -261,7 +261,7 @@ class ControllerHost:
     @property
     def table(self) -> LearnerTable:
         """What it remembers of every learner, as of the last round that was closed."""
-        self.settle()
+        self.flush()
         generation, accepted, silent = self._counts
         return LearnerTable(generation, accepted, silent, self._shares)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from lapg.runtimes import wire
 from lapg.runtimes.distributed.compiled import Compiled
-from lapg.runtimes.distributed.consistency import ASTRAY, RENEW, STALE, Held, hear, sequence_of, settle
+from lapg.runtimes.distributed.consistency import OUT_OF_SYNC, RENEW, STALE, LearnerSession, commit, hear, sequence_of
 from lapg.runtimes.distributed.replica import follow
 from lapg.runtimes.wire import Header
 from lapg.types import Broadcast, Buffer
@@ -36,8 +36,15 @@ class LearnerHost:
       hyper, seed: of the lane.
     """
 
-    def __init__(self, compiled: Compiled, hyper: dict[str, Any], seed: int, index: int, held: Held = Held()) -> None:  # noqa: B008  (immutable)
-        self.index, self.held, self.malformed = index, held, 0
+    def __init__(
+        self,
+        compiled: Compiled,
+        hyper: dict[str, Any],
+        seed: int,
+        index: int,
+        session: LearnerSession = LearnerSession(),  # noqa: B008  (immutable)
+    ) -> None:
+        self.index, self.session, self.malformed = index, session, 0
         self._compiled, self._lane = compiled, (hyper, np.uint32(seed), np.int32(index))
 
     def hear(self, header: Header, payload: Buffer) -> Answer | None:
@@ -60,21 +67,21 @@ class LearnerHost:
             )
         if header.round > MOST_ROUNDS:
             raise wire.MalformedError(f"a round's number must be at most {MOST_ROUNDS}, got {header.round}.")
-        held, action = hear(self.held, header)
+        session, action = hear(self.session, header)
         if action == STALE:
             return None
-        understood = None if action == ASTRAY else self._understand(held.replica, header.round, payload)
+        understood = None if action == OUT_OF_SYNC else self._understand(session.replica, header.round, payload)
         if understood is None:
             return Answer(wire.frame(b"", round=header.round, learner=self.index, generation=0))
         broadcast, replica = understood
         if action == RENEW:
-            fresh = self._compiled.renew(*self._lane, broadcast.params, held.state)
-            held = held._replace(state=fresh)
-        pending, *said = self._compiled.play(*self._lane, held.state, broadcast)
-        self.held = held._replace(proposed=sequence_of(header.round), pending=pending, replica=replica)
+            fresh = self._compiled.renew(*self._lane, broadcast.params, session.state)
+            session = session._replace(state=fresh)
+        pending, *said = self._compiled.play(*self._lane, session.state, broadcast)
+        self.session = session._replace(proposed=sequence_of(header.round), pending=pending, replica=replica)
         upload, record = self._compiled.unpack(*said)
         encoded = wire.encode_upload(self._compiled.compressor, upload)
-        sender = {"learner": self.index, "generation": held.generation, "base": held.accepted}
+        sender = {"learner": self.index, "generation": session.generation, "base": session.accepted}
         raw = wire.frame(*encoded, round=header.round, **sender)
         if 8 * (len(raw) - wire.HEADER.size) != upload.bits:
             raise RuntimeError(
@@ -97,8 +104,8 @@ class LearnerHost:
 
     def save(self, generation: int, base: int) -> bytes | None:
         """The state that the controller knows of as number ``base`` of a generation; None if this learner knows nothing of it."""
-        held = settle(self.held, base) if generation == self.held.generation else None
-        return None if held is None else wire.encode_tree(held.state)
+        session = commit(self.session, base) if generation == self.session.generation else None
+        return None if session is None else wire.encode_tree(session.state)
 
     def load(self, raw: bytes, generation: int, accepted: int) -> None:
         """Goes on from a saved state; the opposite of `save`.
@@ -107,4 +114,4 @@ class LearnerHost:
           ValueError: the length does not fit.
         """
         state = jax.tree.map(np.array, wire.decode_tree(raw, self._compiled.learner))
-        self.held = Held(generation, accepted, state)
+        self.session = LearnerSession(generation, accepted, state)

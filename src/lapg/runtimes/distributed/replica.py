@@ -41,15 +41,15 @@ class Outbox:
             del self._frames[oldest]
             self._first = oldest + 1
 
-    def take(self, heard: int, state: ControllerState) -> bytes:
-        """What takes a replica from the round ``heard`` to ``state``: frames, or the state if those would be longer or do not go back so far.
+    def catch_up(self, last_broadcast: int, state: ControllerState) -> bytes:
+        """What takes a replica from the round ``last_broadcast`` to ``state``: frames, or the state if those would be longer or do not go back so far.
 
         Args:
           heard: round of the last broadcast that the learner is known to have heard; −1 if there is none.
         """
-        if heard < self._first:
+        if last_broadcast < self._first:
             return wire.frame(wire.encode_tree(state), round=int(state.round), learner=NOBODY)
-        return b"".join(frame for round, frame in self._frames.items() if round >= heard)
+        return b"".join(frame for round, frame in self._frames.items() if round >= last_broadcast)
 
 
 def follow(

@@ -13,12 +13,12 @@ from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict  # 
 from flwr.clientapp import ClientApp  # pyright: ignore[reportMissingImports]
 from flwr.serverapp import Grid, ServerApp  # pyright: ignore[reportMissingImports]
 
-from lapg.runtimes.distributed.handshake import check, introduction
+from lapg.runtimes.distributed.handshake import check_hello, hello
 from lapg.runtimes.flower.transport import LOAD, PLAY, SAVE, Letter, Terms, answer
 
 NAME = "lapg"
-JOIN = "join"
-MESSAGE_TYPES = {what: f"{MessageType.QUERY}.{what}" for what in (JOIN, SAVE, LOAD)} | {PLAY: MessageType.TRAIN}
+HELLO = "join"
+MESSAGE_TYPES = {what: f"{MessageType.QUERY}.{what}" for what in (HELLO, SAVE, LOAD)} | {PLAY: MessageType.TRAIN}
 ReadTerms = Callable[[Any], Terms]
 """The run's configuration (`flwr run` and the app's ``[tool.flwr.app.config]``) to what is played; called in every process."""
 Gather = Callable[[Terms, float], "Office"]
@@ -29,12 +29,12 @@ def client_app(read_terms: ReadTerms) -> ClientApp:
     """A learner. Every message starts a process of its own, which compiles; JAX's compilation cache on the node makes that cheap."""
     app = ClientApp()
 
-    @app.query(JOIN)
-    def join(message: Message, context: Context) -> Message:
+    @app.query(HELLO)
+    def handshake(message: Message, context: Context) -> Message:
         context.state.pop(NAME, None)  # whoever asks begins anew, or loads
         terms = read_terms(context.run_config)
         terms.compiled.rehearse(terms.hyper)  # fills the node's cache, so that rounds need not wait for it
-        said = {"learner": [_number(context)], "introduction": introduction(terms.settings)}
+        said = {"learner": [_number(context)], "introduction": hello(terms.settings)}
         return Message(_packed({0: said}), reply_to=message)
 
     def respond(what: str) -> Callable[[Message, Context], Message]:
@@ -58,7 +58,7 @@ def server_app(play: Callable[[Any, Gather], None]) -> ServerApp:
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        play(context.run_config, lambda terms, timeout: join_all(grid, terms, timeout))
+        play(context.run_config, lambda terms, timeout: handshake_all(grid, terms, timeout))
 
     return app
 
@@ -100,7 +100,7 @@ class Office:
         counts[at + 1] += sum(len(value) if isinstance(value, bytes) else 8 * np.size(value) for value in values)
 
 
-def join_all(grid: Grid, terms: Terms, timeout: float) -> Office:
+def handshake_all(grid: Grid, terms: Terms, timeout: float) -> Office:
     """The post, once there is a node for every learner.
 
     Raises:
@@ -116,13 +116,13 @@ def join_all(grid: Grid, terms: Terms, timeout: float) -> Office:
                 f"{num_learners} learners must join within {timeout} s, got {sorted(office.nodes)}; are all nodes up?"
             )
         for node in set(grid.get_node_ids()) - set(office.nodes.values()) - set(asked.values()):
-            asked[office.write(node, JOIN, {}, left)] = node
+            asked[office.write(node, HELLO, {}, left)] = node
         for ticket, letter in office.fetch(set(asked)).items() if asked else ():
             node = asked.pop(ticket)
             if letter is None:
                 continue
             said = letter.get(0, {})
-            check(introduction(terms.settings), said.get("introduction", b""))
+            check_hello(hello(terms.settings), said.get("introduction", b""))
             learner = int(np.ravel(said.get("learner", -1))[0])
             if not 0 <= learner < num_learners or learner in office.nodes:
                 raise ValueError(

@@ -15,7 +15,7 @@ import numpy as np
 
 from lapg.runtimes import wire
 from lapg.runtimes.distributed.compiled import Compiled
-from lapg.runtimes.distributed.consistency import Held
+from lapg.runtimes.distributed.consistency import LearnerSession
 from lapg.runtimes.distributed.controller import ControllerHost
 from lapg.runtimes.distributed.learner import LearnerHost
 
@@ -42,29 +42,29 @@ class Terms(NamedTuple):
     settings: Mapping[str, Any]
 
 
-def remember(held: Held) -> Record:
+def remember(session: LearnerSession) -> Record:
     """What a learner remembers, as a record. A state that there is not yet is left out."""
-    states = {"state": held.state, "pending": held.pending, "replica": held.replica}
-    counts: Record = {"counts": [held.generation, held.accepted, held.proposed, held.heard]}
+    states = {"state": session.state, "pending": session.pending, "replica": session.replica}
+    counts: Record = {"counts": [session.generation, session.accepted, session.proposed, session.last_broadcast]}
     return counts | {name: wire.encode_tree(state) for name, state in states.items() if state is not None}
 
 
-def recall(record: Mapping[str, Any], compiled: Compiled) -> Held:
+def recall(record: Mapping[str, Any], compiled: Compiled) -> LearnerSession:
     """Inverse of `remember`; an empty record is a learner that remembers nothing.
 
     Raises:
       ValueError: a state is of another length, as one of another problem or method would be.
     """
     if not record:
-        return Held()
-    generation, accepted, proposed, heard = record["counts"]
+        return LearnerSession()
+    generation, accepted, proposed, last_broadcast = record["counts"]
 
     def state(name: str, like: Any) -> Any:
         return jax.tree.map(np.array, wire.decode_tree(record[name], like)) if name in record else None
 
     mine, controller = compiled.learner, compiled.state.controller
     states = {"state": state("state", mine), "pending": state("pending", mine), "replica": state("replica", controller)}
-    return Held(generation, accepted, proposed=proposed, heard=heard, **states)
+    return LearnerSession(generation, accepted, proposed=proposed, last_broadcast=last_broadcast, **states)
 
 
 def answer(
@@ -86,7 +86,7 @@ def answer(
             said = host.hear(*wire.unframe(_frame(record)))
             if said is not None:
                 if said.record:
-                    notes += wire.frame(said.record, round=host.held.heard, learner=learner)
+                    notes += wire.frame(said.record, round=host.session.last_broadcast, learner=learner)
                 if said.reply != as_skip(record["frame"]):
                     reply[lane] = {"frame": said.reply}
         elif what == SAVE:
@@ -96,7 +96,7 @@ def answer(
         else:
             host.load(record["state"], *record["number"])
             notes = b""
-        after[lane] = remember(host.held) | ({"notes": notes} if notes else {})
+        after[lane] = remember(host.session) | ({"notes": notes} if notes else {})
     return after, reply
 
 
@@ -147,7 +147,7 @@ def play_round(
     for learner in sorted(present):
         ask(learner)
     for host in hosts:
-        host.settle()
+        host.flush()
     over = False
     while sent and not over:
         over = time.monotonic() >= ends  # what had come by then is still fetched: scoring θ^k may have taken until now

@@ -10,7 +10,7 @@ import numpy as np
 
 from lapg.runtimes import wire
 from lapg.runtimes.distributed.compiled import Compiled
-from lapg.runtimes.distributed.handshake import introduction
+from lapg.runtimes.distributed.handshake import hello
 from lapg.runtimes.distributed.learner import LearnerHost
 from lapg.runtimes.vectorised import use_all_cores
 from lapg.types import Buffer, Problem, Recipe
@@ -55,9 +55,9 @@ class Learners:
     def _newborn(self, lane: int) -> dict[int, LearnerHost]:
         return {m: LearnerHost(self._compiled, *self._lanes[lane], m) for m in self._learners}
 
-    def join(self, settings: Mapping[str, Any]) -> bytes:
+    def handshake(self, settings: Mapping[str, Any]) -> bytes:
         """Compiled and ready."""
-        return introduction(settings)
+        return hello(settings)
 
     def hear(self, letters: bytes, *payloads: bytes | np.ndarray) -> bytes | np.ndarray:
         """A round's broadcast to some learners: their answers, for `unpack`."""

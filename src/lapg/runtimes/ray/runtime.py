@@ -20,7 +20,7 @@ from lapg.runtimes import wire
 from lapg.runtimes.base import Pause, never
 from lapg.runtimes.distributed.compiled import Compiled
 from lapg.runtimes.distributed.controller import ControllerHost
-from lapg.runtimes.distributed.handshake import check, introduction
+from lapg.runtimes.distributed.handshake import check_hello, hello
 from lapg.runtimes.distributed.limits import Limits
 from lapg.runtimes.distributed.security import check_security
 from lapg.runtimes.distributed.state import DistributedState, begin
@@ -49,7 +49,7 @@ class _Process:
     actor: Any = None
     channel: Any = None
     asked: Any = None
-    joining: bool = True
+    starting: bool = True
     lane: int = 0
     tries: int = 0
     silent: int = 0
@@ -142,7 +142,7 @@ class Ray(BaseRuntime):
         settings = {"float64": bool(jax.config.read("jax_enable_x64")), "crowded": len(self._processes) >= self._cores}
         actor = ray.remote(**options)(Learners)
         process.actor = actor.remote(self._parts, self._hypers, self._seeds.tolist(), process.learners, **settings)
-        process.asked, process.joining, process.silent = process.actor.join.remote(self._settings), True, 0
+        process.asked, process.starting, process.silent = process.actor.handshake.remote(self._settings), True, 0
 
     def _end(self, process: _Process) -> None:
         if process.actor is not None:
@@ -186,7 +186,7 @@ class Ray(BaseRuntime):
     def _deploy(self, state: DistributedState) -> None:
         """Makes controllers and learners what the state says."""
         for process in self._processes:
-            self._settle(process)
+            self._drain(process)
         lanes = [self.lane(state, index) for index in range(self.num_lanes)]
         self._hosts = [
             ControllerHost(self._compiled, hyper, seed, lane, patience=None, evaluator=self._evaluator)
@@ -196,9 +196,9 @@ class Ray(BaseRuntime):
             for process in self._processes:
                 process.asked = process.actor.load.remote(index, lane.saved(process.learners))
             for process in self._processes:
-                self._settle(process)
+                self._drain(process)
 
-    def _settle(self, process: _Process) -> None:
+    def _drain(self, process: _Process) -> None:
         """Waits until an actor owes nothing."""
         while process.asked is not None:
             self._wait_for(process)
@@ -210,8 +210,8 @@ class Ray(BaseRuntime):
         """
         try:
             answer: Any = ray.get(process.asked, timeout=max(0.0, self._timeout - (waited or 0.0)))
-            if process.joining:
-                check(introduction(self._settings), answer)
+            if process.starting:
+                check_hello(hello(self._settings), answer)
                 if self._channels:
                     self._connect(process)
         except RayTaskError:
@@ -221,7 +221,7 @@ class Ray(BaseRuntime):
                 raise
             self._give_up(process, str(error))
             return None
-        process.asked, process.joining, process.silent, process.failures = None, False, 0, 0
+        process.asked, process.starting, process.silent, process.failures = None, False, 0, 0
         return answer
 
     def _give_up(self, process: _Process, reason: str) -> None:
@@ -230,7 +230,7 @@ class Ray(BaseRuntime):
         Raises:
           RuntimeError: actors keep dying before they get to work.
         """
-        process.failures += process.joining
+        process.failures += process.starting
         if process.failures >= MAX_FAILURES:
             raise RuntimeError(
                 f"an actor for learners {process.learners} must start, but {MAX_FAILURES} in a row did not; is lapg installed on every node? {reason}"
@@ -250,13 +250,13 @@ class Ray(BaseRuntime):
         self._take_in()
         while True:
             self._ask(lane, put)
-            host.settle()
+            host.flush()
             # the evaluator may have taken longer than the learners did; channels are only read below
             if self._evaluator is not None and not self._channels:
                 self._take_in()
             waited = time.monotonic() - began
             enough = len(host.answered) >= min(self._quorum, len(host.answered | host.awaited))
-            busy = [p for p in self._processes if p.asked is not None and not (enough and p.joining)]
+            busy = [p for p in self._processes if p.asked is not None and not (enough and p.starting)]
             overdue = self._deadline is not None and waited >= self._deadline
             if enough and (overdue or not busy):
                 break
@@ -274,7 +274,7 @@ class Ray(BaseRuntime):
                 ray.wait(asked, num_returns=1 if overdue else len(asked), timeout=limit - waited)
                 self._take_in()
         for process in self._processes:
-            process.silent += process.asked is not None and not process.joining
+            process.silent += process.asked is not None and not process.starting
             if process.silent >= self._patience:
                 self._give_up(process, "silent")
         host.close()
@@ -293,8 +293,8 @@ class Ray(BaseRuntime):
 
     def _receive(self, process: _Process, waited: float | None = None) -> None:
         """Waits for what an actor owes, and hands it over."""
-        joining, answers = process.joining, self._wait_for(process, waited)
-        if answers is not None and not joining:
+        starting, answers = process.starting, self._wait_for(process, waited)
+        if answers is not None and not starting:
             for m, reply, record in unpack(memoryview(answers)):
                 self._hosts[process.lane].receive(m, reply, record)
 
