@@ -143,7 +143,7 @@ def check(network, books, before, log, memory):
 def run(compiled, problems, kind, seed, rounds=ROUNDS, rates=RATES):
     """Faults for ``rounds`` rounds, checked after each; then 20 without, in which it has to get to the optimum."""
     memory, _ = kind
-    network, books = Network(compiled[kind], HYPER[memory], seed, rates, patience=10), Books(problems[memory])
+    network, books = Network(compiled[kind], HYPER[memory], seed, rates, max_silent_rounds=10), Books(problems[memory])
     start = books.excess(np.asarray(network.controller.state.params))
     logs = []
     for now in range(rounds + 20):
@@ -309,7 +309,7 @@ def test_replicas_that_drift_are_found_out(compiled):
 
 def test_silent_learners_are_given_up(compiled):
     """Oracle: by hand. After 3 silent rounds its share is out and its generation another one; when it is back it uploads the whole gradient."""
-    network = Network(compiled[PLAIN], HYPER["reuse"], 0, {}, patience=3)
+    network = Network(compiled[PLAIN], HYPER["reuse"], 0, {}, max_silent_rounds=3)
     network.play(0)
     network.hung[2] = 5
     logs = [network.play(now) for now in range(1, 6)]
@@ -319,15 +319,15 @@ def test_silent_learners_are_given_up(compiled):
     assert logs[-1].sent[2]
     assert np.isnan(logs[0].training_scores["score_scaled"][2])
     assert logs[0].learner.staleness[2] == -1
-    with pytest.raises(ValueError, match="patience must be >= 1 or none, got 0"):
-        Network(compiled[PLAIN], HYPER["reuse"], 0, {}, patience=0)
+    with pytest.raises(ValueError, match="max_silent_rounds must be >= 1 or none, got 0"):
+        Network(compiled[PLAIN], HYPER["reuse"], 0, {}, max_silent_rounds=0)
 
 
 def test_broadcasts_must_be_ones_own(compiled):
     """Oracle: the docstrings: another learner's broadcast, one that is too short."""
     network = Network(compiled[PLAIN], HYPER["reuse"], 0, {})
     network.controller.open()
-    head, payload = network.controller.letter(0)
+    head, payload = network.controller.message(0)
     with pytest.raises(ValueError, match="learner 1 must be given its own broadcasts, got one for 0"):
         network.learners[1].hear(*wire.unframe(head + payload))
     with pytest.raises(ValueError, match="the header announces 32 bytes of payload, got 31"):

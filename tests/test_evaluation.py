@@ -227,7 +227,7 @@ def test_learners_elsewhere_never_play_for_the_score():
         PLAYED.clear()
         network.controller.open()
         for m, learner in enumerate(network.learners):
-            answer = learner.hear(*wire.unframe(b"".join(network.controller.letter(m))))
+            answer = learner.hear(*wire.unframe(b"".join(network.controller.message(m))))
             network.controller.receive(m, answer.reply, answer.record)
         played = PLAYED["outside"]
         network.controller.close()

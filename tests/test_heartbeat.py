@@ -87,13 +87,13 @@ def test_the_record_is_what_the_wire_carries(played, downlink, heartbeat):
 def test_hosts_have_a_heartbeat(problem, downlink):
     """Oracle: eight times the bytes that the hosts of the distributed runtimes hand to their engine, in both directions, where nothing is lost."""
     network = Lossless(Compiled(recipe(problem, downlink, "awapg"), problem, HYPER), HYPER, 0, {})
-    carried, post = {id(network.down): 0, id(network.up): 0}, network.post
+    carried, transmit = {id(network.down): 0, id(network.up): 0}, network.transmit
 
     def count(queue, learner, message, now):
         carried[id(queue)] += len(message if isinstance(message, bytes) else message.reply)
-        post(queue, learner, message, now)
+        transmit(queue, learner, message, now)
 
-    network.post = count
+    network.transmit = count
     log = stack([network.play(now) for now in range(ROUNDS)])
     dataset = to_dataset(finish_log(jax.tree.map(lambda leaf: leaf[None], log), 0, Evaluation()))
     assert dataset["sent"].any()

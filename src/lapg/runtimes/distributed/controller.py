@@ -50,7 +50,7 @@ class ControllerHost:
     Args:
       compiled, hyper, seed: as at the learners.
       lane: where to go on from.
-      patience: rounds without a reply after which a learner counts as lost; None never gives up.
+      max_silent_rounds: rounds without a reply after which a learner counts as lost; None never gives up.
       limit_bytes: longest message that is looked at; None is twice the size of a message's arrays.
       evaluator: a `lapg.runtimes.evaluation.Evaluator`, where episodes are played to score θ^k; here, and by no learner.
     """
@@ -62,14 +62,16 @@ class ControllerHost:
         seed: int,
         lane: DistributedState,
         *,
-        patience: int | None = 100,
+        max_silent_rounds: int | None = 100,
         limit_bytes: int | None = None,
         evaluator: Callable[[Any, Any, int], Scores | None] | None = None,
     ) -> None:
-        if patience is not None and patience < 1:
-            raise ValueError(f"patience must be >= 1 or none, got {patience}; 1 gives up after one silent round.")
+        if max_silent_rounds is not None and max_silent_rounds < 1:
+            raise ValueError(
+                f"max_silent_rounds must be >= 1 or none, got {max_silent_rounds}; 1 gives up after one silent round."
+            )
         self._compiled, self._hyper, self._seed = compiled, hyper, np.uint32(seed)
-        self.state, self._patience = lane.controller, patience
+        self.state, self._max_silent_rounds = lane.controller, max_silent_rounds
         counts = lane.table.generation, lane.table.accepted, lane.table.silent
         self._counts, self._shares = jax.tree.map(np.array, counts), jnp.asarray(lane.table.shares)
         self._uploads = jax.tree.map(lambda leaf: _rows(compiled.num_learners, leaf), compiled.upload)
@@ -102,7 +104,7 @@ class ControllerHost:
         self._present = np.asarray(self._compiled.present(self._hyper, self._seed, self.state.round))
         return np.flatnonzero(self._present).tolist()
 
-    def letter(self, learner: int) -> tuple[bytes, bytes]:
+    def message(self, learner: int) -> tuple[bytes, bytes]:
         """The open round's broadcast to one learner, as things are now: header and payload, the same object for all who are to hear the same."""
         generation, base = int(self._generation[learner]), int(self._accepted[learner])
         payload = self._payload(0 if self._outbox is None else round_of(base))
@@ -191,8 +193,8 @@ class ControllerHost:
         """Steps with what was taken, and goes on to the next round."""
         self.flush()
         self._silent = np.where(self._replied(), 0, self._silent + self._present)
-        if self._patience is not None:
-            for m in np.flatnonzero(self._silent >= self._patience):
+        if self._max_silent_rounds is not None:
+            for m in np.flatnonzero(self._silent >= self._max_silent_rounds):
                 self.lose(int(m))
         self._began = before = self.state
         lane, replied = (self._hyper, self._seed), self._replied()

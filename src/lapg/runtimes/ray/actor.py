@@ -1,4 +1,4 @@
-"""What an actor does: some learners, of all lanes, and the parcels of bytes in which an engine hands several of them their letters at once."""
+"""What an actor does: some learners, of all lanes, and the parcels of bytes in which an engine hands several of them their messages at once."""
 
 import os
 import struct
@@ -17,7 +17,7 @@ from lapg.types import Buffer, Problem, Recipe
 
 Parts = Callable[[], tuple[Recipe, Problem]]
 """Gives the recipe and the problem; called in every process."""
-LETTER = struct.Struct(f"<II{wire.HEADER.size}s")
+MESSAGE = struct.Struct(f"<II{wire.HEADER.size}s")
 """For one learner: its lane, which of the payloads is meant for it, the broadcast's header."""
 INLINE_BYTES = 100_000
 """Longer messages go through the engine's object store, a broadcast once per machine."""
@@ -59,10 +59,10 @@ class Learners:
         """Compiled and ready."""
         return hello(settings)
 
-    def hear(self, letters: bytes, *payloads: bytes | np.ndarray) -> bytes | np.ndarray:
+    def hear(self, messages: bytes, *payloads: bytes | np.ndarray) -> bytes | np.ndarray:
         """A round's broadcast to some learners: their answers, for `unpack`."""
         answers: list[Buffer] = []
-        for lane, which, head in LETTER.iter_unpack(letters):
+        for lane, which, head in MESSAGE.iter_unpack(messages):
             payload = np.frombuffer(payloads[which], np.uint8).data
             header = wire.read_header(head, payload)
             answer = self._hosts[lane][header.learner].hear(header, payload)
@@ -72,11 +72,11 @@ class Learners:
 
     def listen(self, told: tuple[bytes | np.ndarray, ...]) -> bytes | np.ndarray:
         """`hear` by a channel, whose memory is written over by what comes next."""
-        letters, *payloads = told
+        messages, *payloads = told
         kept = [wire.aligned_zeros(len(payload)) for payload in payloads]
         for copy, payload in zip(kept, payloads, strict=True):
             copy[:] = np.frombuffer(payload, np.uint8)
-        return self.hear(bytes(letters), *kept)
+        return self.hear(bytes(messages), *kept)
 
     def save(self, lane: int, wanted: dict[int, tuple[int, int]]) -> dict[int, bytes | None]:
         """The states of learners as the controller knows them, by generation and sequence number."""

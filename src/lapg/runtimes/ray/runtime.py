@@ -27,7 +27,7 @@ from lapg.runtimes.distributed.state import DistributedState, begin
 from lapg.runtimes.evaluation import Evaluation, finish_log, make_evaluator
 from lapg.runtimes.host_env import close
 from lapg.runtimes.per_lane import BaseRuntime, stack
-from lapg.runtimes.ray.actor import LETTER, Learners, Parts, as_engine_takes, unpack
+from lapg.runtimes.ray.actor import MESSAGE, Learners, Parts, as_engine_takes, unpack
 from lapg.types import Problem, Recipe
 
 CPUS = 0.001
@@ -60,7 +60,7 @@ class Ray(BaseRuntime):
     """Used like `lapg.runtimes.Vectorised`; lanes play each round one after the other.
 
     A round closes when everybody has answered, or at the deadline if there is one and a quorum has. An actor that dies, or that stays silent for
-    ``patience`` rounds, is started again, and its learners upload a full gradient when they are back. What `advance` returns has been fetched from
+    ``max_silent_rounds`` rounds, is started again, and its learners upload a full gradient when they are back. What `advance` returns has been fetched from
     all learners, and a state that it did not return last is carried to them; that costs its size.
 
     Messages go by calls of actors, or by channels in shared memory (Ray's compiled graphs). These are quicker by milliseconds, but whoever waits at one
@@ -74,7 +74,7 @@ class Ray(BaseRuntime):
       processes: actors, among which the learners are dealt out; None is one for each learner, but at most one for each core of the cluster.
       deadline: seconds after which a round does not wait any longer; None waits for everybody.
       quorum: learners that must have answered nevertheless.
-      patience: silent rounds after which a learner is given up and its actor started again.
+      max_silent_rounds: silent rounds after which a learner is given up and its actor started again.
       channels: whether to use channels; None does so in a Ray on this machine alone, where everybody is waited for.
       timeout: seconds after which a round without a quorum, or an actor that does not start, ends the run.
       insecure: whether to join a cluster on another machine without token or TLS.
@@ -99,7 +99,7 @@ class Ray(BaseRuntime):
         processes: int | None = None,
         deadline: float | None = None,
         quorum: int = 1,
-        patience: int = 100,
+        max_silent_rounds: int = 100,
         timeout: float = 600.0,
         channels: bool | None = None,
         insecure: bool = False,
@@ -107,7 +107,7 @@ class Ray(BaseRuntime):
         super().__init__(hypers, seeds, chunk_rounds, initial_params, evaluation)
         recipe, problem = built or parts()
         num_learners = problem.num_learners
-        limits = Limits(deadline, quorum, patience, timeout).checked(num_learners)
+        limits = Limits(deadline, quorum, max_silent_rounds, timeout).checked(num_learners)
         if processes is not None and not 1 <= processes <= num_learners:
             raise ValueError(
                 f"processes must lie between 1 and the number of learners, {num_learners}, got {processes}."
@@ -117,7 +117,7 @@ class Ray(BaseRuntime):
         check_security(address, insecure)
         self._compiled = Compiled(recipe, problem, self._hypers[0])
         self._evaluator = make_evaluator(problem, evaluation, self._compiled.method)
-        self._deadline, self._quorum, self._patience, self._timeout = limits
+        self._deadline, self._quorum, self._max_silent_rounds, self._timeout = limits
         self._settings = dict(settings or {})
         self._parts = parts
         self._hosts: list[ControllerHost] = []
@@ -189,7 +189,7 @@ class Ray(BaseRuntime):
             self._drain(process)
         lanes = [self.lane(state, index) for index in range(self.num_lanes)]
         self._hosts = [
-            ControllerHost(self._compiled, hyper, seed, lane, patience=None, evaluator=self._evaluator)
+            ControllerHost(self._compiled, hyper, seed, lane, max_silent_rounds=None, evaluator=self._evaluator)
             for hyper, seed, lane in zip(self._hypers, self._seeds.tolist(), lanes, strict=True)
         ]
         for index, lane in enumerate(lanes):
@@ -275,7 +275,7 @@ class Ray(BaseRuntime):
                 self._take_in()
         for process in self._processes:
             process.silent += process.asked is not None and not process.starting
-            if process.silent >= self._patience:
+            if process.silent >= self._max_silent_rounds:
                 self._give_up(process, "silent")
         host.close()
 
@@ -304,16 +304,16 @@ class Ray(BaseRuntime):
         for process in self._processes:
             wanted = sorted(awaited.intersection(process.learners))
             if process.asked is None and wanted and process.tries < MAX_FAILURES:
-                letters, payloads = [], {}
+                messages, payloads = [], {}
                 for m in wanted:
-                    head, payload = host.letter(m)
+                    head, payload = host.message(m)
                     _, which = payloads.setdefault(id(payload), (payload, len(payloads)))
-                    letters.append(LETTER.pack(lane, which, head))
+                    messages.append(MESSAGE.pack(lane, which, head))
                 for name, (payload, _) in payloads.items():
                     if name not in put:  # by identity, for to hash a long payload takes as long as to send it
                         raw = as_engine_takes(payload)
                         put[name] = raw if self._channels or raw is payload else ray.put(raw)
-                told = b"".join(letters), *(put[name] for name in payloads)
+                told = b"".join(messages), *(put[name] for name in payloads)
                 process.asked = process.channel.execute(told) if self._channels else process.actor.hear.remote(*told)
                 process.lane, process.tries = lane, process.tries + 1
 
