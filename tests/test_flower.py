@@ -132,8 +132,8 @@ def test_bytes_of_frames_are_the_ledgers(played):
     """Oracle: the ledger: what messages and answers of rounds carry is what it counts, headers included, to the byte."""
     _, run = played
     record, traffic = run.record, json.loads((run.path / "flower" / "traffic.json").read_text())
-    heard, answered, sent = (record[name].values for name in ("heard", "answered", "sent"))
-    down = sum(int(bits[-1]) for bits in map(downlink_bits, record["downlink_bits"].values, heard))
+    contacted, answered, sent = (record[name].values for name in ("contacted", "answered", "sent"))
+    down = sum(int(bits[-1]) for bits in map(downlink_bits, record["downlink_bits"].values, contacted))
     up = sum(int(bits[-1]) for bits in map(uplink_bits, record["uplink_bits"].values, answered))
     skips = int((answered & ~sent).sum())
     assert skips > 0

@@ -10,7 +10,7 @@ TRAFFIC = Traffic(
     uplink_bits=np.array([[1000, 2000], [0, 1000], [0, 0]]) - HEADER_BITS,
     sent=np.array([[True, True], [False, True], [False, False]]),
     downlink_bits=np.array([[200, 200], [200, 400], [0, 200]]) - HEADER_BITS,
-    heard=np.array([[True, True], [True, True], [False, True]]),
+    contacted=np.array([[True, True], [True, True], [False, True]]),
 )
 """Three rounds, two learners. With headers: up 1,000 and 2,000, then 1,000, then nothing; down 200 and 200, then 200 and 400, then 200 to one."""
 

@@ -62,7 +62,7 @@ def _show_ledger(run: Run) -> None:
 
 def _ledger(record: Any) -> tuple[np.ndarray, np.ndarray]:
     up = uplink_bits(record["uplink_bits"].values, record["answered"].values)
-    return up, downlink_bits(record["downlink_bits"].values, record["heard"].values)
+    return up, downlink_bits(record["downlink_bits"].values, record["contacted"].values)
 
 
 def _show_bytes(run: Run) -> None:

@@ -118,7 +118,7 @@ def running_costs(
       steps: of the environment, that each learner learned from, [..., K, M]; left out where there are none.
     """
     up = ledger.uplink_bits(traffic.uplink_bits, traffic.answered)
-    down = ledger.downlink_bits(traffic.downlink_bits, traffic.heard)
+    down = ledger.downlink_bits(traffic.downlink_bits, traffic.contacted)
     found = {
         "uploads": ledger.num_uploads(traffic.sent),
         "bits": up + down,
@@ -144,7 +144,7 @@ def to_curve(record: xr.Dataset, network: Network | None = None, compute_seconds
             "runs must have been evaluated to be compared, got a record without scores of θ^k (evaluation.every = 0); play with --evaluation.every 1 or more."
         )
     record = record.transpose("seed", "round", "learner", ...)
-    names = ("uplink_bits", "sent", "downlink_bits", "heard", "answered", "participated")
+    names = ("uplink_bits", "sent", "downlink_bits", "contacted", "answered", "participated")
     messages = [record[name].values for name in names]
     steps = record["training_steps"].values if "training_steps" in record else None
     sent = messages[1]

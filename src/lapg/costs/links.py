@@ -68,14 +68,14 @@ class Traffic:
     """What a record says was sent, [..., K, M] each: payload bits without headers, who uploaded, and whether there was a message at all.
 
     Attributes:
-      heard, answered: who was sent a message, and who sent one, a header alone or more; left out, ``answered`` is who uploaded.
-      participated: who computed; left out, whoever heard something.
+      contacted, answered: who was sent a message, and who sent one, a header alone or more; left out, ``answered`` is who uploaded.
+      participated: who computed; left out, whoever was contacted.
     """
 
     uplink_bits: np.ndarray
     sent: np.ndarray
     downlink_bits: np.ndarray
-    heard: np.ndarray
+    contacted: np.ndarray
     answered: np.ndarray = None  # pyright: ignore[reportAssignmentType]
     participated: np.ndarray = None  # pyright: ignore[reportAssignmentType]
 
@@ -83,7 +83,7 @@ class Traffic:
         if self.answered is None:
             object.__setattr__(self, "answered", self.sent)
         if self.participated is None:
-            object.__setattr__(self, "participated", self.heard)
+            object.__setattr__(self, "participated", self.contacted)
 
 
 def seconds(network: Network, traffic: Traffic, compute_seconds: float = 0.0) -> np.ndarray:
@@ -96,14 +96,14 @@ def seconds(network: Network, traffic: Traffic, compute_seconds: float = 0.0) ->
     """
     if not (np.isfinite(compute_seconds) and compute_seconds >= 0):
         raise ValueError(f"compute_seconds must be >= 0, got {compute_seconds}; 0 counts the network alone.")
-    down = network.downlink.seconds(np.asarray(traffic.downlink_bits, float), np.asarray(traffic.heard, bool))
+    down = network.downlink.seconds(np.asarray(traffic.downlink_bits, float), np.asarray(traffic.contacted, bool))
     up = network.uplink.seconds(np.asarray(traffic.uplink_bits, float), np.asarray(traffic.answered, bool))
     return np.cumsum(np.max(down + compute_seconds * np.asarray(traffic.participated, bool) + up, -1), -1)
 
 
 def joules(network: Network, traffic: Traffic) -> np.ndarray:
     """Energy of all messages so far, all learners together, [..., K]. Computing is not in it."""
-    down = network.downlink.joules(np.asarray(traffic.downlink_bits, float), np.asarray(traffic.heard, bool))
+    down = network.downlink.joules(np.asarray(traffic.downlink_bits, float), np.asarray(traffic.contacted, bool))
     up = network.uplink.joules(np.asarray(traffic.uplink_bits, float), np.asarray(traffic.answered, bool))
     return np.cumsum(np.sum(down + up, -1), -1)
 

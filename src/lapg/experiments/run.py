@@ -18,7 +18,7 @@ import xarray as xr
 from lapg import record
 from lapg.experiments.build import Built, build, build_problem, parts
 from lapg.experiments.config import Config, agreed, as_config, from_dict, to_dict
-from lapg.experiments.convert import from_format_2
+from lapg.experiments.convert import from_format_2, renamed
 from lapg.experiments.flower_launch import check_flower, federate
 from lapg.experiments.loop import Interrupted, Watcher, advance
 from lapg.experiments.silence import silence
@@ -140,7 +140,7 @@ def read_config(path: Path) -> Config:
     """
     about = record.read_about(path)
     try:
-        return from_dict(from_format_2(about["config"]) if about["format"] == 2 else about["config"])
+        return from_dict((from_format_2 if about["format"] == 2 else renamed)(about["config"]))
     except ValueError as error:
         raise record.RunError(f"run={path} cannot be used: {error}") from error
 

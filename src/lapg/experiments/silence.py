@@ -34,10 +34,10 @@ def silence(config: Config, tell: Callable[[str], None] | None = None) -> Watche
 
     def watch(segment: xr.Dataset, until: int, /) -> None:
         nonlocal since, ratio, patience
-        heard = np.flatnonzero(segment["sent"].any(("seed", "learner")).values)
-        if heard.size:
-            since, ratio, patience = int(segment["round"][heard[-1]]) + 1, 0.0, max(LEAST, FRACTION * config.rounds)
-            segment = segment.isel(round=slice(int(heard[-1]) + 1, None))
+        uploaded = np.flatnonzero(segment["sent"].any(("seed", "learner")).values)
+        if uploaded.size:
+            since, ratio, patience = int(segment["round"][uploaded[-1]]) + 1, 0.0, max(LEAST, FRACTION * config.rounds)
+            segment = segment.isel(round=slice(int(uploaded[-1]) + 1, None))
         ratio = max(ratio, _largest(segment))
         if compares and until - since >= patience:
             patience = 2 * (until - since)
@@ -48,7 +48,7 @@ def silence(config: Config, tell: Callable[[str], None] | None = None) -> Watche
 
 def _largest(segment: xr.Dataset) -> float:
     """The largest left/right of the trigger's condition; 0 where the right side is infinite, or nothing was compared."""
-    left, right = segment["trigger_left"].values, segment["trigger_right"].values
+    left, right = segment["trigger_statistic"].values, segment["trigger_threshold"].values
     ratios = np.divide(left, right, out=np.zeros_like(left), where=(right > 0) & np.isfinite(left))
     return float(np.max(ratios, initial=0.0))
 

@@ -185,8 +185,8 @@ class LearnerLog(eqx.Module):
     innovation_norm: Float[Array, ""]
     gradient_norm: Float[Array, ""]
     noise: Float[Array, ""]
-    trigger_left: Float[Array, ""]
-    trigger_right: Float[Array, ""]
+    trigger_statistic: Float[Array, ""]
+    trigger_threshold: Float[Array, ""]
     staleness: Int[Array, ""]
     non_finite: Bool[Array, ""]
 
