@@ -87,7 +87,7 @@ def _play(path: Path, config: Config, gather: Any) -> None:
         sent = segment["sent"]
         print(f"{until} rounds are saved; uploads in the last ones: {int(sent.sum())} of {sent.size}", flush=True)
 
-    advance(path, config, lanes, watchers=(tell,), heed_signals=False)
+    advance(path, config, lanes, callbacks=(tell,), heed_signals=False)
 
 
 def client_app() -> Any:

@@ -9,7 +9,7 @@ import xarray as xr
 from rich import get_console
 
 from lapg.experiments.config import Config
-from lapg.experiments.loop import Watcher
+from lapg.experiments.loop import Callback
 from lapg.methods import settings
 from lapg.uplink.triggers.age_weighted import default_threshold
 
@@ -17,8 +17,8 @@ FRACTION, LEAST = 0.1, 20
 """Rounds of silence before the first word, of K and at least."""
 
 
-def silence(config: Config, tell: Callable[[str], None] | None = None) -> Watcher:
-    """A watcher that tells when nobody, in any seed, has uploaded for a tenth of the rounds, and again each time that this has doubled.
+def silence(config: Config, tell: Callable[[str], None] | None = None) -> Callback:
+    """A callback that tells when nobody, in any seed, has uploaded for a tenth of the rounds, and again each time that this has doubled.
 
     It says how near the trigger came to firing, max left/right since, and which threshold would have fired by then. Only for methods whose trigger compares
     (they have an option ``threshold`` or ``xi``); a period or a rate is silent as it was asked.

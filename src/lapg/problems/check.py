@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from lapg.problems.contract import EnvironmentFailed, Misfit
-from lapg.types import Environment, HostBatch, Policy, Problem, Step, Task, Trajectories
+from lapg.types import Environment, HostBatch, Policy, Problem, Task, Trajectories, Transition
 
 
 class CheckResult(NamedTuple):
@@ -176,14 +176,14 @@ def _initial_params(problem: Problem, seed: int) -> Any:
 
 def _first_step(
     environment: Environment, policy: Policy, tasks: Task, params: Any, seed: int
-) -> tuple[Any, Any, Step, Any]:
+) -> tuple[Any, Any, Transition, Any]:
     """Learner 0's state and observation after a reset, a step under its policy, and the observation after it."""
     task = jax.tree.map(lambda leaf: leaf[0], tasks)
     keys = jax.random.split(jax.random.key(seed), 3)
     state = environment.reset(keys[0], task)
     seen = environment.observe(state)
     action, _ = policy.sample(policy.noise(keys[1]), params, seen)
-    after = Step(*environment.step(keys[2], task, state, policy.actuate(action)))
+    after = Transition(*environment.step(keys[2], task, state, policy.actuate(action)))
     return state, seen, after, environment.observe(after.state)
 
 
@@ -215,12 +215,12 @@ def _compiles(environment: Environment, policy: Policy, tasks: Task, params: Any
         )
     need(
         after.loss.shape == () and after.loss.dtype.kind in "fiu",
-        f"Step.loss must be one real number, learner m's own, got {describe(after.loss)}; pick it by task.index.",
+        f"Transition.loss must be one real number, learner m's own, got {describe(after.loss)}; pick it by task.index.",
     )
     for name, flag in (("terminated", after.terminated), ("truncated", after.truncated)):
         need(
             flag.shape == () and flag.dtype == bool,
-            f"Step.{name} must be one boolean, got {describe(flag)}; compare or reduce, as in jnp.any(outside).",
+            f"Transition.{name} must be one boolean, got {describe(flag)}; compare or reduce, as in jnp.any(outside).",
         )
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, Key, UInt
 
 from lapg.policies import table
 from lapg.problems.builders import at_least, from_environment, make_tasks, unit_interval
-from lapg.types import Discrete, Environment, Model, Policy, Problem, Spaces, Step, Task, known
+from lapg.types import Discrete, Environment, Model, Policy, Problem, Spaces, Task, Transition, known
 
 
 def tabular(
@@ -77,9 +77,9 @@ def tabular(
     def reset(key: Key[Array, ""], task: Task) -> Int[Array, ""]:
         return jax.random.categorical(key, task.extra["log_initial"]).astype(jnp.int32)
 
-    def step(key: Key[Array, ""], task: Task, state: Int[Array, ""], action: Int[Array, ""]) -> Step:
+    def step(key: Key[Array, ""], task: Task, state: Int[Array, ""], action: Int[Array, ""]) -> Transition:
         after = jax.random.categorical(key, log_transitions[state, action]).astype(jnp.int32)
-        return Step(after, task.extra["losses"][state, action])
+        return Transition(after, task.extra["losses"][state, action])
 
     return from_environment(
         Environment(reset, lambda state: state, step),

@@ -40,7 +40,7 @@ class Policy(NamedTuple):
     linear: bool = False
 
 
-class Step(NamedTuple):
+class Transition(NamedTuple):
     """What one step of an environment brings: the state after it, learner m's raw loss, and whether the episode is over.
 
     ``terminated`` is an end that belongs to the task; ``truncated`` cuts off an episode that would go on. T itself is the problem's, not the environment's.
@@ -56,12 +56,12 @@ class Environment(NamedTuple):
     """A Markov decision process seen by learner m through its task.
 
     ``reset: key, task → state`` · ``observe: state → observation``, global or one per agent (`lapg.policies.replicated`) ·
-    ``step: key, task, state, action → Step``. ``draw: axes, state → None`` paints one frame and may be None; a step lasts ``step_seconds``.
+    ``step: key, task, state, action → Transition``. ``draw: axes, state → None`` paints one frame and may be None; a step lasts ``step_seconds``.
     """
 
     reset: Callable[[Key[Array, ""], Task], Any]
     observe: Callable[[Any], Any]
-    step: Callable[[Key[Array, ""], Task, Any, Any], Step]
+    step: Callable[[Key[Array, ""], Task, Any, Any], Transition]
     draw: Callable[[Any, Any], None] | None = None
     step_seconds: float = 0.125
 

@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 from lapg.runtimes import wire
 from lapg.types import NOBODY, Buffer, Compressor, ControllerState, Relay
 
-Step = Callable[[ControllerState, Relay], ControllerState]
+StepFunction = Callable[[ControllerState, Relay], ControllerState]
 
 
 class Outbox:
@@ -57,7 +57,7 @@ def follow(
     raw: Buffer,
     round: int,
     compressor: Compressor,
-    step: Step,
+    step: StepFunction,
     *,
     like: tuple[ControllerState, PyTree],
 ) -> ControllerState | None:
