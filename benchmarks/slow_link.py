@@ -143,7 +143,7 @@ def drive(given: argparse.Namespace) -> dict[str, Any]:
     contacted, answered = ledger.messages(present, down, sent)
     counted = [int(ledger.uplink_bits(up, answered)[-1]), int(ledger.downlink_bits(down, contacted)[-1])]
     each = links.Link(1e3 * given.kilobits / given.learners, overhead_bytes=TCP_BYTES)
-    model = links.seconds(links.Network(each, each), links.Traffic(up, sent, down, contacted, answered))
+    model = links.seconds(links.LinkModel(each, each), links.Traffic(up, sent, down, contacted, answered))
     return {
         "method": given.drive,
         "kilobits": given.kilobits,

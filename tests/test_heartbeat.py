@@ -12,7 +12,7 @@ from faults import Network as Lossless
 from lapg import Config, estimators, methods, record
 from lapg.comparison.curves import to_curve
 from lapg.costs import ledger
-from lapg.costs.links import Link, Network, Traffic, joules, seconds
+from lapg.costs.links import Link, LinkModel, Traffic, joules, seconds
 from lapg.downlink import dense, replicated
 from lapg.methods import Part
 from lapg.problems import quadratic
@@ -138,9 +138,9 @@ def test_silence_takes_no_time():
     link = Link(1000.0, 1.0, joules_per_message=3.0)
     beating = Traffic(**fields, contacted=~quiet, answered=~quiet, participated=~quiet)
     silent = Traffic(**fields, contacted=quiet, answered=quiet, participated=~quiet)
-    np.testing.assert_allclose(seconds(Network(link, link), beating, 0.5), [2 * 1.16 + 0.5])
-    np.testing.assert_allclose(seconds(Network(link, link), silent, 0.5), [0.5])
-    assert (joules(Network(link, link), beating), joules(Network(link, link), silent)) == (6.0, 0.0)
+    np.testing.assert_allclose(seconds(LinkModel(link, link), beating, 0.5), [2 * 1.16 + 0.5])
+    np.testing.assert_allclose(seconds(LinkModel(link, link), silent, 0.5), [0.5])
+    assert (joules(LinkModel(link, link), beating), joules(LinkModel(link, link), silent)) == (6.0, 0.0)
 
 
 def test_only_runtimes_with_a_clock_do_without():

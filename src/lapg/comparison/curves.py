@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from lapg.costs import ledger
-from lapg.costs.links import Network, Traffic, joules, seconds
+from lapg.costs.links import LinkModel, Traffic, joules, seconds
 from lapg.experiments.soundness import mean_score
 from lapg.record import upgrade
 
@@ -110,7 +110,7 @@ def final(score: np.ndarray) -> np.ndarray:
 
 
 def running_costs(
-    traffic: Traffic, network: Network | None = None, compute_seconds: float = 0.0, steps: np.ndarray | None = None
+    traffic: Traffic, network: LinkModel | None = None, compute_seconds: float = 0.0, steps: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
     """What the traffic has cost so far, [..., K] each; bits with headers; time and energy where there is a network.
 
@@ -132,7 +132,7 @@ def running_costs(
     return found
 
 
-def to_curve(record: xr.Dataset, network: Network | None = None, compute_seconds: float = 0.0) -> Curve:
+def to_curve(record: xr.Dataset, network: LinkModel | None = None, compute_seconds: float = 0.0) -> Curve:
     """What the protocol needs of a record; with time and energy where a network is given, and with steps where they were counted.
 
     Raises:

@@ -56,7 +56,7 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Network:
+class LinkModel:
     """Learners' links to the controller (``uplink``) and back (``downlink``)."""
 
     uplink: Link
@@ -86,7 +86,7 @@ class Traffic:
             object.__setattr__(self, "participated", self.contacted)
 
 
-def seconds(network: Network, traffic: Traffic, compute_seconds: float = 0.0) -> np.ndarray:
+def seconds(network: LinkModel, traffic: Traffic, compute_seconds: float = 0.0) -> np.ndarray:
     """Wall-clock time so far, [..., K]: of every round that of its slowest learner.
 
     Args:
@@ -101,7 +101,7 @@ def seconds(network: Network, traffic: Traffic, compute_seconds: float = 0.0) ->
     return np.cumsum(np.max(down + compute_seconds * np.asarray(traffic.participated, bool) + up, -1), -1)
 
 
-def joules(network: Network, traffic: Traffic) -> np.ndarray:
+def joules(network: LinkModel, traffic: Traffic) -> np.ndarray:
     """Energy of all messages so far, all learners together, [..., K]. Computing is not in it."""
     down = network.downlink.joules(np.asarray(traffic.downlink_bits, float), np.asarray(traffic.contacted, bool))
     up = network.uplink.joules(np.asarray(traffic.uplink_bits, float), np.asarray(traffic.answered, bool))
@@ -110,20 +110,20 @@ def joules(network: Network, traffic: Traffic) -> np.ndarray:
 
 TCP_TLS_BYTES = 69.0
 """IPv4 20, TCP 20, one TLS 1.3 record 22 and a share of acknowledgements."""
-PROFILES: Mapping[str, Network] = {
-    "lte-m": Network(
+PROFILES: Mapping[str, LinkModel] = {
+    "lte-m": LinkModel(
         uplink=Link(375e3, 0.1, TCP_TLS_BYTES, 20e-6, 0.1),
         downlink=Link(300e3, 0.1, TCP_TLS_BYTES, 7e-6, 0.02),
     ),
-    "wifi-robot": Network(
+    "wifi-robot": LinkModel(
         uplink=Link(20e6, 3e-3, TCP_TLS_BYTES + 36, 0.6e-6),
         downlink=Link(20e6, 3e-3, TCP_TLS_BYTES + 36, 0.4e-6),
     ),
-    "wan": Network(
+    "wan": LinkModel(
         uplink=Link(1e9, 0.04, TCP_TLS_BYTES, 7e-6),
         downlink=Link(1e9, 0.04, TCP_TLS_BYTES, 7e-6),
     ),
-    "cluster": Network(
+    "cluster": LinkModel(
         uplink=Link(10e9, 50e-6, 78.0, 8e-9),
         downlink=Link(10e9, 50e-6, 78.0, 8e-9),
     ),

@@ -24,7 +24,7 @@ from lapg.types import (
     StepLimit,
     Trigger,
     VarianceReduction,
-    known,
+    is_concrete,
 )
 from lapg.uplink import compressors
 
@@ -132,7 +132,7 @@ def assemble(
             f"participation must lie in (0, 1], got {setting.participation}; 1 is everybody, and one learner is the least."
         )
     every = setting.upload_every
-    if every is not None and known(every) and not (float(every) >= 1 and float(every).is_integer()):
+    if every is not None and is_concrete(every) and not (float(every) >= 1 and float(every).is_integer()):
         raise ValueError(f"upload_every must be a whole number >= 1, got {every}; leave it out for every round.")
     compressor = compressor or compressors.identity()
     if not memory.forgets:
