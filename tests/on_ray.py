@@ -164,7 +164,7 @@ class Mortal(Ray):
 def kills(num=20, rounds=300, channels=None):
     """A run in which actors are killed at random, one after the other, beside runs of other seeds where nothing happens."""
     make, seeds = partial(parts, 8, 1.0), list(range(10))
-    lanes = {"step_size": np.full(10, 0.05), "noise_weight": np.full(10, 4.0)}
+    lanes = {"optimiser.step_size": np.full(10, 0.05), "trigger.noise_weight": np.full(10, 4.0)}
     ends, plain = play(Vectorised(*make(), lanes, seeds, chunk_rounds=rounds), 1)
 
     random = np.random.default_rng(0)

@@ -11,7 +11,7 @@ from lapg.downlink import dense
 from lapg.learner import make_learner
 from lapg.methods.making import choose, make, settings
 from lapg.methods.parts import Part
-from lapg.methods.presets import Preset
+from lapg.methods.presets import KINDS, Preset
 from lapg.methods.registry import resolve
 from lapg.types import (
     Compressor,
@@ -63,6 +63,10 @@ def compose(
     """
     preset = resolve("method", method) if isinstance(method, str) else method
     values, made = hyper or {}, {kind: part for kind, part in changes.items() if not isinstance(part, Part)}
+    if strange := [name for name in values if name.partition(".")[0] not in KINDS]:
+        raise ValueError(
+            f"hyper must name options with their part, such as optimiser.step_size, got {strange[0]!r}; parts are {', '.join(KINDS)}."
+        )
     chosen = choose(preset, {kind: part for kind, part in changes.items() if isinstance(part, Part)})
     parts = {kind: part for kind, part in chosen.items() if kind not in made}
     run = {"num_learners": setting.num_learners, "num_rounds": setting.num_rounds, "batch_size": setting.batch_size}
