@@ -79,7 +79,7 @@ class Run:
 
         def act(params: Any, observation: Any, key: Any) -> Any:
             greedy = policy.mode(params, observation)
-            action = greedy if key is None else policy.sample(policy.noise(key), params, observation)[0]
+            action = greedy if key is None else policy.sample(policy.action_noise(key), params, observation)[0]
             return policy.actuate(action)
 
         return jax.jit(act)

@@ -182,7 +182,7 @@ def _first_step(
     keys = jax.random.split(jax.random.key(seed), 3)
     state = environment.reset(keys[0], task)
     seen = environment.observe(state)
-    action, _ = policy.sample(policy.noise(keys[1]), params, seen)
+    action, _ = policy.sample(policy.action_noise(keys[1]), params, seen)
     after = Transition(*environment.step(keys[2], task, state, policy.actuate(action)))
     return state, seen, after, environment.observe(after.state)
 
@@ -255,7 +255,7 @@ def _actor(policy: Policy, params: Any, seed: int) -> Callable[..., Any]:
     def act(observations: PyTree, t: Any) -> Any:
         leading = jax.tree.leaves(observations)[0].shape[:2]
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), t), leading)
-        sample = jax.vmap(jax.vmap(lambda key, seen: policy.sample(policy.noise(key), params, seen)[0]))
+        sample = jax.vmap(jax.vmap(lambda key, seen: policy.sample(policy.action_noise(key), params, seen)[0]))
         actions = sample(keys, observations)
         return actions, jax.vmap(jax.vmap(policy.actuate))(actions)
 
@@ -328,7 +328,7 @@ def _policy(policy: Policy, params: Any, batch: Any, seed: int) -> None:
     seen, recorded = (
         jax.tree.map(lambda leaf: jnp.asarray(leaf[0, 0, 0]), tree) for tree in (batch.observations, batch.actions)
     )
-    action, log_prob = policy.sample(policy.noise(jax.random.key(seed)), params, seen)
+    action, log_prob = policy.sample(policy.action_noise(jax.random.key(seed)), params, seen)
     again, slope = jax.value_and_grad(policy.log_prob)(params, seen, action)
     need(
         np.shape(log_prob) == () and np.allclose(log_prob, again, 1e-4, 1e-5),

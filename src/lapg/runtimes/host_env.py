@@ -51,7 +51,7 @@ def sampler(problem: Problem, policy: Policy, segment_steps: int | None = None) 
     def draw(keys: Key[Array, " M"], num: int) -> Any:
         def episode(key: Key[Array, ""]) -> Any:
             reset, actions, _ = jax.random.split(key, 3)
-            return jax.random.bits(reset, dtype=jnp.uint32), jax.vmap(policy.noise)(
+            return jax.random.bits(reset, dtype=jnp.uint32), jax.vmap(policy.action_noise)(
                 jax.random.split(actions, num_steps)
             )
 
@@ -205,7 +205,7 @@ class HostSampler:
         """One learner's batch, zeros everywhere."""
         problem, policy, num = self._problem, self._policy, self._num
         key, seen = jax.random.key(0), jax.tree.map(jnp.asarray, problem.observation)
-        action, loss = policy.sample(policy.noise(key), policy.init(key), seen)[0], jnp.zeros(())
+        action, loss = policy.sample(policy.action_noise(key), policy.init(key), seen)[0], jnp.zeros(())
 
         def zeros(tree: Any, *steps: int) -> Any:
             return jax.tree.map(lambda leaf: jnp.zeros((1, num, *steps, *leaf.shape), leaf.dtype), tree)

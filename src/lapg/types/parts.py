@@ -22,7 +22,7 @@ class ScoreBounds(NamedTuple):
 class Policy(NamedTuple):
     """A distribution over actions given an observation.
 
-    ``init: key → θ`` · ``noise: key → noise`` of one action, drawn for a whole episode at once · ``sample: noise, θ, observation →
+    ``init: key → θ`` · ``action_noise: key → noise``, the random numbers of one action, drawn for a whole episode at once · ``sample: noise, θ, observation →
     action, log-probability`` · ``log_prob: θ, observation, action → scalar`` · ``mode: θ, observation → action`` (greedy) · ``num_params``: d ·
     ``actuate: action → what the environment is given``, where that differs from what is recorded (bounds) ·
     ``score_bounds``: G and F where they are known, infinite ones included · ``linear``: whether actions are normal around a mean Θs that is linear in
@@ -30,7 +30,7 @@ class Policy(NamedTuple):
     """
 
     init: calls.InitParams
-    noise: calls.ActionNoise
+    action_noise: calls.ActionNoise
     sample: calls.SampleAction
     log_prob: calls.LogProb
     mode: calls.GreedyAction
