@@ -1,8 +1,8 @@
-"""The controller's end of a distributed run, between an engine that moves bytes and the pure functions: codec, bookkeeping, nothing else.
+"""The controller's host in a distributed run: encodes broadcasts, validates and decodes replies, calls the controller's functions, keeps the books.
 
-An engine hands a `lapg.runtimes.distributed.learner.LearnerHost` every broadcast that reaches it and carries what comes back to the `ControllerHost`; it may
-lose, delay, repeat and reorder anything (see `lapg.runtimes.distributed.consistency`). The engine alone knows processes, deadlines and quorums. A learner whose
-reply is missing when the round is closed counts as one that skipped.
+An engine passes broadcasts to `lapg.runtimes.distributed.learner.LearnerHost`s and their replies to the `ControllerHost`; it may lose, delay, repeat and
+reorder them (`lapg.runtimes.distributed.consistency`). Processes, deadlines and quorums are the engine's. A learner whose reply is missing when the round
+is closed skips.
 """
 
 from collections.abc import Callable
@@ -24,12 +24,12 @@ from lapg.runtimes.per_lane import stack
 from lapg.types import Buffer, RoundLog
 
 FAULTS = ("missing", "late", "duplicate", "outdated", "malformed", "oversized", "unsound", "renewed", "wasted_bits")
-"""What a round counts for every learner: no reply was taken; replies dropped, by reason; replies refused, by reason (not a message, longer than the
-limit, not finite); new generations; bits that came and were not used. A refused reply starts a new generation: the next upload is a full gradient."""
+"""What is counted for every learner and round: no reply accepted; replies dropped, by reason; replies refused, by reason (not a message, longer than the
+limit, not finite); new generations; bits received and not used. A refused reply starts a new generation: the next upload is a full gradient."""
 
 
 class _Round(NamedTuple):
-    """What a round that is over leaves behind: who was lost, what learners left for the record, and fields of the `Log`."""
+    """What a closed round leaves: who was lost (``gone``), the learners' diagnostics (``records``), and fields of the `Log`."""
 
     gone: np.ndarray
     records: dict[int, bytes]
@@ -42,17 +42,17 @@ class _Round(NamedTuple):
 
 
 class ControllerHost:
-    """The controller's end: `open` a round, `receive` replies, `close` it; at the end ask for the `logs`.
+    """Hosts the controller of one lane: `open` a round, send each `message`, `receive` replies, `close` the round; at the end read the `logs`.
 
-    What nobody has to wait for is done when the next round is under way, at `flush`. Replies are written into arrays that last, which compiled functions
-    read where they lie: every one of them is waited for before the next reply is written.
+    Work that no learner waits for is done by `flush`, when the next round has begun. Replies are written into buffers that are reused, which compiled
+    functions read in place: those have finished before the next reply is written.
 
     Args:
       compiled, hyper, seed: as at the learners.
-      lane: where to go on from.
+      lane: the state to start or resume from.
       max_silent_rounds: rounds without a reply after which a learner counts as lost; None never gives up.
-      limit_bytes: longest message that is looked at; None is twice the size of a message's arrays.
-      evaluator: a `lapg.runtimes.evaluation.Evaluator`, where episodes are played to score θ^k; here, and by no learner.
+      limit_bytes: longest message that is decoded; None is twice the size of a message's arrays.
+      evaluator: a `lapg.runtimes.evaluation.Evaluator`, where episodes are played to score θ^k, in this process.
     """
 
     def __init__(
@@ -93,26 +93,26 @@ class ControllerHost:
         self._generation, self._accepted, self._silent = (count.copy() for count in self._counts)
         self._taken: dict[int, bytes] = {}
         for leaf in jax.tree.leaves(beside(self._uploads)):
-            leaf[:] = 0  # messages are long, and whoever was silent has none that counts
+            leaf[:] = 0  # not the messages, which are long: where ``sent`` is False they do not count
         self._payloads: dict[int, bytes] = {}
         self._told = np.zeros(self._compiled.num_learners, np.int32)
         self._present, self._gone = np.zeros((2, self._compiled.num_learners), bool)
         self._faults = {name: np.zeros(self._compiled.num_learners, np.int32) for name in FAULTS}
 
     def open(self) -> list[int]:
-        """Begins a round: who takes part in it."""
+        """Opens a round; the learners that take part in it."""
         self._present = np.asarray(self._compiled.present(self._hyper, self._seed, self.state.round))
         return np.flatnonzero(self._present).tolist()
 
     def message(self, learner: int) -> tuple[bytes, bytes]:
-        """The open round's broadcast to one learner, as things are now: header and payload, the same object for all who are to hear the same."""
+        """Encodes the open round's broadcast to one learner: header and payload, the same object for all learners that are sent the same."""
         generation, base = int(self._generation[learner]), int(self._accepted[learner])
         payload = self._payload(0 if self._outbox is None else round_of(base))
         self._told[learner] = 8 * len(payload)
         return wire.HEADER.pack(self._round, learner, generation, base, len(payload)), payload
 
     def _payload(self, last_broadcast: int) -> bytes:
-        """What a learner hears that has heard everything up to the broadcast of a round; all the same where θ^k itself is sent."""
+        """Encodes the broadcast for learners whose last broadcast was that of a given round; the same for all where θ^k itself is sent."""
         if last_broadcast not in self._payloads:
             if self._outbox is None:
                 broadcast = self._compiled.announce(self._hyper, self._seed, self.state)
@@ -122,7 +122,7 @@ class ControllerHost:
         return self._payloads[last_broadcast]
 
     def receive(self, learner: int, raw: Buffer, record: Buffer = b"") -> str | None:
-        """Takes a reply that came from ``learner``, at whatever time, or says why not: a name of `FAULTS`, counted."""
+        """Accepts a reply from ``learner``, and returns None, or counts and returns why not: a name of `FAULTS`."""
         self.flush()
         reason = self._read(learner, raw)
         if reason is not None:
@@ -169,11 +169,11 @@ class ControllerHost:
             row[learner] = got
 
     def lose(self, learner: int) -> None:
-        """Ends a learner's life: its share leaves the aggregate, and its next broadcast asks it to start anew."""
+        """Starts a new generation of a learner: its share leaves the aggregate, and its next broadcast tells it to start again."""
         self.flush()
         self._taken.pop(learner, None)
         for leaf in jax.tree.leaves(self._uploads):
-            leaf[learner] = 0  # or what is not finite would still be there in later rounds
+            leaf[learner] = 0  # or values that are not finite would stay there in later rounds
         self._gone[learner] = True
         self._generation[learner] += 1
         self._accepted[learner] = 0
@@ -181,16 +181,16 @@ class ControllerHost:
 
     @property
     def answered(self) -> set[int]:
-        """Learners whose replies were taken in this round."""
+        """Learners whose replies were accepted in this round."""
         return set(self._taken)
 
     @property
     def awaited(self) -> set[int]:
-        """Learners that take part in this round and whose replies were not taken yet."""
+        """Learners that take part in this round and whose replies were not accepted yet."""
         return set(np.flatnonzero(self._present).tolist()) - set(self._taken)
 
     def close(self) -> None:
-        """Steps with what was taken, and goes on to the next round."""
+        """Steps with the accepted replies, and prepares the next round."""
         self.flush()
         self._silent = np.where(self._replied(), 0, self._silent + self._present)
         if self._max_silent_rounds is not None:
@@ -213,7 +213,7 @@ class ControllerHost:
         self.state, round_log = self._compiled.step(self._hyper, before, relayed)
         if self._outbox is not None:
             if self._compiled.keeps_shares and np.any(self._gone):
-                self._outbox.restart(self._round + 1)  # shares have left the aggregate, which no frame says
+                self._outbox.restart(self._round + 1)  # shares have left the aggregate, which frames do not tell
             else:
                 self._outbox.add(before, relayed)
         taken = self._replied()
@@ -232,7 +232,7 @@ class ControllerHost:
         return replied
 
     def flush(self) -> None:
-        """What is left to do of the last round, if it has not been done: to write down what the aggregate holds of each, and to score its θ."""
+        """Does the work of the last round that no learner waited for, unless it is done: updates the shares, and scores its θ."""
         if self._flushed:
             return
         self._flushed, last = True, self._rounds[-1]
@@ -243,7 +243,7 @@ class ControllerHost:
             self._found.append(self._evaluator(self._seed, self._began.params, int(self._began.round)))
 
     def logs(self) -> Log:
-        """What the rounds since this was asked last leave in the record, with a leading axis (round)."""
+        """Returns the log of the rounds since the last call, with a leading axis (round)."""
         self.flush()
         rounds, self._rounds, learners = self._rounds, [], range(self._compiled.num_learners)
         rows = [past.records.get(m, b"") for past in rounds for m in learners]
@@ -262,13 +262,13 @@ class ControllerHost:
 
     @property
     def table(self) -> LearnerTable:
-        """What it remembers of every learner, as of the last round that was closed."""
+        """The table of learners after the last closed round."""
         self.flush()
         generation, accepted, silent = self._counts
         return LearnerTable(generation, accepted, silent, self._shares)
 
     def snapshot(self, states: list[bytes | None]) -> DistributedState:
-        """Where to go on from, given what each learner saved; one that could not be asked starts anew from there, and its share is not in it."""
+        """Makes the state to resume from, given what each learner saved; a learner without a saved state (None) starts again, and its share leaves."""
         controller, table, downlink = self.state, self.table, self.downlink
         unknown = np.array([raw is None for raw in states])
         if unknown.any():
@@ -284,11 +284,11 @@ class ControllerHost:
 
 
 def _rows(num: int, like: np.ndarray) -> np.ndarray:
-    """Zeros for as many such arrays."""
+    """Allocates zeros for ``num`` such arrays."""
     return wire.aligned_zeros(num * like.nbytes).view(like.dtype).reshape(num, *like.shape)
 
 
 def _unknown(leaf: Any) -> np.ndarray:
-    """What the record says of a learner that did not answer: not a number, −1, or False."""
+    """Fills an array with what the record holds for a learner that did not answer: nan, −1, or False."""
     value = np.nan if np.issubdtype(leaf.dtype, np.floating) else -1 if np.issubdtype(leaf.dtype, np.integer) else False
     return np.full(leaf.shape, value, leaf.dtype)

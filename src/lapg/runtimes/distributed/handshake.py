@@ -1,4 +1,4 @@
-"""The handshake: a learner whose software or problem is another one is refused by name before it can do harm."""
+"""The handshake: a learner whose versions, precision or settings differ from the controller's is refused before the first round."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ LIMIT_BYTES = 100_000
 
 
 def hello(config: Mapping[str, Any]) -> bytes:
-    """Who is speaking: versions, precision, and the configuration as flat text, JSON in UTF-8."""
+    """States versions, precision and the configuration as flat text, JSON in UTF-8."""
     precision = "float64" if jax.config.read("jax_enable_x64") else "float32"
     facts = {"lapg": version("lapg"), "jax": version("jax"), "precision": precision} | _flat(config)
     return json.dumps(facts, sort_keys=True).encode()
