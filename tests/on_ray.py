@@ -49,7 +49,7 @@ def kill(runtime, number, delay=0.0):
     import ray
 
     try:
-        pid = ray.get(runtime._processes[number].actor.__ray_call__.remote(lambda self: os.getpid()))
+        pid = ray.get(runtime._pool.processes[number].actor.__ray_call__.remote(lambda self: os.getpid()))
     except ray.exceptions.RayActorError:  # an earlier one has come through
         return False
     if delay:
@@ -117,7 +117,7 @@ def deploy():
         }
         on_cluster = Ray(eight, hypers, SEEDS[:1], chunk_rounds=25, processes=4, address=cluster.address)
         state, log = play(on_cluster, 2)
-        nodes = {process.actor: node(process.actor) for process in on_cluster._processes}
+        nodes = {process.actor: node(process.actor) for process in on_cluster._pool.processes}
         on_cluster.close()
         entry = {"nodes": len(set(nodes.values())), "actors": len(nodes), "uploads": float(log.sent.mean())}
         for runtime in (Vectorised, Sequential):
@@ -154,7 +154,7 @@ class Mortal(Ray):
         self.due, self.random, self.killed, self.round = sorted(rounds), random, 0, 0
 
     def play_round(self, lane=0):
-        idle = [number for number, process in enumerate(self._processes) if process.asked is None]
+        idle = [number for number, process in enumerate(self._pool.processes) if process.asked is None]
         if idle and self.killed < len(self.due) and self.round >= self.due[self.killed]:
             self.killed += kill(self, idle[self.random.integers(len(idle))], float(self.random.uniform(0, 0.002)))
         self.round += 1
@@ -218,8 +218,8 @@ def hang(channels):
 
     runtime = Ray(parts, HYPERS, SEEDS, chunk_rounds=8, processes=2, timeout=60.0, channels=channels)
     runtime.advance(runtime.start(), 0, 8)
-    pid = ray.get(runtime._processes[1].actor.__ray_call__.remote(lambda self: os.getpid()))
-    runtime._timeout = 2.0
+    pid = ray.get(runtime._pool.processes[1].actor.__ray_call__.remote(lambda self: os.getpid()))
+    runtime._pool.timeout = 2.0
     os.kill(pid, signal.SIGSTOP)
     try:
         runtime.play_round()

@@ -1,4 +1,4 @@
-"""The runtime for environments outside JAX: all learners side by side, their episodes on the host."""
+"""The runtime for environments outside JAX: all learners of a lane together, their episodes on the host."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -72,7 +72,7 @@ class Hosted(PerLaneRuntime):
         if not self._some:
             learners, replies = self._sampler.play(*lane, self._problem.tasks, state.learners, broadcast)
             return self._finish(*lane, state, learners, broadcast, replies)
-        # environments that go on must not move where their learner is absent
+        # environments that live on over rounds must not advance where their learner is absent
         who = np.flatnonzero(self._present(*lane, broadcast.round))
         tasks, learners = jax.tree.map(lambda leaf: leaf[who], (self._problem.tasks, state.learners))
         played = self._sampler.play(*lane, tasks, learners, broadcast)

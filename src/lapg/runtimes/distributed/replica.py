@@ -42,10 +42,10 @@ class Outbox:
             self._first = oldest + 1
 
     def catch_up(self, last_broadcast: int, state: ControllerState) -> bytes:
-        """What takes a replica from the round ``last_broadcast`` to ``state``: frames, or the state if those would be longer or do not go back so far.
+        """Returns what takes a replica from the round ``last_broadcast`` to ``state``: frames, or the state where frames do not go back so far.
 
         Args:
-          heard: round of the last broadcast that the learner is known to have heard; −1 if there is none.
+          last_broadcast: round of the last broadcast that the learner is known to have received; −1 if there is none.
         """
         if last_broadcast < self._first:
             return wire.frame(wire.encode_tree(state), round=int(state.round), learner=NOBODY)
