@@ -214,7 +214,7 @@ def lone():
 def test_replicas_that_go_astray_stop_the_run(lone):
     """Oracle: a codec whose bytes come back changed."""
     astray = identity()._replace(decode=lambda raw, like: 2 * identity().decode(raw, like))
-    with pytest.raises(RuntimeError, match="learner 0's replica is not where the controller is before round 1"):
+    with pytest.raises(RuntimeError, match="learner 0's replica differs from the controller before round 1"):
         lone(astray)
 
 

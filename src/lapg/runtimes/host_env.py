@@ -1,8 +1,7 @@
-"""Learners whose environments are outside JAX: these on the host, everything else compiled.
+"""Learners whose environments are outside JAX: the environments run on the host, everything else is compiled.
 
-In every step only observations go in and actions come out; behaviour log-probabilities, gradients and uploads are one compiled function per round.
-Episodes begin with addressed seeds. Environments that outlive a round, where segments of them are played, are no part of any state: a resumed run
-begins new episodes.
+Each step exchanges observations and actions alone; behaviour log-probabilities, gradients and uploads are one compiled function per round. Episodes begin
+with addressed seeds. Environments that live on over rounds, where segments are played, are not part of any state: a resumed run begins new episodes.
 """
 
 import warnings
@@ -35,10 +34,10 @@ from lapg.types import (
 
 
 def sampler(problem: Problem, policy: Policy, segment_steps: int | None = None) -> Callable[..., HostBatch]:
-    """Episodes of a host problem: ``keys [M], θ [M, d], N → HostBatch``, where ``learners`` are those whom keys and θ are for, all by default.
+    """Makes the function that plays episodes of a host problem: ``keys [M], θ [M, d], N → HostBatch``, of the given ``learners``, all by default.
 
-    With ``at_once``, no more than so many episodes of each are played side by side.
-    With ``segment_steps`` they are segments of that many steps, of the environments of a ``lane`` that has to be named.
+    With ``at_once``, at most that many episodes of each learner are played side by side.
+    With ``segment_steps``, segments of that many steps are played in the environments of a ``lane``, which is then required.
     The noise of actions is drawn from the keys as in `lapg.rollouts`: equal keys, equal noise.
     """
     collect, num_steps = problem.collect, segment_steps or problem.num_steps
@@ -63,7 +62,7 @@ def sampler(problem: Problem, policy: Policy, segment_steps: int | None = None) 
         def one(noise: Any, params: Float[Array, " d"], observation: Any) -> Any:
             action, _ = policy.sample(noise, params, observation)
             executed = policy.actuate(action)
-            return action, None if executed is action else executed  # what stays as it is comes out once
+            return action, None if executed is action else executed  # returned once where both are the same
 
         now = jax.tree.map(lambda leaf: leaf[t], noise)
         return jax.vmap(jax.vmap(one, (0, None, 0)))(now, params, observations)
@@ -90,7 +89,7 @@ def sampler(problem: Problem, policy: Policy, segment_steps: int | None = None) 
 
 
 def close(problem: Problem) -> None:
-    """Closes a host problem's environments; what one of them says against it is a warning, as nothing is lost by it."""
+    """Closes a host problem's environments; a failure of one is a warning, since nothing is lost."""
     try:
         problem.close()
     except EnvironmentFailed as error:
@@ -98,7 +97,7 @@ def close(problem: Problem) -> None:
 
 
 def to_batch(policy: Policy, task: Task, params: Float[Array, " d"], recorded: HostBatch) -> Trajectories:
-    """One learner's recorded steps, with the log-probabilities of their actions at θ and with scaled losses."""
+    """Converts one learner's recorded steps to trajectories, with log-probabilities at θ and scaled losses."""
     before = recorded.before
     if isinstance(before, Elapsed):
         before = Elapsed(before.steps, task.scale * before.losses, task.scale * before.discounted)
@@ -117,7 +116,7 @@ def to_batch(policy: Policy, task: Task, params: Float[Array, " d"], recorded: H
 
 
 class HostSampler:
-    """Rounds of learners of a host problem, of as many side by side as are given: what `lapg.rounds.play_learner` is to the others.
+    """Plays rounds of learners of a host problem, several side by side; the counterpart of `lapg.rounds.play_learner`.
 
     Args:
       hyper: any lane's hyperparameters.
@@ -143,7 +142,7 @@ class HostSampler:
             learners: LearnerState,
             broadcast: Broadcast,
         ) -> tuple[Any, Any]:
-            """Keys and θ of a batch."""
+            """Gives the keys and θ of a batch."""
 
             def one(task: Task, state: LearnerState) -> tuple[Any, Any]:
                 who = NOBODY if problem.shared else task.index
@@ -173,9 +172,9 @@ class HostSampler:
     def play(
         self, hyper: dict[str, Any], seed: Any, tasks: Task, learners: LearnerState, broadcast: Broadcast
     ) -> tuple[LearnerState, Reply]:
-        """A round of those learners; tasks, states and replies have a leading axis.
+        """Plays a round of the given learners; tasks, states and replies have a leading axis.
 
-        Environments that go on belong to their lane, which is known by its seed and hyperparameters.
+        Environments that live on belong to a lane, which is identified by its seed and hyperparameters.
         """
         given, who = (hyper, seed, tasks), dict[str, Any](learners=np.asarray(tasks.index).tolist())
         if self._rollout.continues:
@@ -187,7 +186,7 @@ class HostSampler:
     def play_one(
         self, hyper: dict[str, Any], seed: Any, index: Any, state: LearnerState, broadcast: Broadcast
     ) -> tuple[LearnerState, Reply]:
-        """Learner m's round."""
+        """Plays learner m's round."""
         tasks = _at(self._problem.tasks, index)
         learners = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], state)
         return jax.tree.map(lambda leaf: leaf[0], self.play(hyper, seed, tasks, learners, broadcast))
@@ -195,14 +194,14 @@ class HostSampler:
     def sketch(
         self, hyper: dict[str, Any], seed: Any, index: Any, state: LearnerState, broadcast: Broadcast
     ) -> tuple[LearnerState, Reply]:
-        """As `play_one`, in which nothing is played: for shapes alone."""
+        """Does what `play_one` does on a batch of zeros, without playing; for its shapes."""
         recorded = self._blank()
         tasks, learners = _at(self._problem.tasks, index), jax.tree.map(lambda leaf: leaf[None], state)
         found = self.answer(hyper, seed, tasks, learners, broadcast, broadcast.params[None], recorded)
         return jax.tree.map(lambda leaf: leaf[0], found)
 
     def _blank(self) -> HostBatch:
-        """One learner's batch, zeros everywhere."""
+        """Makes one learner's batch of zeros."""
         problem, policy, num = self._problem, self._policy, self._num
         key, seen = jax.random.key(0), jax.tree.map(jnp.asarray, problem.observation)
         action, loss = policy.sample(policy.action_noise(key), policy.init(key), seen)[0], jnp.zeros(())
