@@ -108,11 +108,13 @@ def _check_lengths(method: Method, problem: Problem) -> None:
         controller = method.controller.init(params, problem.num_learners)
         downlink = method.downlink.init(controller, problem.num_learners)
         everybody = jax.numpy.ones(problem.num_learners, bool)
-        heard = method.downlink.deliver(downlink, controller, method.controller.broadcast(key, controller), everybody)
+        downlink_bits = method.downlink.deliver(
+            downlink, controller, method.controller.broadcast(key, controller), everybody
+        )
         message = method.compressor.compress(key, params)
         messages = jax.tree.map(lambda leaf: jax.numpy.stack([leaf] * problem.num_learners), message)
         relay = method.downlink.compress(key, downlink, Arrival(params, everybody, ()), messages)
-        return heard, method.compressor.num_bits(message), relay
+        return downlink_bits, method.compressor.num_bits(message), relay
 
     jax.eval_shape(once, jax.random.key(0))
 

@@ -11,7 +11,7 @@ from lapg.downlink import dense
 from lapg.learner import make_learner
 from lapg.methods.making import choose, make, settings
 from lapg.methods.parts import Part
-from lapg.methods.presets import Preset
+from lapg.methods.presets import KINDS, Preset
 from lapg.methods.registry import resolve
 from lapg.types import (
     Compressor,
@@ -24,7 +24,7 @@ from lapg.types import (
     StepLimit,
     Trigger,
     VarianceReduction,
-    known,
+    is_concrete,
 )
 from lapg.uplink import compressors
 
@@ -63,6 +63,10 @@ def compose(
     """
     preset = resolve("method", method) if isinstance(method, str) else method
     values, made = hyper or {}, {kind: part for kind, part in changes.items() if not isinstance(part, Part)}
+    if strange := [name for name in values if name.partition(".")[0] not in KINDS]:
+        raise ValueError(
+            f"hyper must name options with their part, such as optimiser.step_size, got {strange[0]!r}; parts are {', '.join(KINDS)}."
+        )
     chosen = choose(preset, {kind: part for kind, part in changes.items() if isinstance(part, Part)})
     parts = {kind: part for kind, part in chosen.items() if kind not in made}
     run = {"num_learners": setting.num_learners, "num_rounds": setting.num_rounds, "batch_size": setting.batch_size}
@@ -136,7 +140,7 @@ def assemble(
             f"participation must lie in (0, 1], got {setting.participation}; 1 is everybody, and one learner is the least."
         )
     every = setting.upload_every
-    if every is not None and known(every) and not (float(every) >= 1 and float(every).is_integer()):
+    if every is not None and is_concrete(every) and not (float(every) >= 1 and float(every).is_integer()):
         raise ValueError(f"upload_every must be a whole number >= 1, got {every}; leave it out for every round.")
     compressor = compressor or compressors.identity()
     if not memory.forgets:

@@ -75,17 +75,17 @@ PRESETS: dict[str, Preset] = {
         trigger=Part("age_weighted", threshold=160.0, max_age=200),
     ),
     "periodic": Preset(
-        "Control: uploads every few rounds. With all together it is PG with larger batches and rarer steps.",
+        "Baseline: uploads every few rounds. With all together it is PG with larger batches and rarer steps.",
         memory=GATHERED,
         trigger=Part("periodic"),
     ),
     "random": Preset(
-        "Control: every learner uploads by its own coin.",
+        "Baseline: every learner uploads by its own coin.",
         memory=GATHERED,
         trigger=Part("random"),
     ),
     "never": Preset(
-        "Control: one upload in round 0, reused for ever: a constant direction.",
+        "Baseline: one upload in round 0, reused for ever: a constant direction.",
         memory=REUSED,
         trigger=Part("never"),
     ),

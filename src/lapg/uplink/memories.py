@@ -12,7 +12,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from lapg.types import Broadcast, Compressor, Estimate, Memory, Scalar, known, weighed
+from lapg.types import Broadcast, Compressor, Estimate, Memory, Scalar, is_concrete, weighed
 from lapg.uplink.aggregates import arrivals, running_sum
 
 
@@ -68,12 +68,12 @@ def accumulator(keep: Scalar = 1.0) -> Memory:
       ValueError: keep outside [0, 1].
     Source: Stich, Cordonnier, Jaggi, arXiv 1809.07599; fading errors: SparseLoCo, arXiv 2508.15706.
     """
-    if known(keep) and not 0 <= float(keep) <= 1:
+    if is_concrete(keep) and not 0 <= float(keep) <= 1:
         raise ValueError(f"accumulator(keep=...) must lie in [0, 1], got {float(keep)}; 1 loses nothing.")
     memory = _residual(
         lambda state, estimate: Residual(state.value + estimate.gradient, state.noise + estimate.noise_or_inf)
     )
-    if not (known(keep) and float(keep) == 1):
+    if not (is_concrete(keep) and float(keep) == 1):
         held = memory.settle
 
         def settle(state: Residual, decoded: Float[Array, " d"]) -> Residual:

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from lapg.types import Candidate, Decision, Estimate, GradientAt, Scalar, Trigger, known, squared_norm
+from lapg.types import Candidate, Decision, Estimate, GradientAt, Scalar, Trigger, is_concrete, squared_norm
 
 
 class Balance(eqx.Module):
@@ -30,9 +30,9 @@ def budget(rate: Scalar = 0.05, *, gain: Scalar = 1.0, smoothing: Scalar = 0.1) 
     Source: FedBack, arXiv 2411.19242, whose δ is additive, and so has the units of the innovation; here its logarithm is controlled.
     """
     for name, value in (("rate", rate), ("smoothing", smoothing)):
-        if known(value) and not 0 < float(value) <= 1:
+        if is_concrete(value) and not 0 < float(value) <= 1:
             raise ValueError(f"budget({name}=...) must lie in (0, 1], got {float(value)}.")
-    if known(gain) and not float(gain) > 0:
+    if is_concrete(gain) and not float(gain) > 0:
         raise ValueError(f"budget(gain=...) must be > 0, got {float(gain)}.")
 
     def update(
