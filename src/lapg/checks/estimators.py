@@ -59,7 +59,8 @@ def check_estimator(
     def estimate(key: Any, at: Any, rows: Any = None) -> Estimate:
         batch = sample(key, task, params, batch_size)
         state = estimator.update(estimator.init(key, params), task, batch)
-        part = batch if rows is None else estimator.part(batch, rows)
+        data = estimator.prepare(state, task, batch)
+        part = data if rows is None else estimator.part(data, rows)
         return estimator.estimate(state, task, at, part)
 
     checks.run("functions", signatures, estimator)
