@@ -37,7 +37,7 @@ from lapg.types import (
     Problem,
     Scalar,
     Spaces,
-    Step,
+    Transition,
     Trigger,
     squared_norm,
 )
@@ -47,10 +47,10 @@ from lapg.uplink.aggregates import arrivals
 def swings(*, num_learners: int = 3, num_steps: int = 10, discount: float = 0.95) -> Problem:
     """A swing is pushed one way or the other and charged its deflection; every learner has a swing of another length."""
 
-    def step(key: jax.Array, task: Any, state: jax.Array, action: jax.Array) -> Step:
+    def step(key: jax.Array, task: Any, state: jax.Array, action: jax.Array) -> Transition:
         angle, speed = state
         speed += 0.2 * (2.0 * action - 1 - task.extra["stiffness"] * angle)
-        return Step(jnp.stack([angle + 0.2 * speed, speed]), loss=jnp.abs(angle))
+        return Transition(jnp.stack([angle + 0.2 * speed, speed]), loss=jnp.abs(angle))
 
     environment = Environment(lambda key, task: jax.random.normal(key, (2,)), lambda state: state, step)
     tasks = make_tasks(num_learners, None, extra={"stiffness": jnp.linspace(0.5, 2.0, num_learners)})

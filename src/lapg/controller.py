@@ -19,7 +19,8 @@ from lapg.types import (
     Scalar,
     Trigger,
     Upload,
-    known,
+    is_concrete,
+    select,
     squared_norm,
     sum_rows,
 )
@@ -31,7 +32,7 @@ def inverse_time(step_size: Scalar, decay: Scalar) -> optax.Schedule:
     Raises:
       ValueError: decay is negative, so that steps would grow, or turn round.
     """
-    if known(decay) and not float(decay) >= 0:
+    if is_concrete(decay) and not float(decay) >= 0:
         raise ValueError(f"inverse_time(decay=...) must be >= 0, got {float(decay)}; 0 keeps the step constant.")
     return lambda round: step_size / (1 + decay * round)
 
@@ -44,9 +45,9 @@ def heavy_ball(step_size: Scalar, momentum: Scalar = 0.0, decay: Scalar = 0.0) -
     Raises:
       ValueError: step_size is not positive, momentum lies outside [0, 1), where steps add up without end, or decay is negative.
     """
-    if known(step_size) and not float(step_size) > 0:
+    if is_concrete(step_size) and not float(step_size) > 0:
         raise ValueError(f"heavy_ball(step_size=...) must be > 0, got {float(step_size)}.")
-    if known(momentum) and not 0 <= float(momentum) < 1:
+    if is_concrete(momentum) and not 0 <= float(momentum) < 1:
         raise ValueError(f"heavy_ball(momentum=...) must lie in [0, 1), got {float(momentum)}; 0 is no momentum.")
     return optax.sgd(inverse_time(step_size, decay), momentum)
 
@@ -63,7 +64,7 @@ def check_linear(
     """
     unit = jnp.ones(())
     once, twice = (jnp.asarray(optimiser.update(size, optimiser.init(unit), unit)[0]) for size in (unit, 2 * unit))
-    if known(once) and not np.allclose(2 * np.asarray(once), np.asarray(twice)):
+    if is_concrete(once) and not np.allclose(2 * np.asarray(once), np.asarray(twice)):
         raise ValueError(
             f"{what} an optimiser that is linear in the gradients, got {found} 1 and 2 into {once:.3g} and {twice:.3g}; {remedy}."
         )
@@ -86,7 +87,7 @@ def limit_step(
     Raises:
       ValueError: limit is not positive, or the optimiser is not linear (Adam, clipping).
     """
-    if known(limit) and not float(limit) > 0:
+    if is_concrete(limit) and not float(limit) > 0:
         raise ValueError(f"step_limit.limit must be > 0, got {float(limit)}; step_limit 'unlimited' has none.")
     check_linear(optimiser, "a step limit needs", "use optimiser sgd, or step_limit unlimited")
 
@@ -103,6 +104,17 @@ def limit_step(
         return step * jnp.minimum(1, jnp.sqrt(2 * limit) / jnp.abs(length)).astype(step.dtype), (inner, held)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def on_arrivals(optimiser: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """An optimiser that does nothing, and remembers nothing, of a round in which nobody has uploaded: its moments would decay in silence."""
+    inner = optax.with_extra_args_support(optimiser)
+
+    def update(updates: Any, state: Any, params: Any = None, **arrival: Any) -> Any:
+        silent = jax.tree.map(jnp.zeros_like, updates), state
+        return select(jnp.any(arrival["sent"]), inner.update(updates, state, params, **arrival), silent)
+
+    return optax.GradientTransformationExtraArgs(inner.init, update)
 
 
 def make_controller(

@@ -59,7 +59,8 @@ def check_estimator(
     def estimate(key: Any, at: Any, rows: Any = None) -> Estimate:
         batch = sample(key, task, params, batch_size)
         state = estimator.update(estimator.init(key, params), task, batch)
-        part = batch if rows is None else estimator.part(batch, rows)
+        data = estimator.prepare(state, task, batch)
+        part = data if rows is None else estimator.part(data, rows)
         return estimator.estimate(state, task, at, part)
 
     checks.run("functions", signatures, estimator)
@@ -82,11 +83,12 @@ def check_estimator(
             checks.run("parts of a batch", vector, "the gradient of a part", part.gradient, params)
         except ValueError as error:  # it cannot be taken apart, which only minibatches need
             checks.results.append(CheckResult("parts of a batch", True, note=str(error)))
-        found = checks.run("batches", _measured, estimate, problem, task, params, batch_size, num_batches, seed)
-        if found is not None:
+        measured = checks.run("batches", _measured, estimate, problem, task, params, batch_size, num_batches, seed)
+        if measured is not None:
             checks.results.pop()  # they are drawn for the checks that follow
-            _mean(checks, *found, problem, task, params, unbiased)
-            checks.run("noise", _noise, found[0])
+            found, own, undiscounted = measured
+            _mean(checks, found, own, undiscounted, problem, task, params, unbiased)
+            checks.run("noise", _noise, found)
     return checks.results
 
 

@@ -10,7 +10,7 @@ import tyro
 from lapg.cli.flags import flags_of, from_flags
 from lapg.cli.terminal import console
 from lapg.experiments.config import Config, read_toml
-from lapg.experiments.loop import Watcher
+from lapg.experiments.loop import Callback
 from lapg.experiments.run import default_out, load
 from lapg.experiments.run import resume as resume_run
 from lapg.experiments.run import train as train_run
@@ -60,21 +60,21 @@ def train_command(default: Config, *, everything: bool = False) -> Callable[...,
           trust: with resume: run code from outside lapg that the run names.
         """
         asked = from_flags(settings, default)
-        watchers: tuple[Watcher, ...] = ()
+        callbacks: tuple[Callback, ...] = ()
         if tensorboard:
             from lapg.experiments.tensorboard import tensorboard as board
 
             place = resume or (out := out or default_out(asked))
-            watchers = (board(expand(place) / "tensorboard"),)
+            callbacks = (board(expand(place) / "tensorboard"),)
         if resume is not None:
             if asked != Config() or out or init_from or config:
                 raise ValueError("--resume takes all settings from the run; leave the other options out.")
-            run = resume_run(resume, watchers=watchers, trust=trust)
+            run = resume_run(resume, callbacks=callbacks, trust=trust)
         else:
             if trust:
                 raise ValueError("--trust goes with --resume; what you name yourself is trusted.")
             source = None if init_from is None else load(init_from)
-            run = train_run(asked, out, init_from=source, watchers=watchers)
+            run = train_run(asked, out, init_from=source, callbacks=callbacks)
         console.print(
             f"{last_score(run.record)}   "
             f"uploads {int(run.record['sent'].sum(('round', 'learner')).mean())} of {run.config.rounds * run.record.sizes['learner']} a seed   "

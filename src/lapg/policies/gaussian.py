@@ -64,12 +64,13 @@ def gaussian(
 
     return Policy(
         init=init,
-        noise=lambda key: jax.random.normal(key, (num_actions,)),
+        action_noise=lambda key: jax.random.normal(key, (num_actions,)),
         sample=sample,
         log_prob=log_prob,
         mode=centre,
         num_params=mean.num_params + extra,
         actuate=actuate,
+        entropy=lambda params, observation: jnp.sum(split(params)[1] + 0.5 * math.log(2 * math.pi * math.e)),
         score_bounds=ScoreBounds(math.inf, math.inf),  # scores grow with the distance of an action from the mean
     )
 

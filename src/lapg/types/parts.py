@@ -22,25 +22,27 @@ class ScoreBounds(NamedTuple):
 class Policy(NamedTuple):
     """A distribution over actions given an observation.
 
-    ``init: key → θ`` · ``noise: key → noise`` of one action, drawn for a whole episode at once · ``sample: noise, θ, observation →
+    ``init: key → θ`` · ``action_noise: key → noise``, the random numbers of one action, drawn for a whole episode at once · ``sample: noise, θ, observation →
     action, log-probability`` · ``log_prob: θ, observation, action → scalar`` · ``mode: θ, observation → action`` (greedy) · ``num_params``: d ·
     ``actuate: action → what the environment is given``, where that differs from what is recorded (bounds) ·
+    ``entropy: θ, observation → scalar``, None where it is not known ·
     ``score_bounds``: G and F where they are known, infinite ones included · ``linear``: whether actions are normal around a mean Θs that is linear in
     the observation, with the same deviation everywhere, and executed as they are.
     """
 
     init: calls.InitParams
-    noise: calls.ActionNoise
+    action_noise: calls.ActionNoise
     sample: calls.SampleAction
     log_prob: calls.LogProb
     mode: calls.GreedyAction
     num_params: int
     actuate: calls.ActionMap = lambda action: action
+    entropy: calls.Entropy | None = None
     score_bounds: ScoreBounds | None = None
     linear: bool = False
 
 
-class Step(NamedTuple):
+class Transition(NamedTuple):
     """What one step of an environment brings: the state after it, learner m's raw loss, and whether the episode is over.
 
     ``terminated`` is an end that belongs to the task; ``truncated`` cuts off an episode that would go on. T itself is the problem's, not the environment's.
@@ -56,12 +58,12 @@ class Environment(NamedTuple):
     """A Markov decision process seen by learner m through its task.
 
     ``reset: key, task → state`` · ``observe: state → observation``, global or one per agent (`lapg.policies.replicated`) ·
-    ``step: key, task, state, action → Step``. ``draw: axes, state → None`` paints one frame and may be None; a step lasts ``step_seconds``.
+    ``step: key, task, state, action → Transition``. ``draw: axes, state → None`` paints one frame and may be None; a step lasts ``step_seconds``.
     """
 
     reset: Callable[[Key[Array, ""], Task], Any]
     observe: Callable[[Any], Any]
-    step: Callable[[Key[Array, ""], Task, Any, Any], Step]
+    step: Callable[[Key[Array, ""], Task, Any, Any], Transition]
     draw: Callable[[Any, Any], None] | None = None
     step_seconds: float = 0.125
 
@@ -112,9 +114,9 @@ class Problem(NamedTuple):
     None where the problem comes with a policy of its own or needs none · ``default_policy: spaces → Policy``.
 
     Episodes come from an ``environment``, by ``sampler: problem → sample`` (`lapg.rollouts.episodes`). An environment outside JAX has
-    ``collect: act, seeds, N, learners → Recorded`` instead: it plays N episodes for each of some learners, all M by default, asking
+    ``collect: act, seeds, N, learners → HostBatch`` instead: it plays N episodes for each of some learners, all M by default, asking
     ``act: observations (leading axes M, N), t → actions to record, actions to execute`` at every step; ``seeds`` are a whole number for each of
-    them, and equal seeds and actions mean equal episodes. ``proceed: act, seeds, N, learners, lane, T → Recorded`` is the same for segments of T steps of
+    them, and equal seeds and actions mean equal episodes. ``proceed: act, seeds, N, learners, lane, T → HostBatch`` is the same for segments of T steps of
     environments that live on, those of each lane and learner, until they are closed. ``close`` closes the environments that it has made; a later
     ``collect`` makes new ones.
     ``rollouts: problem → Rollout`` says how learners come by their batches; None is `lapg.rollouts.whole_episodes`.
@@ -192,10 +194,12 @@ def _nothing(*_: Any) -> tuple[()]:
 class Estimator(NamedTuple):
     """A learner's gradient of its batch; the state is private to the learner.
 
-    ``init: key, θ → state`` · ``update: state, task, batch → state`` · ``estimate: state, task, θ, batch → Estimate`` · ``minimum_batch``: the
-    smallest N that it can work with · ``knows_noise``: False where it returns ``noise=None``, so that rules that need the noise are refused ·
-    ``part: batch, rows → batch`` of some of its N entries, for minibatches · ``takes_segments``: whether rows may hold pieces of several episodes
-    (`Rollout`).
+    ``init: key, θ → state`` · ``update: state, task, batch → state`` · ``estimate: state, task, θ, batch → Estimate`` · ``minimum_batch``: how
+    many entries it needs at least · ``knows_noise``: False where it returns ``noise=None``, so that rules that need the noise are refused ·
+    ``knows_divergence``: whether its estimates tell the divergence ·
+    ``prepare: state, task, batch → data``, once a round, of which estimates are then made: the batch itself by default · ``part: data, rows → data`` of some
+    of its entries, for minibatches · ``num_entries``: how many it has, None is N · ``takes_segments``: whether rows of a batch may hold pieces of several
+    episodes (`Rollout`).
     """
 
     init: calls.EstimatorInit
@@ -203,8 +207,11 @@ class Estimator(NamedTuple):
     estimate: calls.EstimateGradient
     minimum_batch: int = 1
     knows_noise: bool = True
+    prepare: calls.PrepareBatch = lambda state, task, batch: batch
     part: calls.PartOfBatch = take_rows
+    num_entries: int | None = None
     takes_segments: bool = False
+    knows_divergence: bool = False
 
 
 class VarianceReduction(NamedTuple):
@@ -223,7 +230,8 @@ class Local(NamedTuple):
     ``init: θ → state``, which uploads leave as it is · ``position: broadcast, residual → θ`` to sample at · ``walk: key, state, θ, estimate, gradient_at, N →
     state, Estimate``, the increment that the memory takes in · ``moves``: whether the position differs from θ^k, which needs a memory with a residual ·
     ``increment``: ``gradient``, out of which the controller's optimiser makes a step, or ``displacement``, in units of the parameters, which has no
-    noise that anybody knows · ``num_steps``: of a round · ``minibatches``: of a step's gradient each takes one of so many equal parts of the batch.
+    noise that anybody knows · ``num_steps``: of a round · ``minibatches``: of a step's gradient each takes one of so many equal parts of the batch ·
+    ``needs_divergence``: whether it looks at the divergence of estimates.
     """
 
     init: calls.FromParams = _nothing
@@ -233,6 +241,7 @@ class Local(NamedTuple):
     increment: Literal["gradient", "displacement"] = "gradient"
     num_steps: int = 1
     minibatches: int = 1
+    needs_divergence: bool = False
 
 
 class Aggregate(NamedTuple):
