@@ -16,8 +16,9 @@ from lapg.problems import quadratic
 from lapg.runtimes import wire
 from lapg.runtimes.distributed.compiled import Compiled
 from lapg.runtimes.distributed.consistency import OUT_OF_SYNC, PLAY, RENEW, STALE, LearnerSession, hear, validate_reply
-from lapg.runtimes.distributed.controller import FAULTS, ControllerHost
+from lapg.runtimes.distributed.controller import ControllerHost
 from lapg.runtimes.distributed.handshake import check_hello, hello
+from lapg.runtimes.distributed.history import FAULTS
 from lapg.runtimes.evaluation import Evaluation, finish_log
 from lapg.runtimes.per_lane import stack
 from lapg.runtimes.sequential import Sequential
