@@ -64,9 +64,9 @@ def tune(
 
     Args:
       figure: fig3 to fig7, or all; or a problem of parallel RL, with learners that are alike and with ones that differ.
-      methods: those to tune beside PG; the experiment's own unless told.
+      methods: those to tune beside PG; default: the experiment's own.
       seeds: how many, from 1000.
-      rounds: K; as reported unless told.
+      rounds: K; default: as reported.
       out: directory for the results.
     """
     use_all_cores()

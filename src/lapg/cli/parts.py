@@ -34,7 +34,7 @@ def check_env(
         an id of Gymnasium (CartPole-v1, package:Env-v0), a module of PettingZoo (mpe2.simple_spread_v3), or with env-kind any that its adapter takes.
       episodes: per learner; they are played twice.
       seed: of the parameters and of the episodes.
-      loss_bounds: two numbers between which raw losses are meant to lie; only finite ones unless told.
+      loss_bounds: two numbers between which raw losses are meant to lie; default: any finite ones.
       env-kind: whose environment it is.
     """
     use_all_cores()

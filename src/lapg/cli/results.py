@@ -142,8 +142,8 @@ def render(
 
     Args:
       run: directory of a run.
-      out: new GIF file; RUN/episode-EPISODE.gif unless told.
-      seed: which trained seed; the first unless told.
+      out: new GIF file; default: RUN/episode-EPISODE.gif.
+      seed: which trained seed; default: the first.
       episode: which fresh episode.
       stochastic: sample actions instead of taking the most probable ones.
       trust: run code from outside lapg that the run names.

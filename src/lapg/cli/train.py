@@ -47,7 +47,7 @@ def train_command(default: Config) -> Callable[..., None]:
         Args:
           settings: the experiment.
           config: TOML file with settings; flags override it.
-          out: new directory for the run; runs/METHOD-DATE-TIME unless told.
+          out: new directory for the run; default: runs/METHOD-DATE-TIME.
           resume: directory of an interrupted run to finish; everything else is taken from there.
           init_from: run whose final parameters this one starts from.
           tensorboard: also write scalars to OUT/tensorboard (extra `tensorboard`).

@@ -53,7 +53,7 @@ def prepare(config: Config, built: Built | None = None) -> tuple[Terms, Limits]:
 
 
 def play(run_config: Any, gather: Any) -> None:
-    """The controller's half: plays a run, or goes on with it, in the run directory ``out``; a finished one is left as it is.
+    """Runs the controller's side of a run, or resumes it, in the run directory ``out``; a finished one is left as it is.
 
     Args:
       gather: see `lapg.runtimes.flower.apps`.

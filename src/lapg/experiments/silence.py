@@ -1,4 +1,4 @@
-"""Saying, while a run goes on, that nobody uploads."""
+"""Tells during a run that nobody uploads."""
 
 import math
 from collections.abc import Callable
@@ -30,17 +30,17 @@ def silence(config: Config, tell: Callable[[str], None] | None = None) -> Callba
     compares = "threshold" in options or "xi" in options
     say = tell or (lambda words: get_console().print(words, style="yellow", markup=False, soft_wrap=True))
     since, ratio = 0, 0.0
-    patience = max(LEAST, FRACTION * config.rounds)
+    limit = max(LEAST, FRACTION * config.rounds)
 
     def watch(segment: xr.Dataset, until: int, /) -> None:
-        nonlocal since, ratio, patience
+        nonlocal since, ratio, limit
         uploaded = np.flatnonzero(segment["sent"].any(("seed", "learner")).values)
         if uploaded.size:
-            since, ratio, patience = int(segment["round"][uploaded[-1]]) + 1, 0.0, max(LEAST, FRACTION * config.rounds)
+            since, ratio, limit = int(segment["round"][uploaded[-1]]) + 1, 0.0, max(LEAST, FRACTION * config.rounds)
             segment = segment.isel(round=slice(int(uploaded[-1]) + 1, None))
         ratio = max(ratio, _largest(segment))
-        if compares and until - since >= patience:
-            patience = 2 * (until - since)
+        if compares and until - since >= limit:
+            limit = 2 * (until - since)
             say(f"Nobody has uploaded in {until - since} rounds; {_remedy(config.rounds, options, ratio)}")
 
     return watch
