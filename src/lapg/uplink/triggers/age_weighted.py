@@ -97,13 +97,13 @@ def age_weighted(
         alone = num_learners * mean * golden_fraction(candidate.index)
         scale = jnp.where(window.sent, candidate.signal, jnp.maximum(candidate.signal, alone))
         size = jnp.sqrt(squared_norm(candidate.innovation))
-        left = (candidate.age.astype(size.dtype) ** age_power * size).astype(size.dtype)
-        right = (threshold * scale).astype(left.dtype)
-        fires = (left > right) | overdue(candidate.age, max_age)
+        statistic = (candidate.age.astype(size.dtype) ** age_power * size).astype(size.dtype)
+        bound = (threshold * scale).astype(statistic.dtype)
+        fires = (statistic > bound) | overdue(candidate.age, max_age)
         if first_age is not None:
             turn = jnp.take(jnp.asarray(turns), candidate.index)
             fires |= ~window.sent & (candidate.signal == 0) & (candidate.age >= first_age + turn)
-        return window, Decision(fires, left, right, mean if reports else ())
+        return window, Decision(fires, statistic, bound, mean if reports else ())
 
     def empty(dtype: Any, sent: bool) -> Window:
         return Window(jnp.zeros((), dtype), jnp.int32(0), jnp.bool_(sent))
