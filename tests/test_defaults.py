@@ -115,7 +115,7 @@ def test_first_upload_is_a_fraction(setting):
 def test_local_steps_need_steps_in_proportion_to_gradients(setting, name, parts):
     """Oracle: a learner's own step foresees α_k/(1−β) of its gradient, which Adam does not make of it: refused, with the remedy; plain steps are not."""
     adam, plain = Part("adam", step_size=STEP), Part("sgd", step_size=STEP)
-    with pytest.raises(ValueError, match=r"local steps .* linear in the gradients.*use optimiser sgd, or a method"):
+    with pytest.raises(ValueError, match=r"local .*linear in the gradients.*use optimiser sgd, no local steps"):
         methods.compose(name, setting, optimiser=adam, **parts)
     methods.compose(name, setting, optimiser=plain, **parts)
     methods.compose("awapg", setting, optimiser=adam)

@@ -52,11 +52,13 @@ def heavy_ball(step_size: Scalar, momentum: Scalar = 0.0, decay: Scalar = 0.0) -
     return optax.sgd(inverse_time(step_size, decay), momentum)
 
 
-def check_linear(optimiser: optax.GradientTransformation, what: str, remedy: str) -> None:
+def check_linear(
+    optimiser: optax.GradientTransformation, what: str, remedy: str, found: str = "one that turns"
+) -> None:
     """Refuses an optimiser whose steps are not proportional to the gradients.
 
     Args:
-      what, remedy: how the message begins and ends.
+      what, remedy, found: how the message begins and ends, and what it says of the optimiser.
     Raises:
       ValueError: the optimiser is not linear (Adam, clipping), as far as its first step shows.
     """
@@ -64,7 +66,7 @@ def check_linear(optimiser: optax.GradientTransformation, what: str, remedy: str
     once, twice = (jnp.asarray(optimiser.update(size, optimiser.init(unit), unit)[0]) for size in (unit, 2 * unit))
     if is_concrete(once) and not np.allclose(2 * np.asarray(once), np.asarray(twice)):
         raise ValueError(
-            f"{what} an optimiser that is linear in the gradients, got one that turns 1 and 2 into {once} and {twice}; {remedy}."
+            f"{what} an optimiser that is linear in the gradients, got {found} 1 and 2 into {once:.3g} and {twice:.3g}; {remedy}."
         )
 
 

@@ -22,9 +22,13 @@ NOT_SOUND = 3
 """Exit status of a run that is finished, but in which losses or gradients were not finite."""
 
 
-def train_command(default: Config) -> Callable[..., None]:
-    """The command, with the settings that it starts from; its flags are those of the parts that these name."""
-    flags = flags_of(default)
+def train_command(default: Config, *, everything: bool = False) -> Callable[..., None]:
+    """The command, with the settings that it starts from; its flags are those of the parts that these name.
+
+    Args:
+      everything: whether --help has the parts that neither the settings nor the method name.
+    """
+    flags = flags_of(default, everything=everything)
 
     def train(
         settings: Annotated[type(flags), tyro.conf.arg(name="")] = flags,  # pyright: ignore[reportInvalidTypeForm]
@@ -37,10 +41,12 @@ def train_command(default: Config) -> Callable[..., None]:
     ) -> None:
         """Train one method on one problem over several seeds.
 
+        A part is named by --KIND.name, and --help then has its options. Parts that neither you nor the method name are left out there; --help-all has them.
+
         For example:
           lapg train --method lapg --trigger.noise-weight 1 --problem.scales 1 0.5 --rounds 2000
           lapg train --method awapg --trigger.name periodic --trigger.period 40 --optimiser.name adam --optimiser.b1 0.95
-          lapg train --trigger.name periodic --help             (its options, and those of all other parts)
+          lapg train --trigger.name periodic --help             (its options among the others)
           lapg train --config experiment.toml --seeds 20        (what the file says, with more seeds)
           lapg train --resume runs/lapg-20260101-120000
 
