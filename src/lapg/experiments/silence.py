@@ -14,7 +14,7 @@ from lapg.methods import settings
 from lapg.uplink.triggers.age_weighted import default_threshold
 
 FRACTION, LEAST = 0.1, 20
-"""Rounds of silence before the first word, of K and at least."""
+"""Rounds without an upload before the first warning: this fraction of K, and at least so many."""
 
 
 def silence(config: Config, tell: Callable[[str], None] | None = None) -> Callback:
