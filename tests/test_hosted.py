@@ -29,7 +29,7 @@ START, END = 1.0, 2.0
 
 
 def walk_in_jax():
-    """A walker at 1 moves by −0.5, 0.25 or 0.5, is charged its distance to 0.3, and stops beyond ±2 or is cut off below −0.4."""
+    """A walker at 1 moves by −0.5, 0.25 or 0.5, has as its loss its distance to 0.3, and stops beyond ±2 or is cut off below −0.4."""
 
     def step(key, task, state, action):
         after = state + jnp.asarray([-0.5, 0.25, 0.5])[action][None]

@@ -255,7 +255,7 @@ def reproduce(
     console: Console,
     show_progress: bool = True,
 ) -> None:
-    """Reproduces figures with presets into ``out``/FIGURE-PRESET; goes on where an earlier call was interrupted."""
+    """Reproduces figures with presets into ``out``/FIGURE-PRESET; resumes where an earlier call was interrupted."""
     comparisons = {}
     for name in names:
         for preset in presets:

@@ -268,7 +268,7 @@ def _noise(
         weight = float(trigger["noise_weight"])
         # noise alone makes E‖δ‖² = 2σ²; a change Δ of the gradient adds ‖Δ‖², and fires where that exceeds (c − 2)σ²
         need = np.sqrt(np.maximum(weight - 2, 0) * ratio)
-        meaning = f"a learner is heard when its gradient changes by this many of its own lengths (c = {weight:g})"
+        meaning = f"a learner uploads when its gradient changes by this many of its own lengths (c = {weight:g})"
         if weight <= 2:
             meaning = f"noise alone exceeds {weight:g} σ̂² about every other round: (16) saves little"
         elif (need > 2).all():

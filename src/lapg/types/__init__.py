@@ -1,4 +1,4 @@
-"""The letters of the code base: messages, states and the protocols of every part.
+"""The types of the code base: messages, states and the protocols of every part.
 
 Everything is unbatched. ``M`` learners, ``N`` trajectories a batch, ``T`` steps a trajectory, ``K``
 rounds, ``D`` window of the trigger, ``d`` parameters; ``θ`` is one flat vector of ``d`` entries and
