@@ -307,8 +307,8 @@ def test_every_method_is_the_same_behind_a_wire(problem, setting, name):
 def test_every_method_is_built_by_name():
     """Oracle: the table of methods; what a compressor named by the user makes of a vector replaces the method's own."""
     for name in methods.PRESETS:
-        part = {"compressor": Part("qsgd", levels=1)}
-        config = Config(problem=Part("quadratic"), estimator=Part("noisy"), method=name, **part)
+        part = {"compressor": Part("qsgd", levels=1), "rollout": Part("episodes")}
+        config = Config(problem=Part("quadratic"), estimator=Part("noisy"), method=name, batch_size=4, **part)
         built = build(config)
         method = built.recipe({key: float(value) for key, value in built.hyper.items()})
         message = method.compressor.compress(jax.random.key(0), jnp.arange(20.0))

@@ -318,7 +318,7 @@ def bringing_its_own():
 @pytest.mark.parametrize(
     ("problem", "policy", "message"),
     [
-        ("cart_pole", Part("mpl"), r"policy must be one of conv, linear, mlp, table, .*did you mean 'mlp'"),
+        ("cart_pole", Part("mpl"), r"policy must be one of actor, conv, linear, mlp, table, .*did you mean 'mlp'"),
         (
             "cart_pole",
             Part(hiden=[3]),

@@ -20,6 +20,7 @@ from lapg.types import (
     Trigger,
     Upload,
     known,
+    select,
     squared_norm,
     sum_rows,
 )
@@ -101,6 +102,17 @@ def limit_step(
         return step * jnp.minimum(1, jnp.sqrt(2 * limit) / jnp.abs(length)).astype(step.dtype), (inner, held)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def on_arrivals(optimiser: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """An optimiser that does nothing, and remembers nothing, of a round in which nobody has uploaded: its moments would decay in silence."""
+    inner = optax.with_extra_args_support(optimiser)
+
+    def update(updates: Any, state: Any, params: Any = None, **arrival: Any) -> Any:
+        silent = jax.tree.map(jnp.zeros_like, updates), state
+        return select(jnp.any(arrival["sent"]), inner.update(updates, state, params, **arrival), silent)
+
+    return optax.GradientTransformationExtraArgs(inner.init, update)
 
 
 def make_controller(

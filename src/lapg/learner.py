@@ -39,7 +39,7 @@ def make_learner(
     local: Local | None = None,
     step_limit: StepLimit | None = None,
     every: Scalar | None = None,
-    batch_size: int = 1,
+    num_entries: int = 1,
 ) -> Learner:
     """Puts the parts of learner m together.
 
@@ -54,7 +54,7 @@ def make_learner(
 
     Args:
       reduction, local: None are the trivial ones.
-      batch_size: N, for local steps on parts of a batch.
+      num_entries: of what the estimator makes of a batch, for local steps on parts of it.
     Raises:
       ValueError: local steps move away from θ^k, and the memory holds nothing back that would say where to.
     """
@@ -86,9 +86,10 @@ def make_learner(
     ) -> tuple[LearnerState, Upload, LearnerLog]:
         key_compress, key_trigger, key_walk = jax.random.split(key, 3)
         knowledge = estimator.update(state.estimator, task, batch)
+        data = estimator.prepare(knowledge, task, batch)
 
         def gradient_at(params: Float[Array, " d"], rows: Int[Array, " n"] | None = None) -> Estimate:
-            part = batch if rows is None else estimator.part(batch, rows)
+            part = data if rows is None else estimator.part(data, rows)
             estimate = estimator.estimate(knowledge, task, params, part)
             if estimate.noise is None and estimator.knows_noise:
                 raise ValueError(
@@ -99,7 +100,7 @@ def make_learner(
         params = behaviour(state, broadcast)
         raw = gradient_at(params)
         reduction_state, refined = reduction.refine(state.reduction, broadcast, params, raw, gradient_at)
-        local_state, estimate = local.walk(key_walk, state.local, params, refined, gradient_at, batch_size)
+        local_state, estimate = local.walk(key_walk, state.local, params, refined, gradient_at, num_entries)
         memory_state = memory.update(state.memory, broadcast, estimate)
         age = broadcast.round - state.sent_round
         innovation, noise = memory.innovation(memory_state, age)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from lapg.types import Broadcast, Estimate, GradientAt, Local, Scalar, known
+from lapg.types import Broadcast, Estimate, GradientAt, Local, Scalar, known, select
 
 
 def stand() -> Local:
@@ -37,24 +37,34 @@ def sgd(step_size: Scalar | Callable[[Int[Array, ""]], Any]) -> Local:
     return Local(position=position, moves=True)
 
 
-def optimise(transform: optax.GradientTransformation, epochs: int = 1, minibatches: int = 1) -> Local:
+def optimise(
+    transform: optax.GradientTransformation,
+    epochs: int = 1,
+    minibatches: int = 1,
+    *,
+    target_kl: float | None = None,
+) -> Local:
     """Steps of an optimiser of the learner's own, several a batch; the memory takes in how far they have led, θ before minus θ after.
 
-    Each of ``epochs`` passes over the batch shuffles its N entries and takes one step for each of ``minibatches`` equal parts (FedAvg, DiLoCo; PPO's
+    Each of ``epochs`` passes over the batch shuffles its entries, N or what the estimator makes of them, and takes one step for each of ``minibatches`` equal parts (FedAvg, DiLoCo; PPO's
     epochs with Adam). The learner samples at θ^k − E, where its steps have taken it. Increments are displacements in units of the parameters: the
     controller's optimiser is the outer one, plain steps of size 1/M for the mean over M learners.
 
     Args:
       transform: optax's; its state, the moments, is the learner's and outlives uploads and skipped rounds.
       epochs: passes over a batch.
-      minibatches: must divide N. An estimator that holds more than this round's batch is asked for all that it holds in every part.
+      minibatches: must divide the number of entries. An estimator that holds more than this round's batch is asked for all that it holds in every part.
+      target_kl: a round's remaining steps are left out once the policy is further than 1.5 times this from the one that sampled, in nats a decision, as
+        `lapg.types.Estimate.divergence` of a minibatch tells; None takes all.
     Raises:
-      ValueError: epochs or minibatches is below 1.
+      ValueError: epochs or minibatches is below 1, or target_kl is not positive.
     Source: McMahan et al., arXiv 1602.05629; Reddi et al., arXiv 2003.00295, for inner and outer optimisers.
     """
     for name, value in (("epochs", epochs), ("minibatches", minibatches)):
         if value < 1:
             raise ValueError(f"optimise({name}=...) must be a whole number >= 1, got {value}.")
+    if target_kl is not None and not target_kl > 0:
+        raise ValueError(f"optimise(target_kl=...) must be > 0, got {target_kl}; leave it out for no limit.")
     num_steps = epochs * minibatches
 
     def walk(
@@ -65,20 +75,26 @@ def optimise(transform: optax.GradientTransformation, epochs: int = 1, minibatch
         gradient_at: GradientAt,
         num: int,
     ) -> tuple[Any, Estimate]:
-        def descend(carry: Any, gradient: Float[Array, " d"]) -> Any:
-            at, moments = carry
-            change, moments = transform.update(gradient, moments, at)
-            return (at + change).astype(params.dtype), moments
+        def descend(carry: Any, found: Estimate) -> Any:
+            at, moments, goes_on = carry
+            change, moments_after = transform.update(found.gradient, moments, at)
+            after = (at + change).astype(params.dtype), moments_after
+            if target_kl is None:
+                return *after, goes_on
+            assert found.divergence is not None, "Local.needs_divergence"
+            goes_on &= found.divergence <= 1.5 * target_kl
+            return *select(goes_on, after, (at, moments)), goes_on
 
         def step(carry: Any, rows: Int[Array, " n"] | None) -> tuple[Any, None]:
-            return descend(carry, gradient_at(carry[0], rows).gradient), None
+            return descend(carry, gradient_at(carry[0], rows)), None
 
+        start = params, state, jnp.bool_(True)
         if minibatches > 1:
             shuffled = jax.vmap(lambda key: jax.random.permutation(key, num))(jax.random.split(key, epochs))
-            end, moments = jax.lax.scan(step, (params, state), shuffled.reshape(num_steps, num // minibatches))[0]
+            end, moments, _ = jax.lax.scan(step, start, shuffled.reshape(num_steps, num // minibatches))[0]
         else:  # the gradient at the first position is there already
-            first = descend((params, state), estimate.gradient)
-            end, moments = jax.lax.scan(step, first, length=epochs - 1)[0]
+            first = descend(start, estimate)
+            end, moments, _ = jax.lax.scan(step, first, length=epochs - 1)[0]
         return moments, Estimate(params - end, None, estimate.effective_samples)
 
     return Local(
@@ -89,4 +105,5 @@ def optimise(transform: optax.GradientTransformation, epochs: int = 1, minibatch
         increment="displacement",
         num_steps=num_steps,
         minibatches=minibatches,
+        needs_divergence=target_kl is not None,
     )

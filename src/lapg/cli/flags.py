@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args, get_origin
 import tyro
 
 from lapg.experiments.config import PARTS, Config, from_dict
-from lapg.methods import KINDS, REGISTRY, Part, resolve, settings, signature_of
+from lapg.methods import KINDS, PREFERRED, REGISTRY, Part, resolve, settings, signature_of
 from lapg.methods.making import nested_kind
 from lapg.methods.registry import ASKED, DEFAULTS
 from lapg.methods.signatures import REQUIRED, Option
@@ -97,7 +97,7 @@ def from_flags(flags: Any, config: Config) -> Config:
 def _shown(config: Config, kind: str, parts: Mapping[str, Part]) -> Part:
     """The part whose options are flags; without a name where that depends on the problem."""
     value = getattr(config, kind)
-    chosen = kind in KINDS and bool(getattr(resolve("method", config.method), kind))
+    chosen = kind in (*KINDS, *PREFERRED) and bool(getattr(resolve("method", config.method), kind))
     return value if kind in ASKED and value.name is None and not chosen else parts.get(kind, value)
 
 

@@ -6,6 +6,7 @@ from lapg.estimators.deterministic import deterministic
 from lapg.estimators.fisher import fisher_norm
 from lapg.estimators.known import exact, noisy
 from lapg.estimators.likelihood_ratio import gpomdp, reinforce
+from lapg.estimators.ppo import ppo
 from lapg.estimators.reuse import reuse
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "gpomdp",
     "mean_and_noise",
     "noisy",
+    "ppo",
     "reinforce",
     "reuse",
     "stateless",

@@ -1,5 +1,6 @@
 """Critics: what a learner knows of its own values. They learn from its episodes and never leave it."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,12 +10,25 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from lapg.policies.networks import Network, mlp
-from lapg.types import Problem, Trajectories
+from lapg.types import Problem, Trajectories, select
 
 Kind = Sequence[int] | str | Network
+
+
+class Units(eqx.Module):
+    """Mean and mean square deviation of the targets of all batches so far, and their number: the units in which a critic's network answers."""
+
+    mean: Float[Array, ""]
+    variance: Float[Array, ""]
+    count: Float[Array, ""]
+
+    @property
+    def std(self) -> Float[Array, ""]:
+        """Standard deviation; 1 as long as there is none."""
+        return jnp.where(self.variance > 0, jnp.sqrt(self.variance), 1)
 
 
 class CriticState(eqx.Module):
@@ -25,18 +39,21 @@ class CriticState(eqx.Module):
         one another and a baseline stays unbiased.
       fitted: what it knows with the present batch.
       optimiser: that of the regression.
+      units, fitted_units: of the answers, before and with the present batch; () where they are those of the targets.
     """
 
     weights: Float[Array, " p"]
     fitted: Float[Array, " p"]
     optimiser: PyTree
+    units: Units | tuple[()] = ()
+    fitted_units: Units | tuple[()] = ()
 
 
 class Critic(NamedTuple):
     """A learned value of an input at a time.
 
-    ``init: key → CriticState`` · ``apply: weights, input, t/T → value`` · ``values``: the same for a batch, inputs with leading axes N, T and
-    times [T] · ``fit: CriticState, inputs, times, targets, mask → CriticState``, where targets and mask are [N, T].
+    ``init: key → CriticState`` · ``apply: weights, input, t/T → value``, and for a batch ``values: weights, inputs (leading axes N, T), times [T] →
+    values``, in the network's own units (`in_units`) · ``fit: CriticState, inputs, times, targets, mask → CriticState``, where targets and mask are [N, T].
     """
 
     init: Callable[..., CriticState]
@@ -45,9 +62,27 @@ class Critic(NamedTuple):
     fit: Callable[..., CriticState]
 
 
-def make_critic(owner: str, network: Network, *, step_size: float, num_steps: int, trace_decay: float) -> Critic:
-    """A critic that takes ``num_steps`` full-batch steps of Adam on its mean squared error over the steps that count.
+def make_critic(
+    owner: str,
+    network: Network,
+    *,
+    step_size: float,
+    num_steps: int,
+    trace_decay: float,
+    minibatches: int = 1,
+    max_norm: float | None = None,
+    value_clip: float | None = None,
+    standardise: bool = False,
+) -> Critic:
+    """A critic that makes ``num_steps`` passes over a batch, each a step of Adam on the mean squared error of every one of ``minibatches`` equal parts of its steps.
 
+    A fit that does not come out finite is dropped.
+
+    Args:
+      minibatches: must divide N · T; the parts are drawn once and for all, others for each pass.
+      max_norm: gradients are scaled down to this norm; None leaves them.
+      value_clip: answers that have moved further than this from those before the batch pull no further; None has no limit.
+      standardise: whether the network answers in units of the targets that it has seen (`Units`), so that Adam's steps fit rewards of any size.
     Raises:
       ValueError: step_size is not positive, num_steps is below 1, or trace_decay is outside [0, 1].
     """
@@ -58,11 +93,16 @@ def make_critic(owner: str, network: Network, *, step_size: float, num_steps: in
     if not 0 <= trace_decay <= 1:
         raise ValueError(f"{owner}(trace_decay=...) must lie in [0, 1], got {trace_decay}; 1 leaves bootstrapping out.")
     optimiser = optax.adam(step_size)
+    if max_norm is not None:
+        optimiser = optax.chain(optax.clip_by_global_norm(max_norm), optimiser)
+
     values = jax.vmap(jax.vmap(network.apply, (None, 0, 0)), (None, 0, None))
+    answers = jax.vmap(network.apply, (None, 0, 0))
 
     def init(key: Key[Array, ""]) -> CriticState:
-        weights = network.init(key)
-        return CriticState(weights, weights, optimiser.init(weights))
+        start = network.init(key)
+        units = Units(*jnp.zeros((3,), start.dtype)) if standardise else ()
+        return CriticState(start, start, optimiser.init(start), units, units)
 
     def fit(
         state: CriticState,
@@ -71,18 +111,59 @@ def make_critic(owner: str, network: Network, *, step_size: float, num_steps: in
         targets: Float[Array, "N T"],
         mask: Bool[Array, "N T"],
     ) -> CriticState:
-        def error(weights: Float[Array, " p"]) -> Float[Array, ""]:
-            return jnp.sum(jnp.where(mask, values(weights, inputs, times) - targets, 0) ** 2) / jnp.sum(mask)
+        before, units, goals = state.fitted, state.fitted_units, targets
+        if isinstance(units, Units):
+            units = _with_targets(units, targets, mask)
+            goals = (targets - units.mean) / units.std
+        entries = jax.tree.map(lambda leaf: leaf.reshape(mask.size, *leaf.shape[2:]), (inputs, goals, mask))
+        entries = (*entries, jnp.tile(times, mask.shape[0]))
+        held = answers(before, entries[0], entries[3])
 
-        def step(carry: Any, _: None) -> tuple[Any, None]:
+        def error(weights: Float[Array, " p"], rows: Int[Array, " n"] | None) -> Float[Array, ""]:
+            part = (*entries, held)
+            seen, goal, counts, time, old = part if rows is None else jax.tree.map(lambda leaf: leaf[rows], part)
+            value = answers(weights, seen, time)
+            wrong = (value - goal) ** 2
+            if value_clip is not None:
+                near = old + jnp.clip(value - old, -value_clip, value_clip)
+                wrong = jnp.maximum(wrong, (near - goal) ** 2)
+            return jnp.sum(jnp.where(counts, wrong, 0)) / jnp.maximum(jnp.sum(counts), 1)
+
+        def step(carry: Any, rows: Int[Array, " n"] | None) -> tuple[Any, None]:
             weights, memory = carry
-            change, memory = optimiser.update(jax.grad(error)(weights), memory)
+            change, memory = optimiser.update(jax.grad(error)(weights, rows), memory)
             return (weights + change, memory), None
 
-        (fitted, memory), _ = jax.lax.scan(step, (state.fitted, state.optimiser), length=num_steps)
-        return CriticState(state.fitted, fitted, memory)
+        rows = jnp.asarray(_parts(mask.size, num_steps, minibatches)) if minibatches > 1 else None
+        (fitted, memory), _ = jax.lax.scan(step, (before, state.optimiser), rows, length=num_steps * minibatches)
+        after = CriticState(before, fitted, memory, state.fitted_units, units)
+        kept = CriticState(before, before, state.optimiser, state.fitted_units, state.fitted_units)
+        return select(jnp.all(jnp.isfinite(fitted)), after, kept)
 
     return Critic(init, network.apply, values, fit)
+
+
+def in_units(units: Units | tuple[()], values: Float[Array, "..."]) -> Float[Array, "..."]:
+    """A critic's answers in the units of its targets."""
+    return units.mean + units.std * values if isinstance(units, Units) else values
+
+
+@functools.cache
+def _parts(size: int, passes: int, parts: int) -> np.ndarray:
+    """The entries of each of passes · parts steps."""
+    draw = np.random.default_rng(0)
+    return np.stack([draw.permutation(size) for _ in range(passes)]).astype(np.int32).reshape(passes * parts, -1)
+
+
+def _with_targets(units: Units, targets: Float[Array, "N T"], mask: Bool[Array, "N T"]) -> Units:
+    """The units with those of another batch (Chan, Golub, LeVeque)."""
+    num = jnp.sum(mask).astype(units.count.dtype)
+    mean = jnp.sum(jnp.where(mask, targets, 0)) / jnp.maximum(num, 1)
+    variance = jnp.sum(jnp.where(mask, (targets - mean) ** 2, 0)) / jnp.maximum(num, 1)
+    total = jnp.maximum(units.count + num, 1)
+    apart, share = mean - units.mean, num / total
+    together = units.variance * (1 - share) + variance * share + apart**2 * share * (1 - share)
+    return Units(units.mean + apart * share, together, units.count + num)
 
 
 def make_network(owner: str, kind: Kind, example: Callable[[], PyTree], num_times: int) -> Network:

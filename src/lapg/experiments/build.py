@@ -11,7 +11,7 @@ import numpy as np
 from lapg import theory
 from lapg.experiments.config import PARTS, Config
 from lapg.experiments.fitting import fit_options, fit_part
-from lapg.methods import KINDS, Part, Setting, compose, make, resolve
+from lapg.methods import KINDS, PREFERRED, Part, Setting, compose, make, resolve
 from lapg.methods.making import as_typed, check_options, numbers
 from lapg.methods.optimisers import check_descent
 from lapg.methods.signatures import signature
@@ -42,7 +42,8 @@ def build(config: Config) -> Built:
             "JAX_NUMPY_DTYPE_PROMOTION must be standard for lapg, which computes with whole numbers and fractions together, got strict; leave it out."
         )
     config = with_own_parts(config)
-    problem = with_rollout(build_problem(config), config.rollout)
+    parts = config.parts
+    problem = with_rollout(build_problem(config), parts["rollout"])
     as_evaluated(problem, Evaluation(**vars(config.evaluation)))
     if config.evaluation.greedy and config.smoothing is not None:
         raise ValueError(
@@ -51,13 +52,12 @@ def build(config: Config) -> Built:
         )
     if problem.shared and config.participation < 1 and rollout_of(problem).continues:
         raise ValueError(
-            f"participation must be 1 with rollout {config.rollout.name!r} where all learners see the same samples, got {config.participation}: "
+            f"participation must be 1 with rollout {parts['rollout'].name!r} where all learners see the same samples, got {config.participation}: "
             "those of a learner that stays away would fall behind; leave it out, or use rollout 'episodes'."
         )
     estimator = build_estimator(config, problem)
     changes = {kind: getattr(config, kind) for kind in KINDS} | {"step_limit": step_limit(config, problem)}
-    parts = config.parts
-    hyper = _hyper(config, parts | {"step_limit": changes["step_limit"]})
+    hyper = _hyper(config, {kind: parts[kind] for kind in KINDS} | {"step_limit": changes["step_limit"]})
     setting = Setting(
         estimator, config.batch_size, problem.num_learners, config.participation, num_rounds=config.rounds
     )
@@ -73,7 +73,7 @@ def build(config: Config) -> Built:
     optimiser = parts["optimiser"]
     if ":" in optimiser.name:
         size = jax.eval_shape(problem.init, jax.random.key(0)).size
-        check_descent(optimiser.name, make("optimiser", optimiser, {}), size)
+        check_descent(optimiser.name, make("optimiser", optimiser, {"num_learners": problem.num_learners}), size)
     _check_lengths(recipe({name: float(value) for name, value in hyper.items()}), problem)
     return Built(problem, recipe, hyper)
 
@@ -85,7 +85,7 @@ def with_own_parts(config: Config) -> Config:
       ValueError: there is no such part, or an option does not fit.
     """
     preset = resolve("method", config.method)
-    below = {kind: getattr(preset, kind) or None for kind in KINDS}
+    below = {kind: getattr(preset, kind) or None for kind in (*KINDS, *PREFERRED)}
     fitted = {kind: fit_part(kind, getattr(config, kind), kind, below.get(kind), own=True) for kind in PARTS}
     return dataclasses.replace(config, **fitted)
 
@@ -148,7 +148,8 @@ def build_problem(config: Config, *, plain: bool = False) -> Problem:
             f"problem {part.name!r} must return a lapg.types.Problem, got {type(problem).__name__}; "
             "lapg.problems.builders.from_environment makes one of an Environment."
         )
-    problem = choose_policy(config.policy, problem, part.name)
+    asked = config.policy if problem.spaces is None else config.parts["policy"]
+    problem = choose_policy(asked, problem, part.name)
     return problem if config.smoothing is None or plain else smoothed(problem, config.smoothing)
 
 
@@ -229,10 +230,10 @@ def build_estimator(config: Config, problem: Problem) -> Any:
         "problem": problem,
         "batch_size": config.batch_size,
     }
-    estimator = make("estimator", fit_part("estimator", config.estimator, "estimator", own=True), offered)
+    estimator = make("estimator", fit_part("estimator", config.parts["estimator"], "estimator", own=True), offered)
     if rollout_of(problem).continues and not estimator.takes_segments:
         raise ValueError(
-            f"estimator {config.estimator.name!r} needs whole episodes, got segments; use rollout 'episodes', or estimator 'actor_critic' with "
+            f"estimator {config.parts['estimator'].name!r} needs whole episodes, got segments; use rollout 'episodes', or estimator 'actor_critic' with "
             "finite_horizon false."
         )
     return estimator

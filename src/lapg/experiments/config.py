@@ -5,10 +5,10 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lapg.experiments.fitting import changed, fit, fit_part
-from lapg.methods import KINDS, Part, choose, resolve
+from lapg.methods import KINDS, PREFERRED, Part, choose, resolve
 from lapg.methods.parts import as_table, merged
 from lapg.methods.registry import DEFAULTS
 from lapg.runtimes import REMOTE, RuntimeName
@@ -91,12 +91,13 @@ class Choice:
     """What learners hear of the controller."""
     upload_every: int | None = None
     """Learners upload in rounds 0, R, 2R, ... alone, so that those who do come together: what goes down is then sent once for all of them; left out: any round."""
+    _kinds: ClassVar[tuple[str, ...]] = KINDS
 
     def __post_init__(self) -> None:
         fit(self)
         own = ":" in self.method
         preset = None if own else resolve("method", self.method)
-        for kind in KINDS:
+        for kind in self._kinds:
             below = None if preset is None else getattr(preset, kind)
             if own and getattr(self, kind).name is None:  # the part is known as soon as the preset is
                 below = Part(":")
@@ -104,12 +105,12 @@ class Choice:
 
     @property
     def parts(self) -> dict[str, Part]:
-        """The parts of the method by kind, names and all.
+        """The parts by kind, names and all.
 
         Raises:
           ValueError: there is no such method.
         """
-        return choose(resolve("method", self.method), {kind: getattr(self, kind) for kind in KINDS})
+        return choose(resolve("method", self.method), {kind: getattr(self, kind) for kind in self._kinds}, self._kinds)
 
     @property
     def choice(self) -> "Choice":
@@ -132,10 +133,10 @@ class Config(Choice):
     """What is learned."""
     policy: Part = Part()
     """Who acts: each agent's policy. Options left out take the problem's defaults, or those of the policy that is named."""
-    rollout: Part = Part(DEFAULTS["rollout"])
-    """What a learner's batch is made of: whole episodes, or segments of environments that live on from round to round."""
-    estimator: Part = Part(DEFAULTS["estimator"])
-    """How a learner estimates its gradient."""
+    rollout: Part = Part()
+    """What a learner's batch is made of: whole episodes (default), or segments of environments that live on from round to round."""
+    estimator: Part = Part()
+    """How a learner estimates its gradient; gpomdp unless the method prefers another."""
     smoothing: float | None = None
     """σ: parameters are perturbed by σ times a normal vector once an episode, which smooths ReLU policies."""
     batch_size: int = 10
@@ -156,13 +157,12 @@ class Config(Choice):
     """Every learner that takes part in a round hears a header at least and answers with one at least, as under ray and flower; no: who has nothing to say is silent, up and down, as a common clock allows."""
     evaluation: EvaluationConfig = EvaluationConfig()
     cluster: ClusterConfig = ClusterConfig()
+    _kinds: ClassVar[tuple[str, ...]] = (*KINDS, *PREFERRED)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for kind in ("problem", "rollout", "estimator"):
-            part = fit_part(kind, getattr(self, kind), kind)
-            object.__setattr__(self, kind, merged(Part(DEFAULTS[kind]), part))
-        object.__setattr__(self, "policy", fit_part("policy", self.policy, "policy"))
+        part = fit_part("problem", self.problem, "problem")
+        object.__setattr__(self, "problem", merged(Part(DEFAULTS["problem"]), part))
         for name in ("batch_size", "rounds", "seeds", "chunk_rounds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}.")
@@ -198,7 +198,7 @@ class Config(Choice):
         return dataclasses.replace(self, **vars(choice))
 
 
-PARTS = (*KINDS, "problem", "policy", "rollout", "estimator")
+PARTS = (*KINDS, "problem", *PREFERRED)
 """The settings of a configuration that are parts."""
 
 

@@ -69,7 +69,7 @@ def predict(config: Config, run: Run | None = None, *, seed: int = 0, num_batche
     params = problem.init(address(jax.random.key(seed), INIT, NOBODY, 0)) if run is None else jnp.asarray(run.params())
     trigger, optimiser = (settings(kind, config.parts[kind]) for kind in ("trigger", "optimiser"))
     constants = known_constants(problem, params, seed)
-    if config.estimator.options.get("time_average"):
+    if config.parts["estimator"].options.get("time_average"):
         share = 1 / problem.num_steps
         constants = constants._replace(
             losses=None if constants.losses is None else constants.losses * share,

@@ -3,11 +3,12 @@
 from lapg.methods.assembly import Setting, assemble, compose
 from lapg.methods.making import choose, make, settings, signature_of
 from lapg.methods.parts import Part
-from lapg.methods.presets import KINDS, PRESETS, Preset
+from lapg.methods.presets import KINDS, PREFERRED, PRESETS, Preset
 from lapg.methods.registry import REGISTRY, resolve
 
 __all__ = [
     "KINDS",
+    "PREFERRED",
     "PRESETS",
     "REGISTRY",
     "Part",

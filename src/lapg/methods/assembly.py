@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from lapg.controller import check_linear, inverse_time, limit_step, make_controller
+from lapg.controller import check_linear, inverse_time, limit_step, make_controller, on_arrivals
 from lapg.downlink import dense
 from lapg.learner import make_learner
 from lapg.methods.making import choose, make, settings
@@ -88,7 +88,7 @@ def _steps(optimiser: Part | None, hyper: Mapping[str, Any]) -> dict[str, Any]:
     decay, momentum = (current["decay"], current["momentum"]) if ours else (0.0, 0.0)
     plain = optimiser is not None and ours and not {"momentum", "decay"} & optimiser.options.keys()
     found: dict[str, Any] = {"step_size": step, "plain_step_size": step if plain else None}
-    if step is not None:
+    if step is not None and optimiser is not None and optimiser.name != "mean":  # that one's are not along gradients
         found["step_sizes"] = lambda round, factor: inverse_time(factor * step, decay)(round)
         found["foreseen_steps"] = lambda round, factor: inverse_time(factor * step / jnp.asarray(1 - momentum), decay)(
             round
@@ -116,12 +116,16 @@ def assemble(
       downlink: None is `lapg.downlink.dense`.
     Raises:
       ValueError: the batch, or a part of it, is smaller than the estimator can work with; a step limit or local steps do not fit the optimiser, the
-        memory or the variance reduction; a rule needs the noise, which nobody knows; what a biased compressor leaves out would be lost for good;
+        memory or the variance reduction; a rule needs the noise, or the divergence, which nobody knows; what a biased compressor leaves out would be lost for good;
         nobody would take part; rounds in which to upload are not counted in whole numbers.
     """
     local = local or Local()
     check_batch(setting, local)
     check_noise(setting, local, memory, trigger)
+    if local.needs_divergence and not setting.estimator.knows_divergence:
+        raise ValueError(
+            "local.target_kl needs an estimator that tells how far the policy has gone, such as ppo; leave it out."
+        )
     if variance_reduction not in (None, VarianceReduction()) and local.num_steps > 1:
         raise ValueError(
             f"variance_reduction must be left out where learners take {local.num_steps} steps a batch: it refines the first gradient alone; leave it "
@@ -150,6 +154,8 @@ def assemble(
         )
     if step_limit is not None:
         optimiser = limit_step(optimiser, step_limit.limit, setting.num_learners, memory.aggregate)
+    if local.increment == "displacement":
+        optimiser = on_arrivals(optimiser)
     learner = make_learner(
         setting.estimator,
         memory,
@@ -159,7 +165,7 @@ def assemble(
         local=local,
         step_limit=step_limit,
         every=every,
-        batch_size=setting.batch_size,
+        num_entries=setting.estimator.num_entries or setting.batch_size,
     )
     return Method(
         learner,
@@ -175,9 +181,17 @@ def assemble(
 
 def check_batch(setting: Setting, local: Local) -> None:
     """Refuses batches, or parts of them, that are smaller than the estimator can work with."""
-    needed, num, parts = setting.estimator.minimum_batch, setting.batch_size, local.minibatches
+    needed, parts = setting.estimator.minimum_batch, local.minibatches
+    steps = setting.estimator.num_entries
+    num = setting.batch_size if steps is None else steps
+    what = f"batch_size={num}" if steps is None else f"the {num} steps of a batch (batch_size times those of a row)"
     if num % parts:
-        raise ValueError(f"minibatches must divide batch_size={num}, got {parts}; change one of the two.")
+        raise ValueError(f"local.minibatches must divide {what}, got {parts}; change one of the two.")
+    if steps is not None and num // parts < needed:
+        raise ValueError(
+            f"local.minibatches must leave >= {needed} of {what} in each part, got {parts}: advantages are normalised there; take fewer, or "
+            "longer rows."
+        )
     if num // parts < needed:
         part = "" if parts == 1 else f" in each of {parts} minibatches"
         raise ValueError(

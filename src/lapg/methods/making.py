@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, get_args, get_origin
 
 from lapg.methods.parts import Part, merged
@@ -11,12 +11,12 @@ from lapg.methods.registry import ASKED, DEFAULTS, meant, resolve
 from lapg.methods.signatures import REQUIRED, RUN, Option, Signature, signature
 
 
-def choose(preset: Preset, changes: Mapping[str, Part]) -> dict[str, Part]:
-    """The parts of a method by kind: the preset's, or the default, as ``changes`` change them."""
+def choose(preset: Preset, changes: Mapping[str, Part], kinds: Sequence[str] = KINDS) -> dict[str, Part]:
+    """The parts of a method by kind: the preset's, or the default, as ``changes`` change them; a policy without either is the problem's, and has no name."""
     found = {}
-    for kind in KINDS:
+    for kind in kinds:
         below, above = getattr(preset, kind), changes.get(kind, Part())
-        name = below.name or (ASKED.get(kind) if above else None) or DEFAULTS[kind]
+        name = below.name or (ASKED.get(kind) if above and kind in DEFAULTS else None) or DEFAULTS.get(kind)
         found[kind] = merged(Part(name, **below.options), above)
     return found
 
@@ -120,7 +120,7 @@ def check_options(found: Signature, part: Part, where: str, kind: str) -> None:
             raise ValueError(f"{where}.{name} is not an option of {kind} {part.name!r}, which takes {takes}{near}.")
 
 
-ELSEWHERE = {"step_size": "optimiser.step_size"}
+ELSEWHERE = {"step_size": "optimiser.step_size", "batch_size": "batch_size"}
 """What parts are supplied with, by the setting that it comes from."""
 
 

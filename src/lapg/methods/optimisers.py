@@ -31,13 +31,32 @@ def sgd(step_size: Scalar = STEP_SIZE, *, momentum: Scalar = 0.0, decay: Scalar 
     return heavy_ball(step_size, momentum, decay)
 
 
+def mean(
+    step_size: Scalar = 1.0, *, momentum: Scalar = 0.0, nesterov: bool = False, num_learners: int
+) -> optax.GradientTransformation:
+    """Steps by the mean over the M learners of what has arrived, for learners with optimisers of their own (local optimise); 1 is averaging.
+
+    Args:
+      step_size: in units of the mean; where few upload at a time, M times a learner's weight.
+      momentum: in [0, 1); of steps, rounds in which nobody uploads being none.
+      nesterov: whether momentum looks ahead, as in DiLoCo, with step size 0.7 and momentum 0.9.
+    Raises:
+      ValueError: step_size is not positive, or momentum lies outside [0, 1).
+    Source: Reddi et al., arXiv 2003.00295; Douillard et al., arXiv 2311.08105, for DiLoCo.
+    """
+    if nesterov:
+        heavy_ball(step_size, momentum)  # refuses the same
+        return optax.sgd(step_size / num_learners, momentum, nesterov=True)
+    return heavy_ball(step_size / num_learners, momentum)
+
+
 def scheduled(factory: Callable[..., Any]) -> Callable[..., optax.GradientTransformation]:
     """An optimiser factory of optax's kind, whose first argument is a step size or a schedule, as one of ``step_size`` and ``decay``.
 
     ``decay`` makes the schedule α/(1 + decay · k); a factory that has an argument of this name keeps it for itself.
     """
-    if factory is sgd:
-        return sgd
+    if factory in (sgd, mean):
+        return factory
     parameters = list(inspect.signature(factory).parameters.values())
     first, rest = parameters[0].name if parameters else None, parameters[1:]
     hints = {name: hint for name, hint in _hints(factory).items() if name not in (first, "return")}

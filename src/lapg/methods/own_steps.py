@@ -39,15 +39,41 @@ def averaging(*, num_learners: int, step_sizes: Schedule) -> Local:
     return local.sgd(lambda round: step_sizes(round, num_learners))
 
 
-def optimise(optimiser: optax.GradientTransformation, *, epochs: int = 1, minibatches: int = 1) -> Local:
+def optimise(
+    optimiser: optax.GradientTransformation,
+    *,
+    epochs: int = 1,
+    minibatches: int = 1,
+    max_norm: float | None = None,
+    target_kl: float | None = None,
+    anneal: bool = False,
+    num_rounds: int | None,
+) -> Local:
     """Several steps of an optimiser of the learner's own on a batch; what it uploads is how far they have led, in units of the parameters.
 
-    The controller's optimiser is the outer one: sgd with step size 1/M steps to the mean over M learners.
+    The controller's optimiser is the outer one; ``mean`` steps to the mean over the learners.
 
     Args:
       optimiser: the learner's own; its moments outlive uploads and skipped rounds.
       epochs: passes over a batch.
-      minibatches: parts of a batch, one step for each; must divide N.
+      minibatches: parts of a batch, one step for each; must divide N, or of ppo all its steps.
+      max_norm: gradients are scaled down to this norm before the optimiser sees them; left out: they are not.
+      target_kl: a round's remaining steps are left out once the policy is further than 1.5 times this from the one that sampled, in nats a decision, as
+        ppo tells; left out: no limit.
+      anneal: whether steps shrink linearly, to nothing at the end of the run.
+    Raises:
+      ValueError: a number is out of its range, or anneal is asked for where the number of rounds is not known.
     Source: McMahan et al., arXiv 1602.05629; Reddi et al., arXiv 2003.00295, for inner and outer optimisers.
     """
-    return local.optimise(optimiser, epochs, minibatches)
+    if max_norm is not None and not max_norm > 0:
+        raise ValueError(f"optimise(max_norm=...) must be > 0, got {max_norm}; leave it out for no limit.")
+    chain = [] if max_norm is None else [optax.clip_by_global_norm(max_norm)]
+    chain.append(optimiser)
+    if anneal:
+        if num_rounds is None:
+            raise ValueError(
+                "optimise(anneal=...) needs to know the number of rounds, which it does not; set it to False."
+            )
+        chain.append(optax.scale_by_schedule(optax.linear_schedule(1.0, 0.0, num_rounds * epochs * minibatches)))
+    whole = optimiser if len(chain) == 1 else optax.chain(*chain)
+    return local.optimise(whole, epochs, minibatches, target_kl=target_kl)

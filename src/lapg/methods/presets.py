@@ -6,10 +6,15 @@ from lapg.methods.parts import Part
 
 KINDS = ("optimiser", "local", "variance_reduction", "memory", "trigger", "compressor", "step_limit", "downlink")
 """The kinds of parts that a method chooses."""
+PREFERRED = ("policy", "rollout", "estimator")
+"""The kinds of parts of an experiment that a method may prefer."""
 
 
 class Preset(NamedTuple):
-    """A method: what it is, and its parts. Those that it does not name are the defaults: plain steps, no own steps, fresh gradients, always, whole."""
+    """A method: what it is, and its parts. Those that it does not name are the defaults: plain steps, no own steps, fresh gradients, always, whole.
+
+    Those in `PREFERRED` are what an experiment with this method has where it says nothing of them.
+    """
 
     about: str
     optimiser: Part = Part()
@@ -20,9 +25,25 @@ class Preset(NamedTuple):
     compressor: Part = Part()
     step_limit: Part = Part()
     downlink: Part = Part()
+    policy: Part = Part()
+    rollout: Part = Part()
+    estimator: Part = Part()
 
 
 REUSED, GATHERED = Part("lagged"), Part("accumulator")
+
+PPO: dict[str, Part] = {
+    "optimiser": Part("mean"),
+    "local": Part(
+        "optimise", optimiser=Part("adam", step_size=0.001, eps=1e-5), epochs=10, minibatches=4, max_norm=0.5
+    ),
+    "memory": GATHERED,
+    "step_limit": Part("unlimited"),
+    "policy": Part("actor"),
+    "rollout": Part("segments"),
+    "estimator": Part("ppo"),
+}
+"""Learners of today: proximal policy optimisation with an Adam of their own."""
 
 PRESETS: dict[str, Preset] = {
     "pg": Preset(
@@ -149,6 +170,11 @@ PRESETS: dict[str, Preset] = {
         memory=GATHERED,
         trigger=Part("periodic"),
         step_limit=Part("unlimited"),
+    ),
+    "ppo": Preset(
+        "PPO at every learner, and the mean of how far they have come, every round (FedPPO; with one learner it is PPO). Source: Schulman et al., "
+        "arXiv 1707.06347.",
+        **PPO,
     ),
     "svrpg": Preset(
         "SVRPG: policy gradient with snapshot variance reduction. Source: Papini et al., arXiv 1806.05618.",

@@ -8,7 +8,7 @@ import optax
 
 from lapg import downlink, estimators, policies, problems
 from lapg.methods import limits, own_steps
-from lapg.methods.optimisers import scheduled, sgd
+from lapg.methods.optimisers import mean, scheduled, sgd
 from lapg.methods.parts import Part
 from lapg.methods.presets import PRESETS, Preset
 from lapg.problems.adapters import imported
@@ -27,12 +27,13 @@ def _of_optax(*names: str) -> dict[str, Callable[..., Any]]:
 
 REGISTRY: dict[str, Mapping[str, Any]] = {
     "problem": {name: getattr(problems, name) for name in problems.__all__},
-    "policy": _named(policies.mlp, policies.conv, policies.linear, policies.table),
+    "policy": _named(policies.mlp, policies.actor, policies.conv, policies.linear, policies.table),
     "rollout": {"episodes": whole_episodes, "segments": segments},
     "estimator": _named(
         estimators.gpomdp,
         estimators.reinforce,
         estimators.actor_critic,
+        estimators.ppo,
         estimators.deterministic,
         estimators.reuse,
         estimators.exact,
@@ -62,7 +63,7 @@ REGISTRY: dict[str, Mapping[str, Any]] = {
     "compressor": _named(
         compressors.identity, compressors.top_k, compressors.quantise, compressors.qsgd, compressors.sign
     ),
-    "optimiser": _named(sgd)
+    "optimiser": _named(sgd, mean)
     | _of_optax(
         *("adabelief", "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamaxw", "adamw", "adan", "amsgrad"),
         *("lamb", "lars", "lion", "nadam", "nadamw", "novograd", "optimistic_adam_v2", "optimistic_gradient_descent"),

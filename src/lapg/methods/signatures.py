@@ -35,7 +35,7 @@ SUPPLIED: dict[str, tuple[str, ...]] = {
     "policy": ("spaces",),
     "rollout": ("problem",),
     "estimator": ("policy", "discount", "gradient", "problem", "batch_size"),
-    "optimiser": (),
+    "optimiser": ("num_learners",),
     "measure": (),
 }
 """By kind of part: arguments that the assembly supplies, so that they are no options. Kinds that are not named here are supplied with `RUN`."""

@@ -90,6 +90,29 @@ def mlp(
     return around(spaces, flat, std=std, learned_std=learned_std)
 
 
+def actor(
+    spaces: Spaces,
+    *,
+    hidden: Sequence[int] = (64, 64),
+    activation: Activation = "tanh",
+    std: float = 1.0,
+) -> Policy:
+    """The usual actor of PPO: orthogonal initial weights with small outputs, normal actions whose standard deviation is learned; images go through `conv`.
+
+    Args:
+      hidden: widths of the fully connected layers.
+      activation: ``relu``, ``softplus`` or ``tanh``.
+      std: of normal actions, at the start.
+    Raises:
+      ValueError: a width below 1, an unknown activation, std is not positive.
+    """
+    options: dict[str, Any] = {"hidden": hidden, "activation": activation, "initialisation": "orthogonal"}
+    if isinstance(spaces.action, Box):
+        options |= {"std": std, "learned_std": True}
+    image = isinstance(spaces.observation, Box) and len(spaces.observation.shape) == 3
+    return (conv if image else mlp)(spaces, **options)
+
+
 def conv(
     spaces: Spaces,
     *,
@@ -173,7 +196,7 @@ def around(spaces: Spaces, network: Network, *, std: float | None = None, learne
       std: of normal actions: standard deviation in units of the network's output; None is 0.5.
       learned_std: of normal actions: whether it is learned.
     """
-    see = _seen(spaces)
+    see = as_numbers(spaces)
     num_outputs, action = spaces.num_outputs, spaces.action
 
     def apply(params: Float[Array, " d"], observation: PyTree) -> Float[Array, " A"]:
@@ -196,8 +219,8 @@ def _bounds(box: Box) -> dict[str, Any]:
     return {name: np.asarray(bound) for name, bound in (("low", box.low), ("high", box.high)) if bound is not None}
 
 
-def _seen(spaces: Spaces) -> Callable[[PyTree], Float[Array, "..."]]:
-    """How an observation becomes what a network sees."""
+def as_numbers(spaces: Spaces) -> Callable[[PyTree], Float[Array, "..."]]:
+    """How an observation becomes what a network sees: real numbers of the space's shape, or one-hot."""
     space, size = spaces.observation, spaces.num_inputs
     if isinstance(space, Discrete):
         return lambda observation: jax.nn.one_hot(observation, space.num)

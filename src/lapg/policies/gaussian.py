@@ -70,6 +70,7 @@ def gaussian(
         mode=centre,
         num_params=mean.num_params + extra,
         actuate=actuate,
+        entropy=lambda params, observation: jnp.sum(split(params)[1] + 0.5 * math.log(2 * math.pi * math.e)),
         score_bounds=ScoreBounds(math.inf, math.inf),  # scores grow with the distance of an action from the mean
     )
 

@@ -104,6 +104,29 @@ def _activation(name: str) -> Callable[..., Any]:
     return ACTIVATIONS[name]
 
 
+def _orthogonal(gain: float) -> Callable[..., Any]:
+    """``key, shape, dtype → weights`` whose rows, or columns if these are fewer, are orthogonal and ``gain`` long; all axes but the last are one.
+
+    By Gram-Schmidt, twice over: the QR decomposition of `jax.nn.initializers.orthogonal` can wait for ever for XLA's own threads in a larger compiled function.
+    """
+
+    def draw(key: Key[Array, ""], shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]:
+        size, num_outputs = math.prod(shape[:-1]), shape[-1]
+        normal = jax.random.normal(key, (max(size, num_outputs), min(size, num_outputs)), dtype)
+
+        def add(done: Array, column: tuple[Array, Array]) -> tuple[Array, None]:
+            index, vector = column
+            for _ in range(2):
+                vector = vector - done @ (done.T @ vector)
+            return done.at[:, index].set(vector / jnp.linalg.norm(vector)), None
+
+        columns = jnp.arange(normal.shape[1]), normal.T
+        found, _ = jax.lax.scan(add, jnp.zeros_like(normal), columns)
+        return gain * (found if size >= num_outputs else found.T).reshape(shape)
+
+    return draw
+
+
 def _layered(shapes: Sequence[tuple[int, ...]], apply: Callable[..., Any], initialisation: str) -> Network:
     """A network of weights of these shapes, fan-out last, each with biases; ``apply: layers, input → output``."""
     if initialisation not in ("normal", "orthogonal"):
@@ -113,7 +136,7 @@ def _layered(shapes: Sequence[tuple[int, ...]], apply: Callable[..., Any], initi
 
     def weights(layer: int) -> Callable[..., Any]:
         if initialisation == "orthogonal":
-            return jax.nn.initializers.orthogonal(math.sqrt(2) if layer < len(shapes) - 1 else OUTPUT_GAIN)
+            return _orthogonal(math.sqrt(2) if layer < len(shapes) - 1 else OUTPUT_GAIN)
         return jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
     def init(key: Key[Array, ""]) -> Float[Array, " d"]:

@@ -20,6 +20,12 @@ def product_bounds(bounds: Sequence[ScoreBounds | None]) -> ScoreBounds | None:
     return ScoreBounds(math.hypot(*(each.score for each in known)), max(each.hessian for each in known))
 
 
+def _entropies(policies: Sequence[Policy], total: Callable[[list[Any]], Callable[..., Any]]) -> Any:
+    """What ``total`` makes of the agents' entropies; None where one is unknown."""
+    each = [policy.entropy for policy in policies]
+    return None if None in each else total(each)
+
+
 def replicated(policy: Policy, num_agents: int, *, local: bool = False) -> Policy:
     """The product π(a|s) = Π_m π_m(a_m|o_m; θ_m) of M equal agents. Actions are stacked; θ = (θ_1..θ_M).
 
@@ -47,6 +53,10 @@ def replicated(policy: Policy, num_agents: int, *, local: bool = False) -> Polic
         mode=lambda params, observation: jax.vmap(policy.mode, (0, seen))(split(params), observation),
         num_params=num_agents * policy.num_params,
         actuate=jax.vmap(policy.actuate),
+        entropy=_entropies(
+            [policy],
+            lambda each: lambda params, view: jnp.sum(jax.vmap(each[0], (0, seen))(split(params), view)),
+        ),
         score_bounds=product_bounds([policy.score_bounds] * num_agents),
     )
 
@@ -79,6 +89,14 @@ def product(policies: Sequence[Policy]) -> Policy:
             p.mode(*rest) for p, *rest in zip(policies, split(params), observations, strict=True)
         ),
         num_params=int(ends[-1]),
+        entropy=_entropies(
+            policies,
+            lambda each: (
+                lambda params, observations: sum(
+                    entropy(*rest) for entropy, *rest in zip(each, split(params), observations, strict=True)
+                )
+            ),
+        ),
         actuate=lambda actions: tuple(p.actuate(action) for p, action in zip(policies, actions, strict=True)),
         score_bounds=product_bounds([policy.score_bounds for policy in policies]),
     )
@@ -90,4 +108,7 @@ def one_view(policy: Policy, num_agents: int) -> Policy:
         sample=lambda noise, params, observation: policy.sample(noise, params, (observation,) * num_agents),
         log_prob=lambda params, observation, action: policy.log_prob(params, (observation,) * num_agents, action),
         mode=lambda params, observation: policy.mode(params, (observation,) * num_agents),
+        entropy=_entropies(
+            [policy], lambda each: lambda params, observation: each[0](params, (observation,) * num_agents)
+        ),
     )

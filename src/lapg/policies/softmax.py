@@ -34,6 +34,10 @@ def categorical(
     def log_probs(params: Float[Array, " d"], observation: PyTree) -> Float[Array, " A"]:
         return jax.nn.log_softmax(scores(params, observation))
 
+    def entropy(params: Float[Array, " d"], observation: PyTree) -> Float[Array, ""]:
+        values = log_probs(params, observation)
+        return -jnp.sum(jnp.exp(values) * values)
+
     def pick(values: Float[Array, " A"], action: Int[Array, ""]) -> Float[Array, ""]:
         return jnp.sum(jax.nn.one_hot(action, values.shape[0], dtype=values.dtype) * values)
 
@@ -51,6 +55,7 @@ def categorical(
         log_prob=lambda params, observation, action: pick(log_probs(params, observation), action),
         mode=lambda params, observation: jnp.argmax(scores(params, observation)).astype(jnp.int32),
         num_params=num_params,
+        entropy=entropy,
         score_bounds=score_bounds,
     )
 

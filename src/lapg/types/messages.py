@@ -136,11 +136,13 @@ class Estimate(eqx.Module):
       noise: σ̂², an estimate of tr Cov(ĝ); 0 for exact gradients, inf where one sample cannot tell, None where the rule has no estimate of it at all
         (`Estimator.knows_noise`).
       effective_samples: (Σw)²/Σw² of the importance weights; N on-policy.
+      divergence: an estimate of KL(π that sampled ‖ π_θ) in nats a decision, None where the rule has none.
     """
 
     gradient: Float[Array, " d"]
     noise: Float[Array, ""] | None
     effective_samples: Float[Array, ""]
+    divergence: Float[Array, ""] | None = None
 
     @property
     def noise_or_inf(self) -> Float[Array, "*N"]:

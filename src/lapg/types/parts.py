@@ -25,6 +25,7 @@ class Policy(NamedTuple):
     ``init: key → θ`` · ``noise: key → noise`` of one action, drawn for a whole episode at once · ``sample: noise, θ, observation →
     action, log-probability`` · ``log_prob: θ, observation, action → scalar`` · ``mode: θ, observation → action`` (greedy) · ``num_params``: d ·
     ``actuate: action → what the environment is given``, where that differs from what is recorded (bounds) ·
+    ``entropy: θ, observation → scalar``, None where it is not known ·
     ``score_bounds``: G and F where they are known, infinite ones included · ``linear``: whether actions are normal around a mean Θs that is linear in
     the observation, with the same deviation everywhere, and executed as they are.
     """
@@ -36,6 +37,7 @@ class Policy(NamedTuple):
     mode: calls.GreedyAction
     num_params: int
     actuate: calls.ActionMap = lambda action: action
+    entropy: calls.Entropy | None = None
     score_bounds: ScoreBounds | None = None
     linear: bool = False
 
@@ -192,10 +194,12 @@ def _nothing(*_: Any) -> tuple[()]:
 class Estimator(NamedTuple):
     """A learner's gradient of its batch; the state is private to the learner.
 
-    ``init: key, θ → state`` · ``update: state, task, batch → state`` · ``estimate: state, task, θ, batch → Estimate`` · ``minimum_batch``: the
-    smallest N that it can work with · ``knows_noise``: False where it returns ``noise=None``, so that rules that need the noise are refused ·
-    ``part: batch, rows → batch`` of some of its N entries, for minibatches · ``takes_segments``: whether rows may hold pieces of several episodes
-    (`Rollout`).
+    ``init: key, θ → state`` · ``update: state, task, batch → state`` · ``estimate: state, task, θ, batch → Estimate`` · ``minimum_batch``: how
+    many entries it needs at least · ``knows_noise``: False where it returns ``noise=None``, so that rules that need the noise are refused ·
+    ``knows_divergence``: whether its estimates tell the divergence ·
+    ``prepare: state, task, batch → data``, once a round, of which estimates are then made: the batch itself by default · ``part: data, rows → data`` of some
+    of its entries, for minibatches · ``num_entries``: how many it has, None is N · ``takes_segments``: whether rows of a batch may hold pieces of several
+    episodes (`Rollout`).
     """
 
     init: calls.EstimatorInit
@@ -203,8 +207,11 @@ class Estimator(NamedTuple):
     estimate: calls.EstimateGradient
     minimum_batch: int = 1
     knows_noise: bool = True
+    prepare: calls.PrepareBatch = lambda state, task, batch: batch
     part: calls.PartOfBatch = take_rows
+    num_entries: int | None = None
     takes_segments: bool = False
+    knows_divergence: bool = False
 
 
 class VarianceReduction(NamedTuple):
@@ -223,7 +230,8 @@ class Local(NamedTuple):
     ``init: θ → state``, which uploads leave as it is · ``position: broadcast, residual → θ`` to sample at · ``walk: key, state, θ, estimate, gradient_at, N →
     state, Estimate``, the increment that the memory takes in · ``moves``: whether the position differs from θ^k, which needs a memory with a residual ·
     ``increment``: ``gradient``, out of which the controller's optimiser makes a step, or ``displacement``, in units of the parameters, which has no
-    noise that anybody knows · ``num_steps``: of a round · ``minibatches``: of a step's gradient each takes one of so many equal parts of the batch.
+    noise that anybody knows · ``num_steps``: of a round · ``minibatches``: of a step's gradient each takes one of so many equal parts of the batch ·
+    ``needs_divergence``: whether it looks at the divergence of estimates.
     """
 
     init: calls.FromParams = _nothing
@@ -233,6 +241,7 @@ class Local(NamedTuple):
     increment: Literal["gradient", "displacement"] = "gradient"
     num_steps: int = 1
     minibatches: int = 1
+    needs_divergence: bool = False
 
 
 class Aggregate(NamedTuple):

@@ -83,6 +83,13 @@ class GreedyAction(Protocol):
 
 
 @runtime_checkable
+class Entropy(Protocol):
+    """The entropy of the action's distribution at an observation, in nats, a scalar differentiable in θ."""
+
+    def __call__(self, params: Float[Array, " d"], observation: Any, /) -> Any: ...
+
+
+@runtime_checkable
 class ActionMap(Protocol):
     """From an action as it is recorded to what an environment is given."""
 
@@ -174,6 +181,13 @@ class EstimatorUpdate(Protocol):
 
 
 @runtime_checkable
+class PrepareBatch(Protocol):
+    """What estimates are made of, of the batch and the state that has taken it in: computed once a round, however many estimates there are (advantages)."""
+
+    def __call__(self, state: Any, task: Task, batch: Any, /) -> Any: ...
+
+
+@runtime_checkable
 class EstimateGradient(Protocol):
     """The gradient at θ from the batch or, where a `Local` takes minibatches, from some of its rows."""
 
@@ -182,7 +196,7 @@ class EstimateGradient(Protocol):
 
 @runtime_checkable
 class PartOfBatch(Protocol):
-    """A batch of some of the N entries of another. Raises ValueError if it cannot be taken apart."""
+    """Some of the entries of what `PrepareBatch` returned. Raises ValueError if it cannot be taken apart."""
 
     def __call__(self, batch: Any, rows: Int[Array, " n"], /) -> Any: ...
 
@@ -216,7 +230,7 @@ class Position(Protocol):
 class Walk(Protocol):
     """The learner's steps from θ, where it has sampled: a new state, and the increment that the memory takes in.
 
-    ``estimate`` is the refined gradient at θ of the whole batch; ``gradient_at`` has raw ones at any θ, of any rows of the batch; ``num``: N.
+    ``estimate`` is the refined gradient at θ of the whole batch; ``gradient_at`` has raw ones at any θ, of any rows of the batch; ``num``: how many of these there are.
     """
 
     def __call__(
