@@ -16,10 +16,10 @@ jax.config.update("jax_num_cpu_devices", 2)
 
 COMPILED = tempfile.mkdtemp(prefix="lapg-compiled-")  # of one worker and what its tests start; gone afterwards
 atexit.register(shutil.rmtree, COMPILED, ignore_errors=True)
-QUICK = {  # compiling is most of the tests' time: without optimisation it is short, and no program is compiled twice
+QUICK = {  # compiling is most of the tests' time: without optimisation it is short, and nothing that takes long is compiled twice
     "jax_disable_most_optimizations": True,
     "jax_compilation_cache_dir": COMPILED,
-    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_persistent_cache_min_compile_time_secs": 0.1,
 }
 for name, value in QUICK.items():
     jax.config.update(name, value)
