@@ -140,10 +140,10 @@ def drive(given: argparse.Namespace) -> dict[str, Any]:
         np.stack([getattr(log, name) for log in logs])
         for name in ("uplink_bits", "sent", "downlink_bits", "participated")
     )
-    heard, answered = ledger.messages(present, down, sent)
-    counted = [int(ledger.uplink_bits(up, answered)[-1]), int(ledger.downlink_bits(down, heard)[-1])]
+    contacted, answered = ledger.messages(present, down, sent)
+    counted = [int(ledger.uplink_bits(up, answered)[-1]), int(ledger.downlink_bits(down, contacted)[-1])]
     each = links.Link(1e3 * given.kilobits / given.learners, overhead_bytes=TCP_BYTES)
-    model = links.seconds(links.Network(each, each), links.Traffic(up, sent, down, heard, answered))
+    model = links.seconds(links.LinkModel(each, each), links.Traffic(up, sent, down, contacted, answered))
     return {
         "method": given.drive,
         "kilobits": given.kilobits,
@@ -152,7 +152,7 @@ def drive(given: argparse.Namespace) -> dict[str, Any]:
         "rounds": len(logs),
         "seconds": seconds[-1],
         "model_seconds": float(model[-1]),
-        "turns": int(heard.sum()),
+        "turns": int(contacted.sum()),
         "uploads": int(sent.sum()),
         "counted_bits": counted,
         "carried_bytes": moved.tolist(),

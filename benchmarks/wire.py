@@ -59,10 +59,10 @@ def play(config: Config) -> Traffic:
     carried = np.zeros(2, np.int64)
     for _ in range(config.rounds):
         for m in controller.open():
-            letter = b"".join(controller.letter(m))
-            answer = learners[m].hear(*wire.unframe(letter))
+            message = b"".join(controller.message(m))
+            answer = learners[m].hear(*wire.unframe(message))
             assert answer is not None
-            carried += len(answer.reply), len(letter)
+            carried += len(answer.reply), len(message)
             controller.receive(m, answer.reply, answer.record)
         controller.close()
     log = controller.logs()

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from lapg import Config, Part, evaluate, train
 from lapg.problems.builders import from_environment, make_tasks
-from lapg.types import Discrete, Environment, Problem, Step, Task
+from lapg.types import Discrete, Environment, Problem, Task, Transition
 
 SECONDS_PER_STEP = 0.1
 
@@ -28,12 +28,12 @@ def cart() -> Environment:
     def reset(key: jax.Array, task: Task) -> jax.Array:
         return jnp.stack([jax.random.uniform(key, minval=-1.0, maxval=1.0), jnp.zeros(())])
 
-    def step(key: jax.Array, task: Task, state: jax.Array, action: jax.Array) -> Step:
+    def step(key: jax.Array, task: Task, state: jax.Array, action: jax.Array) -> Transition:
         position, velocity = state
         velocity += SECONDS_PER_STEP * (3.0 * (action - 1) - task.extra["slope"] - 0.5 * velocity)
         position += SECONDS_PER_STEP * velocity
         after = jnp.stack([position, velocity])
-        return Step(after, loss=jnp.abs(position), terminated=jnp.max(jnp.abs(after)) < 0.05)
+        return Transition(after, loss=jnp.abs(position), terminated=jnp.max(jnp.abs(after)) < 0.05)
 
     def draw(axes: Any, state: jax.Array) -> None:
         axes.plot(float(state[0]), 0.0, "o", markersize=20)

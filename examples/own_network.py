@@ -1,7 +1,7 @@
 """A policy around your own Flax network: four learners balance poles, and upload only when it matters.
 
 python examples/own_network.py
-PYTHONPATH=examples lapg train --problem.name cart_pole --policy.name own_network:net --rounds 100
+PYTHONPATH=examples lapg train --problem.name cart_pole --policy.name own_network:net --policy.width 32 --rounds 100
 
 Needs the extra: pip install 'lapg[flax]'. `lapg.policies.from_equinox` takes modules of Equinox, and a factory ``spaces → Policy`` anything else.
 """
@@ -15,6 +15,7 @@ import jax
 from lapg import Config, evaluate, train
 from lapg.methods import Part
 from lapg.policies import from_flax
+from lapg.types import Policy, Spaces
 
 
 class Residual(nn.Module):
@@ -28,13 +29,21 @@ class Residual(nn.Module):
         return nn.Dense(2)(seen + nn.Dense(seen.size)(inner))
 
 
-net = from_flax(Residual())
+def net(spaces: Spaces, *, width: int = 16) -> Policy:
+    """A residual network, whose width is an option: Part("own_network:net", width=32), --policy.width 32.
+
+    Without options it is one line: net = from_flax(Residual()).
+
+    Args:
+      width: of the layer.
+    """
+    return from_flax(Residual(width))(spaces)
 
 
 def main(rounds: int, num_steps: int, out: Path) -> None:
     config = Config(
         problem=Part("cart_pole", num_learners=4, num_steps=num_steps),
-        policy=Part("own_network:net"),
+        policy=Part("own_network:net", width=32),
         method="scout",
         optimiser=Part("sgd", step_size=0.001),
         trigger=Part(threshold=30.0),

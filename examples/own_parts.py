@@ -2,7 +2,7 @@
 
 python examples/own_parts.py
 PYTHONPATH=examples lapg train --problem.name own_parts:swings --policy.name own_parts:bilinear --estimator.name own_parts:score_function \
-    --local.name own_parts:stride --memory.name own_parts:discounted --trigger.name own_parts:doubled --compressor.name own_parts:halves \
+    --local.name own_parts:stride --memory.name own_parts:gathered --trigger.name own_parts:doubled --compressor.name own_parts:halves \
     --optimiser.name own_parts:accelerated --trigger.factor 3 --rounds 50
 
 Keyword arguments are options, and flags: --trigger.factor, whose words in --help are those of the docstring. Arguments that the run knows, such as
@@ -37,7 +37,7 @@ from lapg.types import (
     Problem,
     Scalar,
     Spaces,
-    Step,
+    Transition,
     Trigger,
     squared_norm,
 )
@@ -47,10 +47,10 @@ from lapg.uplink.aggregates import arrivals
 def swings(*, num_learners: int = 3, num_steps: int = 10, discount: float = 0.95) -> Problem:
     """A swing is pushed one way or the other and charged its deflection; every learner has a swing of another length."""
 
-    def step(key: jax.Array, task: Any, state: jax.Array, action: jax.Array) -> Step:
+    def step(key: jax.Array, task: Any, state: jax.Array, action: jax.Array) -> Transition:
         angle, speed = state
         speed += 0.2 * (2.0 * action - 1 - task.extra["stiffness"] * angle)
-        return Step(jnp.stack([angle + 0.2 * speed, speed]), loss=jnp.abs(angle))
+        return Transition(jnp.stack([angle + 0.2 * speed, speed]), loss=jnp.abs(angle))
 
     environment = Environment(lambda key, task: jax.random.normal(key, (2,)), lambda state: state, step)
     tasks = make_tasks(num_learners, None, extra={"stiffness": jnp.linspace(0.5, 2.0, num_learners)})
@@ -72,8 +72,8 @@ def bilinear(spaces: Spaces, *, curvature: float = 0.1) -> Policy:
     return around(spaces, Network(lambda key: jnp.zeros(size), apply, size))
 
 
-def score_function(policy: Policy) -> Estimator:
-    """REINFORCE in six lines: ∇log π of an episode times its loss."""
+def score_function(policy: Policy, discount: float) -> Estimator:
+    """REINFORCE in a few lines: ∇log π of an episode times its discounted loss Σ γ^t ℓ_t; losses in a batch are not discounted yet."""
 
     def estimate(task: Any, params: jax.Array, batch: Any) -> Estimate:
         def one(observations: Any, actions: Any, mask: jax.Array, losses: jax.Array) -> jax.Array:
@@ -81,7 +81,7 @@ def score_function(policy: Policy) -> Estimator:
                 each = jax.vmap(policy.log_prob, (None, 0, 0))(params, observations, actions)
                 return jnp.sum(each * mask)
 
-            return jax.grad(log_prob)(params) * jnp.sum(losses)
+            return jax.grad(log_prob)(params) * jnp.sum(losses * discount ** jnp.arange(losses.size))
 
         gradients = jax.vmap(one)(batch.observations, batch.actions, batch.mask, batch.losses)
         mean, noise = mean_and_noise(gradients)
@@ -99,15 +99,11 @@ def stride(length: Scalar = 0.5, *, num_learners: int, step_size: Scalar) -> Loc
     return sgd(length * num_learners * step_size)
 
 
-def discounted(*, keep: Scalar = 0.9) -> Memory:
-    """Gradients come together, and older ones fade.
-
-    Args:
-      keep: what is left of them a round later.
-    """
+def gathered() -> Memory:
+    """Gradients add up until they are sent; what a message leaves out stays. Their noise is not known."""
     return Memory(
         init=jnp.zeros_like,
-        update=lambda state, broadcast, estimate: (keep * state + estimate.gradient).astype(state.dtype),
+        update=lambda state, broadcast, estimate: state + estimate.gradient,
         innovation=lambda state, age: (state, jnp.full((), jnp.inf, state.dtype)),
         settle=lambda state, decoded: state - decoded,
         aggregate=arrivals(),
@@ -158,7 +154,7 @@ everything = Preset(
     "Parts that are all of this module; any of them can be another one.",
     optimiser=Part("own_parts:accelerated", step_size=0.02),
     local=Part("own_parts:stride"),
-    memory=Part("own_parts:discounted"),
+    memory=Part("own_parts:gathered"),
     trigger=Part("own_parts:doubled"),
     compressor=Part("own_parts:halves"),
 )

@@ -4,7 +4,7 @@ python examples/own_trigger.py
 PYTHONPATH=examples lapg train --memory.name accumulator --trigger.name own_trigger:at_rate --trigger.rate 0.05 --rounds 50
 PYTHONPATH=examples lapg train --method own_trigger:budgeted --trigger.rate 0.05 --help
 
-Every learner has its own noisy quadratic loss; the built-in control `random` uploads at the same rate without looking.
+Every learner has its own noisy quadratic loss; the built-in baseline `random` uploads at the same rate without looking.
 """
 
 import argparse

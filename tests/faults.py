@@ -41,7 +41,7 @@ class Network:
             self.happened[kind] += 1
         return happens
 
-    def post(self, queue: list[Any], learner: int, message: Any, now: int) -> None:
+    def transmit(self, queue: list[Any], learner: int, message: Any, now: int) -> None:
         if self.trouble("lost"):
             return
         for _ in range(1 + self.trouble("doubled")):
@@ -88,7 +88,7 @@ class Network:
                 self.hung[m] = now + int(self.random.integers(2, 8))
         self.truth[now] = wire.encode_tree(self.controller.state)
         for m in self.controller.open():
-            self.post(self.down, m, b"".join(self.controller.letter(m)), now)
+            self.transmit(self.down, m, b"".join(self.controller.message(m)), now)
         for _, m, raw in self.due(self.down, now):
             if self.hung[m] > now:
                 self.down.append((int(self.hung[m]), m, raw))
@@ -96,10 +96,10 @@ class Network:
             answer = self.learners[m].hear(*wire.unframe(raw))
             if answer is None:
                 continue
-            held = self.learners[m].held
-            if held.replica is not None and wire.unframe(answer.reply)[0].generation:  # it has played the round
-                assert wire.encode_tree(held.replica) == self.truth[held.heard], (now, m)
-            self.post(self.up, m, answer._replace(reply=self.spoil(answer.reply)), now)
+            session = self.learners[m].session
+            if session.replica is not None and wire.unframe(answer.reply)[0].generation:  # it has played the round
+                assert wire.encode_tree(session.replica) == self.truth[session.last_broadcast], (now, m)
+            self.transmit(self.up, m, answer._replace(reply=self.spoil(answer.reply)), now)
         for _, m, answer in self.due(self.up, now):
             self.controller.receive(m, answer.reply, answer.record)
         self.controller.close()
@@ -107,6 +107,6 @@ class Network:
 
     def shared_state(self, learner: int) -> Any:
         """The learner's state as the controller knows it, or None if this learner has nothing to do with that."""
-        roster = self.controller.roster
-        raw = self.learners[learner].save(int(roster.generation[learner]), int(roster.accepted[learner]))
+        table = self.controller.table
+        raw = self.learners[learner].save(int(table.generation[learner]), int(table.accepted[learner]))
         return None if raw is None else wire.decode_tree(raw, self.compiled.learner)

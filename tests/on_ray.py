@@ -49,7 +49,7 @@ def kill(runtime, number, delay=0.0):
     import ray
 
     try:
-        pid = ray.get(runtime._processes[number].actor.__ray_call__.remote(lambda self: os.getpid()))
+        pid = ray.get(runtime._pool.processes[number].actor.__ray_call__.remote(lambda self: os.getpid()))
     except ray.exceptions.RayActorError:  # an earlier one has come through
         return False
     if delay:
@@ -92,11 +92,11 @@ def compare(downlink="dense", channels=None):
 
 def invariants(state):
     """How far the aggregate is from the sum of the shares, and these from what the learners believe that they have uploaded."""
-    uploaded = np.where(state.roster.accepted[..., None] > 0, state.learners.memory.uploaded, 0)
+    uploaded = np.where(state.table.accepted[..., None] > 0, state.learners.memory.uploaded, 0)
     untold = state.downlink.error if state.downlink else 0
     return {
-        "invariant": float(np.abs(state.controller.aggregate + untold - np.sum(state.roster.shares, 1)).max()),
-        "shares": float(np.abs(uploaded - state.roster.shares).max()),
+        "invariant": float(np.abs(state.controller.aggregate + untold - np.sum(state.table.shares, 1)).max()),
+        "shares": float(np.abs(uploaded - state.table.shares).max()),
     }
 
 
@@ -117,7 +117,7 @@ def deploy():
         }
         on_cluster = Ray(eight, hypers, SEEDS[:1], chunk_rounds=25, processes=4, address=cluster.address)
         state, log = play(on_cluster, 2)
-        nodes = {process.actor: node(process.actor) for process in on_cluster._processes}
+        nodes = {process.actor: node(process.actor) for process in on_cluster._pool.processes}
         on_cluster.close()
         entry = {"nodes": len(set(nodes.values())), "actors": len(nodes), "uploads": float(log.sent.mean())}
         for runtime in (Vectorised, Sequential):
@@ -154,7 +154,7 @@ class Mortal(Ray):
         self.due, self.random, self.killed, self.round = sorted(rounds), random, 0, 0
 
     def play_round(self, lane=0):
-        idle = [number for number, process in enumerate(self._processes) if process.asked is None]
+        idle = [number for number, process in enumerate(self._pool.processes) if process.asked is None]
         if idle and self.killed < len(self.due) and self.round >= self.due[self.killed]:
             self.killed += kill(self, idle[self.random.integers(len(idle))], float(self.random.uniform(0, 0.002)))
         self.round += 1
@@ -164,7 +164,7 @@ class Mortal(Ray):
 def kills(num=20, rounds=300, channels=None):
     """A run in which actors are killed at random, one after the other, beside runs of other seeds where nothing happens."""
     make, seeds = partial(parts, 8, 1.0), list(range(10))
-    lanes = {"step_size": np.full(10, 0.05), "noise_weight": np.full(10, 4.0)}
+    lanes = {"optimiser.step_size": np.full(10, 0.05), "trigger.noise_weight": np.full(10, 4.0)}
     ends, plain = play(Vectorised(*make(), lanes, seeds, chunk_rounds=rounds), 1)
 
     random = np.random.default_rng(0)
@@ -218,8 +218,8 @@ def hang(channels):
 
     runtime = Ray(parts, HYPERS, SEEDS, chunk_rounds=8, processes=2, timeout=60.0, channels=channels)
     runtime.advance(runtime.start(), 0, 8)
-    pid = ray.get(runtime._processes[1].actor.__ray_call__.remote(lambda self: os.getpid()))
-    runtime._timeout = 2.0
+    pid = ray.get(runtime._pool.processes[1].actor.__ray_call__.remote(lambda self: os.getpid()))
+    runtime._pool.timeout = 2.0
     os.kill(pid, signal.SIGSTOP)
     try:
         runtime.play_round()

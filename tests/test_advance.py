@@ -43,7 +43,7 @@ def assert_same(one, other):
 
 
 def at_round(number, kill=signal.SIGTERM):
-    """A watcher that has the process signalled when so many rounds are saved."""
+    """A callback that has the process signalled when so many rounds are saved."""
     return lambda segment, until: os.kill(os.getpid(), kill) if until == number else None
 
 
@@ -64,7 +64,7 @@ def test_another_number_of_devices(tmp_path, monkeypatch, whole, began):
     """
     monkeypatch.setattr(jax, "local_device_count", lambda: began)
     with pytest.raises(Interrupted):
-        train(LAZY, tmp_path / "run", watchers=(at_round(3),), **QUIET)
+        train(LAZY, tmp_path / "run", callbacks=(at_round(3),), **QUIET)
     built = build(LAZY)
     lanes = make_lanes(LAZY, built)
     assert {leaf.shape[0] for leaf in jax.tree.leaves(lanes.state_shape())} == {3}
@@ -77,7 +77,7 @@ def test_another_number_of_devices(tmp_path, monkeypatch, whole, began):
 def test_states_of_earlier_versions(tmp_path, whole):
     """Oracle: the uninterrupted run; a state with a fourth lane, as two devices used to leave it, is cut."""
     with pytest.raises(Interrupted):
-        train(LAZY, tmp_path / "run", watchers=(at_round(3),), **QUIET)
+        train(LAZY, tmp_path / "run", callbacks=(at_round(3),), **QUIET)
     (file,) = (tmp_path / "run").glob("state-*3.eqx")
     state = record.read_state(tmp_path / "run", make_lanes(LAZY, build(LAZY)).state_shape())
     padded = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf[-1:]]), state)
@@ -159,7 +159,7 @@ def test_checkpoints_by_time(tmp_path, slow):
     """Oracle: rounds of at least 0.2 s and checkpoints every 0.25 s: at least one for every two rounds, though a chunk has 25."""
     seen = []
     watch = lambda segment, until: seen.append((until, segment.sizes["round"]))  # noqa: E731
-    train(SLOW, tmp_path / "run", show_progress=False, checkpoint_seconds=0.25, watchers=(watch,))
+    train(SLOW, tmp_path / "run", show_progress=False, checkpoint_seconds=0.25, callbacks=(watch,))
     assert [until for until, _ in seen] == np.cumsum([num for _, num in seen]).tolist()
     assert max(num for _, num in seen) <= 2
     assert seen[-1][0] == 6
@@ -181,7 +181,7 @@ def test_sighup_stays_ignored(tmp_path):
     """Oracle: under nohup, where it is ignored, the run comes to its end."""
     old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        assert train(LAZY, tmp_path / "run", watchers=(at_round(3, signal.SIGHUP),), **QUIET).finished
+        assert train(LAZY, tmp_path / "run", callbacks=(at_round(3, signal.SIGHUP),), **QUIET).finished
     finally:
         signal.signal(signal.SIGHUP, old)
 
@@ -202,7 +202,7 @@ def test_resumed_environments_begin_anew(tmp_path, capsys, slow):
     play = partial(train, SLOW)
     for stop in (2, 4):
         with pytest.raises(Interrupted):
-            play(tmp_path / "run", checkpoint_seconds=0.01, watchers=(at_round(stop),))
+            play(tmp_path / "run", checkpoint_seconds=0.01, callbacks=(at_round(stop),))
         play = partial(resume, trust=True)
     done = resume(tmp_path / "run", trust=True)
     assert capsys.readouterr().out.count("kept between episodes begins anew") == 2

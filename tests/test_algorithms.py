@@ -93,7 +93,7 @@ def test_lapg_is_algorithm_2(play_lapg, trajectories, momentum):
     rounds = algorithms.algorithm_2(start, trajectories, xi=XI, noise_weight=1.0, **common(momentum))
     check(states, logs, rounds)
     for k, expected in enumerate(rounds):
-        np.testing.assert_allclose(logs.learner.trigger_left[k], expected.left, TOLERANCE)
-        np.testing.assert_allclose(logs.learner.trigger_right[k], expected.right, TOLERANCE)
+        np.testing.assert_allclose(logs.learner.trigger_statistic[k], expected.left, TOLERANCE)
+        np.testing.assert_allclose(logs.learner.trigger_threshold[k], expected.right, TOLERANCE)
     assert logs.sent[1:].any()  # both answers of (16) were seen
     assert not logs.sent[1:].all()

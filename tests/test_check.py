@@ -11,7 +11,7 @@ from lapg import problems
 from lapg.policies import gaussian_mlp, softmax_mlp
 from lapg.problems.builders import from_environment, make_tasks, score
 from lapg.problems.check import check_problem
-from lapg.types import Environment, Problem, Recorded, Step
+from lapg.types import Environment, HostBatch, Problem, Transition
 
 LEARNERS, STEPS = 2, 4
 POLICY = softmax_mlp(1, (3,), 3)
@@ -31,7 +31,7 @@ def reset(key, task):
 
 def step(key, task, state, action):
     after = state + 0.4 * (action - 1)
-    return Step(after, jnp.sum(jnp.abs(after)), jnp.max(after) > 1.2)
+    return Transition(after, jnp.sum(jnp.abs(after)), jnp.max(after) > 1.2)
 
 
 def walk(reset=reset, step=step, policy=POLICY):
@@ -41,7 +41,7 @@ def walk(reset=reset, step=step, policy=POLICY):
 
 
 def failures(problem, **options):
-    return [(finding.name, finding.remedy) for finding in check_problem(problem, **options) if not finding.passed]
+    return [(result.name, result.remedy) for result in check_problem(problem, **options) if not result.passed]
 
 
 def play(act, seeds, num):
@@ -57,7 +57,7 @@ def play(act, seeds, num):
         cut = alive & ~ended & (t == STEPS - 1)
         steps.append((state, recorded, np.where(alive, np.abs(after[..., 0]), 0), alive, ended, cut, after))
         state, alive = after, alive & ~ended
-    return Recorded(*(np.stack(each, 2) for each in zip(*steps, strict=True)))
+    return HostBatch(*(np.stack(each, 2) for each in zip(*steps, strict=True)))
 
 
 def hosted(change=lambda recorded: recorded):
@@ -84,9 +84,9 @@ def test_built_in_problems_pass(name):
 def test_sound_environments_pass_inside_jax_and_outside():
     """Oracle: the same walk twice, written to the protocols; raw losses are at most 1.6, which scaled ones (c = 4) exceed."""
     for problem in (walk(), hosted()):
-        findings = check_problem(problem, loss_bounds=(0.0, 1.6))
-        assert all(finding.passed for finding in findings), "\n".join(map(str, findings))
-        assert {"shapes", "losses", "after the end", "policy", "score"} < {finding.name for finding in findings}
+        results = check_problem(problem, loss_bounds=(0.0, 1.6))
+        assert all(result.passed for result in results), "\n".join(map(str, results))
+        assert {"shapes", "losses", "after the end", "policy", "score"} < {result.name for result in results}
 
 
 def unsteady(key, task, state, action):
@@ -186,6 +186,6 @@ def test_policies_that_contradict_themselves():
 
 def test_a_finding_is_a_line():
     """Oracle: the docstring's promise, with the flaw of 1/0."""
-    lines = [str(finding) for finding in check_problem(walk(reset=lambda *_: 1 / 0))]
+    lines = [str(result) for result in check_problem(walk(reset=lambda *_: 1 / 0))]
     assert lines[0] == "ok    tasks"
     assert "FAIL  environment repeats itself: it raises ZeroDivisionError: division by zero" in lines

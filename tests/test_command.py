@@ -202,3 +202,100 @@ def test_python_and_jax_set_otherwise(words, options, status, message, tmp_path)
         assert json.loads((tmp_path / "run" / "config.json").read_text())["config"]["rounds"] == 2
         listed = [sys.executable, *options, "-m", "lapg.cli", "list"]
         assert subprocess.run(listed, capture_output=True, timeout=120).returncode == 0
+
+
+OWN_PARTS = """
+import jax.numpy as jnp
+import numpy as np
+import optax
+from lapg.types import Compressor, Trigger
+def arity(): return Trigger(update=lambda state: state)
+def undecided(): return Trigger(update=lambda key, state, candidate, estimate, gradient_at: (state, True))
+def number(): return 3
+def broken(): return 1 / 0
+def liar():
+    return Compressor(
+        compress=lambda key, x: x.astype(jnp.float16), decompress=lambda message: message.astype(jnp.zeros(()).dtype),
+        num_bits=lambda message: jnp.int32(8 * message.size), encode=lambda message: np.asarray(message).tobytes(),
+        decode=lambda raw, like: np.frombuffer(raw, np.float16),
+    )
+def adam(step_size, b1: float = 0.5): return optax.adam(step_size, b1=b1)
+def named(name: str = "x"): return Trigger(update=None)
+made = Trigger(update=None)
+class Net:
+    name: str = "x"
+"""
+
+
+@pytest.fixture
+def own(here):
+    (here / "own_here.py").write_text(OWN_PARTS)
+    yield here
+    sys.modules.pop("own_here", None)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--trigger.name own_here:arity", "--trigger.name 'own_here:arity' does not fit, functions: update must take (key,"),
+        ("--trigger.name own_here:undecided", "update must return a new state and a lapg.types.Decision"),
+        ("--trigger.name own_here:number", "trigger 'own_here:number' must return a lapg.types.Trigger, got int"),
+        ("--compressor.name own_here:liar", "--compressor.name 'own_here:liar' does not fit, lengths: num_bits must be 8"),
+        ("--downlink.name replicated --downlink.compressor.name own_here:liar", "--downlink.compressor.name 'own_here:liar'"),
+        ("--optimiser.name own_here:adam", "got 'own_here:adam', which turns 1 and 2 into"),
+        ("--optimiser.name own_here:adam", "no local steps (--local.name stand), or a method without them (--method awapg)"),
+        ("--policy.name own_here:Net", "policy must be a factory, spaces → lapg.types.Policy, got the class Net; put net ="),
+        ("--trigger.name own_here:made", "trigger=own_here:made must be a factory, a function that returns the part, got Trigger"),
+        ("--trigger.name own_here:named", "trigger 'named' must not have an option called name"),
+    ],
+)  # fmt: skip
+def test_own_parts_that_do_not_fit(flags, message, own, capsys, unchecked):
+    """Oracle: one line with the setting, the rule, what was found and the remedy; exit status 2; no directory is made."""
+    before = set(own.iterdir())
+    status, words = lapg(*TRAIN, "run", *flags.split(), capsys=capsys)
+    assert (status, message in words) == (2, True), words
+    assert words.startswith("lapg: ")
+    assert set(own.iterdir()) - before <= {own / "__pycache__"}
+
+
+def test_own_part_that_raises(own, capsys, unchecked):
+    """Oracle: the traceback has the user's line and none of lapg's; no directory is made."""
+    status, words = lapg(*TRAIN, "run", "--trigger.name", "own_here:broken", capsys=capsys)
+    assert status == 1
+    assert "trigger 'own_here:broken' could not be made: ZeroDivisionError" in words
+    assert "making.py" not in words
+    assert not (own / "run").exists()
+
+
+def test_short_help_and_long(capsys):
+    """Oracle: the registry: the short one has the parts that are chosen or named, the long one all; both parse."""
+
+    def kinds(*words):
+        _, printed = lapg("train", *words, capsys=capsys)
+        return {kind for kind in REGISTRY if f"--{kind.replace('_', '-')}.name" in printed}
+
+    everything = set(REGISTRY) - {"method", "measure"}
+    assert kinds("--help-all") - {"measure"} == everything
+    short = everything - {"variance_reduction", "step_limit", "downlink", "rollout"}
+    assert kinds("--help") == short
+    assert kinds("--downlink.name", "replicated", "--help") - {"compressor"} == short - {"compressor"} | {"downlink"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("train --trigger.treshold 3", "Unrecognized options: --trigger.treshold, 3 (did you mean --trigger.threshold?); see lapg train --help."),
+        ("train --seeds many", "Error parsing --seeds: invalid literal for int() with base 10: 'many'; see lapg train --help."),
+        ("trian", "(did you mean train?)"),
+        ("reproduce fig9", "Expected one of ('fig3', 'fig4'"),
+    ],
+)  # fmt: skip
+def test_usage_errors_are_one_line(words, message, capsys):
+    """Oracle: the style of all other errors: one line, with the nearest name."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words.split())
+    errors = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert errors.startswith("lapg: ")
+    assert len(errors.splitlines()) == 1
+    assert message in errors

@@ -15,10 +15,9 @@ from lapg.methods import Part
 from lapg.problems import quadratic
 from lapg.runtimes import wire
 from lapg.runtimes.distributed.compiled import Compiled
-from lapg.runtimes.distributed.consistency import ASTRAY, PLAY, RENEW, STALE, Held, hear, judge
+from lapg.runtimes.distributed.consistency import OUT_OF_SYNC, PLAY, RENEW, STALE, LearnerSession, hear, validate_reply
 from lapg.runtimes.distributed.controller import FAULTS, ControllerHost
-from lapg.runtimes.distributed.handshake import check as check_introduction
-from lapg.runtimes.distributed.handshake import introduction
+from lapg.runtimes.distributed.handshake import check_hello, hello
 from lapg.runtimes.evaluation import Evaluation, finish_log
 from lapg.runtimes.per_lane import stack
 from lapg.runtimes.sequential import Sequential
@@ -110,19 +109,19 @@ def check(network, books, before, log, memory):
 
     What compression on the way down holds back is in neither aggregate.
     """
-    roster, controller = network.controller.roster, network.controller.state
+    table, controller = network.controller.table, network.controller.state
     downlink = network.controller.downlink
     untold = downlink.error if downlink else np.zeros(DIMENSION)
     states = [network.shared_state(m) for m in range(M)]
     if memory == "reuse":
-        np.testing.assert_allclose(controller.aggregate + untold, np.sum(roster.shares, 0), atol=1e-11)
+        np.testing.assert_allclose(controller.aggregate + untold, np.sum(table.shares, 0), atol=1e-11)
         for m in range(M):
-            if roster.accepted[m] == 0:
-                np.testing.assert_array_equal(roster.shares[m], 0)
+            if table.accepted[m] == 0:
+                np.testing.assert_array_equal(table.shares[m], 0)
             elif states[m] is not None:
-                np.testing.assert_allclose(roster.shares[m], states[m].memory.uploaded, atol=1e-11)
+                np.testing.assert_allclose(table.shares[m], states[m].memory.uploaded, atol=1e-11)
             if log.sent[m]:
-                np.testing.assert_allclose(roster.shares[m], books.gradient(before.params)[m], atol=1e-11)
+                np.testing.assert_allclose(table.shares[m], books.gradient(before.params)[m], atol=1e-11)
         return
     answered, renewed = log.participated & (log.faults["missing"] == 0), log.faults["renewed"] > 0
     # what a learner had in hand when its life ended is lost; an answer in the same round is the first one of the next life
@@ -136,7 +135,7 @@ def check(network, books, before, log, memory):
     np.testing.assert_allclose(controller.aggregate + untold, total + books.untold, atol=1e-11)
     books.untold = np.asarray(untold)
     for m in range(M):
-        if roster.accepted[m] and states[m] is not None:
+        if table.accepted[m] and states[m] is not None:
             residual = books.gradients[m] - books.applied[m]
             np.testing.assert_allclose(states[m].memory.value, residual, atol=1e-11)
 
@@ -144,7 +143,7 @@ def check(network, books, before, log, memory):
 def run(compiled, problems, kind, seed, rounds=ROUNDS, rates=RATES):
     """Faults for ``rounds`` rounds, checked after each; then 20 without, in which it has to get to the optimum."""
     memory, _ = kind
-    network, books = Network(compiled[kind], HYPER[memory], seed, rates, patience=10), Books(problems[memory])
+    network, books = Network(compiled[kind], HYPER[memory], seed, rates, max_silent_rounds=10), Books(problems[memory])
     start = books.excess(np.asarray(network.controller.state.params))
     logs = []
     for now in range(rounds + 20):
@@ -177,32 +176,40 @@ def test_random_schedules(compiled, problems, kind):
 
 
 H = wire.Header
-HELD = Held(generation=2, accepted=5, state="old", proposed=7, pending="new", heard=6)
+SESSION = LearnerSession(generation=2, accepted=5, state="old", proposed=7, pending="new", last_broadcast=6)
 
 
 @pytest.mark.parametrize(
     ("header", "action", "after"),
     [
-        (H(7, 0, 2, 7, 0), PLAY, Held(2, 7, "new", heard=7)),  # accepted: committed
-        (H(7, 0, 2, 5, 0), PLAY, Held(2, 5, "old", heard=7)),  # lost: rolled back
-        (H(6, 0, 2, 5, 0), PLAY, Held(2, 5, "old", heard=6)),  # the same broadcast again: played again
-        (H(5, 0, 2, 5, 0), STALE, HELD),
-        (H(9, 0, 1, 0, 0), STALE, HELD),
-        (H(7, 0, 2, 6, 0), ASTRAY, HELD),  # a number that this learner never proposed
-        (H(7, 0, 3, 0, 0), RENEW, Held(3, 0, "old", heard=7)),
-        (H(2, 0, 3, 0, 0), RENEW, Held(3, 0, "old", heard=2)),  # a controller that went back to a checkpoint
-        (H(7, 0, 3, 6, 0), ASTRAY, HELD),  # a life of which this learner knows nothing
+        (H(7, 0, 2, 7, 0), PLAY, LearnerSession(2, 7, "new", last_broadcast=7)),  # accepted: committed
+        (H(7, 0, 2, 5, 0), PLAY, LearnerSession(2, 5, "old", last_broadcast=7)),  # lost: rolled back
+        (
+            H(6, 0, 2, 5, 0),
+            PLAY,
+            LearnerSession(2, 5, "old", last_broadcast=6),
+        ),  # the same broadcast again: played again
+        (H(5, 0, 2, 5, 0), STALE, SESSION),
+        (H(9, 0, 1, 0, 0), STALE, SESSION),
+        (H(7, 0, 2, 6, 0), OUT_OF_SYNC, SESSION),  # a number that this learner never proposed
+        (H(7, 0, 3, 0, 0), RENEW, LearnerSession(3, 0, "old", last_broadcast=7)),
+        (
+            H(2, 0, 3, 0, 0),
+            RENEW,
+            LearnerSession(3, 0, "old", last_broadcast=2),
+        ),  # a controller that went back to a checkpoint
+        (H(7, 0, 3, 6, 0), OUT_OF_SYNC, SESSION),  # a life of which this learner knows nothing
     ],
 )
 def test_what_a_learner_makes_of_a_broadcast(header, action, after):
     """Oracle: the protocol, case by case; what is not understood changes nothing."""
-    assert hear(HELD, header) == (after, action)
+    assert hear(SESSION, header) == (after, action)
 
 
 def test_a_new_process_in_an_old_life():
     """Oracle: the protocol. It knows nothing of number 6 and asks to start anew; where nothing was accepted yet, it just starts."""
-    assert hear(Held(), H(6, 0, 1, 6, 0)) == (Held(), ASTRAY)
-    assert hear(Held(), H(6, 0, 1, 0, 0)) == (Held(1, heard=6), RENEW)
+    assert hear(LearnerSession(), H(6, 0, 1, 6, 0)) == (LearnerSession(), OUT_OF_SYNC)
+    assert hear(LearnerSession(), H(6, 0, 1, 0, 0)) == (LearnerSession(1, last_broadcast=6), RENEW)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +227,7 @@ def test_a_new_process_in_an_old_life():
 )
 def test_what_the_controller_makes_of_a_reply(header, answered, reason):
     """Oracle: the protocol, case by case; round 8, generation 2, 7 was accepted last."""
-    assert judge(header, round=8, generation=2, accepted=7, answered=answered) == reason
+    assert validate_reply(header, round=8, generation=2, accepted=7, answered=answered) == reason
 
 
 @pytest.mark.parametrize("downlink", DOWNLINKS)
@@ -237,7 +244,7 @@ def test_a_perfect_network_is_the_plain_loop(compiled, problems, recipes, downli
     expected = plain.lane(state, 0)
     for part in ("controller", "learners", "downlink"):
         jax.tree.map(np.testing.assert_array_equal, getattr(found, part), getattr(expected, part))
-    np.testing.assert_array_equal(found.roster.accepted, 20)
+    np.testing.assert_array_equal(found.table.accepted, 20)
     found = finish_log(jax.tree.map(lambda leaf: leaf[None], stack(logs)), 0, Evaluation())
     assert not any(np.any(count) for count in found.faults.values())
     jax.tree.map(np.testing.assert_array_equal, dataclasses.replace(found, faults={}), log)
@@ -251,8 +258,8 @@ def test_going_on_from_a_snapshot(compiled, kind):
     logs = [whole.play(now) for now in range(12)]
     for now in range(6):
         network.play(now)
-    roster = network.controller.roster
-    saved = [learner.save(1, int(roster.accepted[m])) for m, learner in enumerate(network.learners)]
+    table = network.controller.table
+    saved = [learner.save(1, int(table.accepted[m])) for m, learner in enumerate(network.learners)]
     middle = network.controller.snapshot(saved)
     again.controller = ControllerHost(compiled[kind], hyper, 0, middle)
     for m, state in middle.saved(range(M)).items():
@@ -276,8 +283,8 @@ def test_learners_that_cannot_be_asked_are_left_out(compiled):
         network.play(now)
     saved = [learner.save(1, 6) for learner in network.learners]
     partial = network.controller.snapshot([None, *saved[1:]])
-    np.testing.assert_array_equal(partial.roster.generation, [2, 1, 1, 1])
-    np.testing.assert_array_equal(partial.roster.accepted, [0, 6, 6, 6])
+    np.testing.assert_array_equal(partial.table.generation, [2, 1, 1, 1])
+    np.testing.assert_array_equal(partial.table.accepted, [0, 6, 6, 6])
     np.testing.assert_allclose(
         partial.controller.aggregate, np.sum(partial.learners.memory.uploaded[1:], 0), atol=1e-14
     )
@@ -291,9 +298,9 @@ def test_replicas_that_drift_are_found_out(compiled):
     network = Network(compiled[kind], HYPER["reuse"], 0, {})
     assert network.play(0).sent.all()
     learner = network.learners[2]
-    params = np.nextafter(learner.held.replica.params, np.inf)
-    drifted = eqx.tree_at(lambda state: state.params, learner.held.replica, params)
-    learner.held = learner.held._replace(replica=drifted)
+    params = np.nextafter(learner.session.replica.params, np.inf)
+    drifted = eqx.tree_at(lambda state: state.params, learner.session.replica, params)
+    learner.session = learner.session._replace(replica=drifted)
     np.testing.assert_array_equal(network.play(1).faults["renewed"], [0, 0, 1, 0])
     log = network.play(2)
     assert not log.faults["missing"].any()
@@ -302,25 +309,25 @@ def test_replicas_that_drift_are_found_out(compiled):
 
 def test_silent_learners_are_given_up(compiled):
     """Oracle: by hand. After 3 silent rounds its share is out and its generation another one; when it is back it uploads the whole gradient."""
-    network = Network(compiled[PLAIN], HYPER["reuse"], 0, {}, patience=3)
+    network = Network(compiled[PLAIN], HYPER["reuse"], 0, {}, max_silent_rounds=3)
     network.play(0)
     network.hung[2] = 5
     logs = [network.play(now) for now in range(1, 6)]
     assert [int(log.faults["missing"][2]) for log in logs] == [1, 1, 1, 1, 0]
     assert [int(log.faults["renewed"][2]) for log in logs] == [0, 0, 1, 0, 0]
-    np.testing.assert_array_equal(network.controller.roster.generation, [1, 1, 2, 1])
+    np.testing.assert_array_equal(network.controller.table.generation, [1, 1, 2, 1])
     assert logs[-1].sent[2]
     assert np.isnan(logs[0].training_scores["score_scaled"][2])
     assert logs[0].learner.staleness[2] == -1
-    with pytest.raises(ValueError, match="patience must be >= 1 or none, got 0"):
-        Network(compiled[PLAIN], HYPER["reuse"], 0, {}, patience=0)
+    with pytest.raises(ValueError, match="max_silent_rounds must be >= 1 or none, got 0"):
+        Network(compiled[PLAIN], HYPER["reuse"], 0, {}, max_silent_rounds=0)
 
 
 def test_broadcasts_must_be_ones_own(compiled):
     """Oracle: the docstrings: another learner's broadcast, one that is too short."""
     network = Network(compiled[PLAIN], HYPER["reuse"], 0, {})
     network.controller.open()
-    head, payload = network.controller.letter(0)
+    head, payload = network.controller.message(0)
     with pytest.raises(ValueError, match="learner 1 must be given its own broadcasts, got one for 0"):
         network.learners[1].hear(*wire.unframe(head + payload))
     with pytest.raises(ValueError, match="the header announces 32 bytes of payload, got 31"):
@@ -333,13 +340,13 @@ CONFIG = {"batch_size": 10, "problem": {"name": "quadratic", "scales": (1.0, 0.5
 @pytest.mark.parametrize(
     ("theirs", "message"),
     [
-        (introduction(CONFIG | {"batch_size": 20}), "batch_size must be 10, as at the controller, got 20"),
+        (hello(CONFIG | {"batch_size": 20}), "batch_size must be 10, as at the controller, got 20"),
         (
-            introduction({"batch_size": 10, "problem": {"name": "quadratic"}}),
+            hello({"batch_size": 10, "problem": {"name": "quadratic"}}),
             r"problem.scales must be \[1.0, 0.5\].*not set",
         ),
-        (introduction(CONFIG).replace(b"float64", b"float32"), "precision must be float64.*got float32"),
-        (introduction(CONFIG)[:-3], "must be a JSON table of settings"),
+        (hello(CONFIG).replace(b"float64", b"float32"), "precision must be float64.*got float32"),
+        (hello(CONFIG)[:-3], "must be a JSON table of settings"),
         (b"\xff\x00", "must be a JSON table of settings"),
         (b"[" * 50_000, "must be a JSON table of settings"),
         (b"3", "must be a JSON table of settings"),
@@ -347,10 +354,10 @@ CONFIG = {"batch_size": 10, "problem": {"name": "quadratic", "scales": (1.0, 0.5
     ],
 )
 def test_strangers_are_refused_by_name(theirs, message):
-    """Oracle: the setting that differs, and both its values; or what is wrong with the introduction."""
-    check_introduction(introduction(CONFIG), introduction(dict(reversed(CONFIG.items()))))
+    """Oracle: the setting that differs, and both its values; or what is wrong with the hello."""
+    check_hello(hello(CONFIG), hello(dict(reversed(CONFIG.items()))))
     with pytest.raises(ValueError, match=message):
-        check_introduction(introduction(CONFIG), theirs)
+        check_hello(hello(CONFIG), theirs)
 
 
 @pytest.mark.slow

@@ -96,7 +96,9 @@ def test_the_default_threshold_follows_the_rounds(problem, setting, num_rounds, 
     )
     log = player(recipe, problem, 1)({})[1].learner
     fractions = (np.arange(LEARNERS) + 1) * (5**0.5 - 1) / 2 % 1
-    np.testing.assert_allclose(log.trigger_right[0] / (LEARNERS * log.gradient_norm[0] * fractions), threshold, 1e-12)
+    np.testing.assert_allclose(
+        log.trigger_threshold[0] / (LEARNERS * log.gradient_norm[0] * fractions), threshold, 1e-12
+    )
 
 
 def test_first_upload_is_a_fraction(setting):
@@ -113,7 +115,7 @@ def test_first_upload_is_a_fraction(setting):
 def test_local_steps_need_steps_in_proportion_to_gradients(setting, name, parts):
     """Oracle: a learner's own step foresees α_k/(1−β) of its gradient, which Adam does not make of it: refused, with the remedy; plain steps are not."""
     adam, plain = Part("adam", step_size=STEP), Part("sgd", step_size=STEP)
-    with pytest.raises(ValueError, match=r"local steps .* linear in the gradients.*use optimiser sgd, or a method"):
+    with pytest.raises(ValueError, match=r"local .*linear in the gradients.*use optimiser sgd, no local steps"):
         methods.compose(name, setting, optimiser=adam, **parts)
     methods.compose(name, setting, optimiser=plain, **parts)
     methods.compose("awapg", setting, optimiser=adam)
@@ -172,7 +174,11 @@ def test_ready_made_experiments_say_what_they_take():
 def stretch(first, sent, left, right):
     """A segment of a record: one seed, one learner."""
     axes = ("seed", "round", "learner")
-    values = {"sent": np.asarray(sent, bool), "trigger_left": np.asarray(left), "trigger_right": np.asarray(right)}
+    values = {
+        "sent": np.asarray(sent, bool),
+        "trigger_statistic": np.asarray(left),
+        "trigger_threshold": np.asarray(right),
+    }
     found = {name: (axes, value[None, :, None]) for name, value in values.items()}
     return xr.Dataset(found, {"round": first + np.arange(len(sent))})
 

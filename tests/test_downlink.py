@@ -72,7 +72,7 @@ def test_replicas_follow_to_the_bit(controller, compressor):
     state = controller.init(jnp.ones(DIMENSION), LEARNERS)
     replicas, last, relay = [None] * LEARNERS, [-1] * LEARNERS, None
     outbox, end = Outbox(compressor, state), codec.init(state, LEARNERS)
-    heard = []
+    due_bits = []
     for k, arrival in enumerate(arrivals(ROUNDS)):
         if k == 20:
             replicas[2], last[2] = None, -1
@@ -80,22 +80,22 @@ def test_replicas_follow_to_the_bit(controller, compressor):
         present = jnp.asarray([True, k % 8 in (0, 2), k >= 5])
         end, due = codec.deliver(end, state, controller.broadcast(jax.random.key(0), state), present)
         for m in np.flatnonzero(present):
-            raw = outbox.take(last[m], state)
+            raw = outbox.catch_up(last[m], state)
             replicas[m] = follow(replicas[m], raw, k, compressor, step, like=(state, relay))
             last[m] = k
             assert wire.encode_tree(replicas[m]) == wire.encode_tree(state), (k, m)
             assert 8 * len(raw) == due[m], (k, m)
-        heard.append(np.asarray(due))
+        due_bits.append(np.asarray(due))
         end, relay = compress(jax.random.key(k), end, arrival)
         outbox.add(state, relay)
         before, state = state, step(state, relay)
         assert not np.array_equal(before.params, state.params)
-    heard = np.stack(heard)
+    due_bits = np.stack(due_bits)
     whole = 64 * (3 * DIMENSION + LEARNERS) + 32 * 2 + 160  # θ, aggregate, momentum, reports; rounds, steps; a header
-    assert heard[0, 0] == heard[0, 1] == heard[5, 2] == heard[20, 2] == whole
-    assert (heard[:, 0] == 0).any()
-    assert (heard[8::8, 1] == whole).any()
-    assert ((heard[2::8, 1] < whole) & (heard[2::8, 1] > heard[2::8, 0])).any()
+    assert due_bits[0, 0] == due_bits[0, 1] == due_bits[5, 2] == due_bits[20, 2] == whole
+    assert (due_bits[:, 0] == 0).any()
+    assert (due_bits[8::8, 1] == whole).any()
+    assert ((due_bits[2::8, 1] < whole) & (due_bits[2::8, 1] > due_bits[2::8, 0])).any()
 
 
 def test_what_compression_leaves_over_comes_later():
@@ -214,7 +214,7 @@ def lone():
 def test_replicas_that_go_astray_stop_the_run(lone):
     """Oracle: a codec whose bytes come back changed."""
     astray = identity()._replace(decode=lambda raw, like: 2 * identity().decode(raw, like))
-    with pytest.raises(RuntimeError, match="learner 0's replica is not where the controller is before round 1"):
+    with pytest.raises(RuntimeError, match="learner 0's replica differs from the controller before round 1"):
         lone(astray)
 
 

@@ -64,7 +64,7 @@ def runs(tmp_path_factory):
     for config, name in ((TINY, "own"), (dataclasses.replace(TINY, first_seed=5), "other")):
         train(config, folder / name, init_from=source, **OFTEN)
         with pytest.raises(Stop):
-            train(config, folder / f"{name}-part", init_from=source, watchers=(stop_after(6),), **OFTEN)
+            train(config, folder / f"{name}-part", init_from=source, callbacks=(stop_after(6),), **OFTEN)
         source = load(folder / name)
     return folder
 

@@ -10,7 +10,7 @@ from lapg.policies import softmax_table
 from lapg.problems import tabular
 from lapg.problems.builders import make_tasks
 from lapg.rollouts import rollouts
-from lapg.types import Environment, Step
+from lapg.types import Environment, Transition
 from oracles import markov
 
 STEPS, DISCOUNT, NUM, BATCHES, SCALE = 4, 0.8, 2, 20_000, 0.5
@@ -185,7 +185,7 @@ def test_nothing_counts_after_the_end(ending):
     environment = Environment(
         reset=lambda key, task: jnp.int32(0),
         observe=lambda state: jnp.where(state > length, -1, state),
-        step=lambda key, task, state, action: Step(state + 1, 2.0 + action, **{ending: state + 1 >= length}),
+        step=lambda key, task, state, action: Transition(state + 1, 2.0 + action, **{ending: state + 1 >= length}),
     )
     policy = softmax_table(4, 2)
     task = jax.tree.map(lambda leaf: leaf[0], make_tasks(1, [0.5]))

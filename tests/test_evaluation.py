@@ -26,7 +26,7 @@ from lapg.problems.hosting import Host, from_hosts
 from lapg.runtimes import Hosted, Sequential, Vectorised, wire
 from lapg.runtimes.distributed.compiled import Compiled
 from lapg.runtimes.evaluation import Evaluation, finish_log, make_evaluator
-from lapg.types import SCORE, Environment, Step, address
+from lapg.types import SCORE, Environment, Transition, address
 from support import full, player
 
 NUM, ROUNDS, LEARNERS, STEPS = 3, 7, 2, 12
@@ -132,7 +132,7 @@ def walk(*, outside):
 
     def step(key, task, state, action):
         after = moved(state, action)
-        return Step(after, jnp.abs(after[0] - 0.3), jnp.abs(after[0]) >= 2, after[0] < -0.4)
+        return Transition(after, jnp.abs(after[0] - 0.3), jnp.abs(after[0]) >= 2, after[0] < -0.4)
 
     def make():
         place = [1.0]
@@ -227,7 +227,7 @@ def test_learners_elsewhere_never_play_for_the_score():
         PLAYED.clear()
         network.controller.open()
         for m, learner in enumerate(network.learners):
-            answer = learner.hear(*wire.unframe(b"".join(network.controller.letter(m))))
+            answer = learner.hear(*wire.unframe(b"".join(network.controller.message(m))))
             network.controller.receive(m, answer.reply, answer.record)
         played = PLAYED["outside"]
         network.controller.close()

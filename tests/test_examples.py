@@ -80,7 +80,7 @@ def test_own_trigger(tmp_path):
     """Oracle: its rule by hand: after round 0 who sends is who reaches the threshold, and the threshold moves by exp(gain · (fraction − rate))."""
     python(tmp_path, EXAMPLES / "own_trigger.py", "--rounds", 6, "--out", tmp_path / "out")
     record = load(tmp_path / "out" / "budgeted").record
-    left, right, sent = (record[name].values for name in ("trigger_left", "trigger_right", "sent"))
+    left, right, sent = (record[name].values for name in ("trigger_statistic", "trigger_threshold", "sent"))
     assert sent[:, 0].all()
     assert ((left >= right) == sent).all()
     growth = right[:, 2:, 0] / right[:, 1:-1, 0]

@@ -1,4 +1,4 @@
-"""Rounds by post, without an engine: records that hold a learner, empty replies, and the loop that plays a round."""
+"""Rounds over a transport, without an engine: records that hold a learner, empty replies, and the loop that plays a round."""
 
 import time
 from itertools import count
@@ -15,17 +15,17 @@ from lapg.methods import Part
 from lapg.problems import quadratic
 from lapg.runtimes import wire
 from lapg.runtimes.distributed.compiled import Compiled
-from lapg.runtimes.distributed.consistency import Held
+from lapg.runtimes.distributed.consistency import LearnerSession
 from lapg.runtimes.distributed.controller import ControllerHost
 from lapg.runtimes.distributed.limits import Limits
 from lapg.runtimes.distributed.state import begin
-from lapg.runtimes.flower.runtime import Posted
+from lapg.runtimes.flower.runtime import TransportRuntime
 from lapg.runtimes.flower.transport import MAX_TRIES, PLAY, Terms, answer, as_skip, play_round, recall, remember
 from lapg.runtimes.sequential import Sequential
 from support import full
 
 M, ROUNDS, SEEDS = 2, 12, [5, 6]
-LIMITS = Limits(deadline=60.0, quorum=M, patience=100)
+LIMITS = Limits(deadline=60.0, quorum=M, max_silent_rounds=100)
 HYPER = {"step_size": 0.1, "xi": 0.3}
 
 
@@ -60,41 +60,41 @@ def new_host(terms, lane=0, **given):
     return ControllerHost(terms.compiled, terms.hyper, terms.seeds[lane], start, **given)
 
 
-class Office:
-    """A post office with learners behind it that live in records alone. ``spoil: learner, number of the letter, answer → what arrives``."""
+class LocalTransport:
+    """A post transport with learners behind it that live in records alone. ``spoil: learner, number of the message, answer → what arrives``."""
 
-    def __init__(self, terms, spoil=lambda learner, number, letter: letter):
+    def __init__(self, terms, spoil=lambda learner, number, message: message):
         self.terms, self.spoil, self.numbers = terms, spoil, count()
-        self.memory, self.letters, self.replies = {m: {} for m in range(M)}, {}, []
+        self.memory, self.messages, self.replies = {m: {} for m in range(M)}, {}, []
 
-    def send(self, learner, what, letter, seconds):
+    def send(self, learner, what, message, seconds):
         assert seconds > 0
         number = next(self.numbers)
-        self.memory[learner], reply = answer(self.terms, learner, self.memory[learner], what, letter)
+        self.memory[learner], reply = answer(self.terms, learner, self.memory[learner], what, message)
         self.replies.append((what, reply))
-        self.letters[number] = self.spoil(learner, number, reply)
+        self.messages[number] = self.spoil(learner, number, reply)
         return number
 
     def fetch(self, tickets):
-        found = {ticket: self.letters.pop(ticket, "lost") for ticket in tickets}
-        return {ticket: letter for ticket, letter in found.items() if letter != "lost"}
+        found = {ticket: self.messages.pop(ticket, "lost") for ticket in tickets}
+        return {ticket: message for ticket, message in found.items() if message != "lost"}
 
 
-def play(terms, office, rounds=ROUNDS, deadline=60.0):
+def play(terms, transport, rounds=ROUNDS, deadline=60.0):
     host = new_host(terms)
-    return host, [play_one(host, office, deadline) for _ in range(rounds)]
+    return host, [play_one(host, transport, deadline) for _ in range(rounds)]
 
 
-def play_one(host, office, deadline=60.0):
+def play_one(host, transport, deadline=60.0):
     """A round, and what it leaves in the record."""
-    play_round([host], office, deadline=deadline)
+    play_round([host], transport, deadline=deadline)
     return jax.tree.map(lambda leaf: leaf[0], host.logs())
 
 
-def test_lanes_by_post_are_sequential(terms, expected):
+def test_lanes_over_a_transport_are_sequential(terms, expected):
     """Oracle: the sequential runtime, diagnostics and scores included; as many missing records in answers as there are skips; no state leaves at the end."""
-    office = Office(terms)
-    runtime = Posted(terms, office, LIMITS, chunk_rounds=ROUNDS)
+    transport = LocalTransport(terms)
+    runtime = TransportRuntime(terms, transport, LIMITS, chunk_rounds=ROUNDS)
     state, log = runtime.advance(runtime.start(), 0, ROUNDS)
     params, reference = expected
     np.testing.assert_array_equal(log.sent, reference.sent)
@@ -105,9 +105,9 @@ def test_lanes_by_post_are_sequential(terms, expected):
         jax.tree.leaves((log.learner, log.scores)), jax.tree.leaves((reference.learner, reference.scores)), strict=True
     ):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-12)
-    silences = [len(SEEDS) - len(reply) for what, reply in office.replies if what == PLAY]
+    silences = [len(SEEDS) - len(reply) for what, reply in transport.replies if what == PLAY]
     assert 0 < (~log.sent).sum() == sum(silences)
-    assert not any("state" in record for _, reply in office.replies for record in reply.values())
+    assert not any("state" in record for _, reply in transport.replies for record in reply.values())
 
 
 def test_learners_do_not_pay_for_the_score(terms):
@@ -117,8 +117,8 @@ def test_learners_do_not_pay_for_the_score(terms):
     def slowly(seed, params, round):
         time.sleep(delays.pop() if delays else 0)
 
-    host, office = new_host(terms, evaluator=slowly), Office(terms)
-    logs = [play_one(host, office), play_one(host, office, deadline=3.0)]
+    host, transport = new_host(terms, evaluator=slowly), LocalTransport(terms)
+    logs = [play_one(host, transport), play_one(host, transport, deadline=3.0)]
     assert not delays
     assert not any(log.faults["missing"].any() for log in logs)
 
@@ -128,7 +128,7 @@ def test_learners_do_not_pay_for_the_score(terms):
     [
         (Limits(quorum=M + 1), f"quorum must lie between 0 and the number of learners, {M}, got {M + 1}"),
         (Limits(deadline=0.0), r"deadline must be > 0 seconds, got 0\.0; leave it out"),
-        (Limits(patience=0), "patience must be > 0, got 0"),
+        (Limits(max_silent_rounds=0), "max_silent_rounds must be > 0, got 0"),
         (Limits(timeout=-1.0), r"timeout must be > 0, got -1\.0"),
     ],
 )
@@ -144,10 +144,10 @@ def test_a_run_goes_on_elsewhere(terms, expected):
     def half(runtime, state, first):
         return runtime.advance(state, first, ROUNDS)
 
-    whole = Posted(terms, Office(terms), LIMITS, chunk_rounds=ROUNDS // 2)
+    whole = TransportRuntime(terms, LocalTransport(terms), LIMITS, chunk_rounds=ROUNDS // 2)
     middle, first = half(whole, whole.start(), 0)
     end, second = half(whole, middle, ROUNDS // 2)
-    new = Posted(terms, Office(terms), LIMITS, chunk_rounds=ROUNDS // 2)
+    new = TransportRuntime(terms, LocalTransport(terms), LIMITS, chunk_rounds=ROUNDS // 2)
     again, log = half(new, middle, ROUNDS // 2)
     np.testing.assert_array_equal(log.sent, second.sent)
     np.testing.assert_array_equal(again.controller.params, end.controller.params)
@@ -155,23 +155,23 @@ def test_a_run_goes_on_elsewhere(terms, expected):
 
     nonsense = {0: {"state": b"abc", "notes": 3}, -1: {"state": b""}, 7: {}}
     for said in (None, nonsense):
-        odd = Office(terms, lambda m, number, letter, said=said: said if m == 0 else letter)
-        lost, _ = half(Posted(terms, odd, LIMITS._replace(quorum=1), chunk_rounds=1), middle, ROUNDS // 2)
-        assert not lost.roster.shares[:, 0].any()
-        np.testing.assert_allclose(lost.controller.aggregate, lost.roster.shares.sum(1), rtol=0, atol=1e-12)
+        odd = LocalTransport(terms, lambda m, number, message, said=said: said if m == 0 else message)
+        lost, _ = half(TransportRuntime(terms, odd, LIMITS._replace(quorum=1), chunk_rounds=1), middle, ROUNDS // 2)
+        assert not lost.table.shares[:, 0].any()
+        np.testing.assert_allclose(lost.controller.aggregate, lost.table.shares.sum(1), rtol=0, atol=1e-12)
 
 
 def test_a_learner_survives_in_a_record(terms):
     """Oracle: equality, leaf by leaf, before the first round, with a pending state and after it was committed; a record of another problem is refused."""
-    assert recall({}, terms.compiled) == recall(remember(Held()), terms.compiled) == Held()
-    office = Office(terms)
-    play(terms, office, rounds=2)
-    held = recall(office.memory[0][0], terms.compiled)
-    assert held[:2] == (1, 1)
-    assert (held.proposed, held.heard) == (2, 1)
-    assert (held.replica is None) == (terms.compiled.downlink.compressor is None)
-    again = recall(remember(held), terms.compiled)
-    for mine, theirs in zip(jax.tree.leaves(held), jax.tree.leaves(again), strict=True):
+    assert recall({}, terms.compiled) == recall(remember(LearnerSession()), terms.compiled) == LearnerSession()
+    transport = LocalTransport(terms)
+    play(terms, transport, rounds=2)
+    session = recall(transport.memory[0][0], terms.compiled)
+    assert session[:2] == (1, 1)
+    assert (session.proposed, session.last_broadcast) == (2, 1)
+    assert (session.replica is None) == (terms.compiled.downlink.compressor is None)
+    again = recall(remember(session), terms.compiled)
+    for mine, theirs in zip(jax.tree.leaves(session), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(mine, theirs)
     with pytest.raises(ValueError, match=r"bytes was expected, got 3\."):
         recall({"counts": [1, 1, 0, 0], "state": b"abc"}, terms.compiled)
@@ -183,35 +183,35 @@ def test_an_empty_reply_names_what_it_answers():
     assert wire.unframe(as_skip(raw)) == (wire.Header(7, 1, 3, 5, 0), b"")
 
 
-def test_trouble_in_the_post(terms):
+def test_trouble_in_transport(terms):
     """Oracle: by hand: a reply that fails, a stranger's record and a learner that forgets are mended in their own round; aggregate == Σ shares throughout."""
 
-    def spoil(learner, number, letter):
+    def spoil(learner, number, message):
         if number == 5:
             return None
-        return {0: {"frame": 3}, -1: {}, 7: {"frame": b""}} if number == 9 else letter
+        return {0: {"frame": 3}, -1: {}, 7: {"frame": b""}} if number == 9 else message
 
-    office = Office(terms, spoil)
+    transport = LocalTransport(terms, spoil)
     host = new_host(terms)
     renewed = np.zeros(M, int)
     for k in range(ROUNDS):
         if k == 6:
-            office.memory[1] = {}
-        log = play_one(host, office)
+            transport.memory[1] = {}
+        log = play_one(host, transport)
         assert not log.faults["missing"].any()
         renewed += log.faults["renewed"]
-        np.testing.assert_allclose(host.state.aggregate, host.roster.shares.sum(0), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(host.state.aggregate, host.table.shares.sum(0), rtol=0, atol=1e-12)
     assert renewed.sum() == 2
     assert renewed[1] >= 1
 
 
 def test_nobody_answers(terms):
     """Oracle: the docstring: a learner that fails is asked so often and not more; without a quorum the round raises."""
-    office = Office(terms, lambda learner, number, letter: None if learner == 1 else letter)
-    host, logs = play(terms, office, rounds=1)
-    assert len(office.replies) == 1 + MAX_TRIES
+    transport = LocalTransport(terms, lambda learner, number, message: None if learner == 1 else message)
+    host, logs = play(terms, transport, rounds=1)
+    assert len(transport.replies) == 1 + MAX_TRIES
     np.testing.assert_array_equal(logs[0].faults["missing"], [0, 1])
-    silent = Office(terms, lambda learner, number, letter: "lost")
+    silent = LocalTransport(terms, lambda learner, number, message: "lost")
     with pytest.raises(RuntimeError, match=r"round 1 must have 1 answers within 0\.2 s, got 0; are the nodes up"):
         play_round([host], silent, deadline=0.2)
 

@@ -28,22 +28,24 @@ from lapg.record import RunError
 from lapg.runtimes.flower import apps
 
 FLOWERS_OWN = 1500
-"""Bytes that Flower counts in each direction for a letter and its answer, beyond what they hold: docs/federation.md has 740 to 960."""
+"""Bytes that Flower counts in each direction for a message and its answer, beyond what they hold: docs/federation.md has 740 to 960."""
 RUN_CONFIG = {
     "experiment": """
 rounds = 6
 batch_size = 2
 seeds = 2
 chunk_rounds = 3
+method = "lapg"
 [problem]
 name = "quadratic"
 num_learners = 2
-options = {noise = 0.0, dimension = 2}
+noise = 0.0
+dimension = 2
 [estimator]
 name = "noisy"
-[method]
-name = "lapg"
+[optimiser]
 step_size = 0.1
+[trigger]
 xi = [0.3]
 noise_weight = 0.0
 """
@@ -65,13 +67,13 @@ class KilledError(Exception):
 
 
 class Grid(flwr.serverapp.Grid):
-    """Two nodes in this process; messages are really given to the ClientApp. Node numbers are not the learners'. ``letters``: the last one kills."""
+    """Two nodes in this process; messages are really given to the ClientApp. Node numbers are not the learners'. ``messages``: the last one kills."""
 
-    def __init__(self, letters=1000):
+    def __init__(self, messages=1000):
         TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1  # what Flower tells its processes
         self.app = flower_apps.client_app()
         self.contexts = {700 + m: Context(1, 700 + m, {"learner": m}, RecordDict(), dict(RUN_CONFIG)) for m in range(2)}
-        self.replies, self.empty, self.left = {}, 0, letters
+        self.replies, self.empty, self.left = {}, 0, messages
 
     run = create_message = get_nodes = send_and_receive = set_run = None  # what lapg does not use
 
@@ -84,7 +86,7 @@ class Grid(flwr.serverapp.Grid):
             self.left -= 1
             if not self.left:
                 raise KilledError
-            number = f"letter {len(self.replies)}"
+            number = f"message {len(self.replies)}"
             message.metadata.__dict__["_message_id"] = number
             reply = self.app(message, self.contexts[message.metadata.dst_node_id])
             self.empty += not len(reply.content)
@@ -127,11 +129,11 @@ def test_apps_are_the_simulation(played, tmp_path):
 
 
 def test_bytes_of_frames_are_the_ledgers(played):
-    """Oracle: the ledger: what letters and answers of rounds carry is what it counts, headers included, to the byte."""
+    """Oracle: the ledger: what messages and answers of rounds carry is what it counts, headers included, to the byte."""
     _, run = played
     record, traffic = run.record, json.loads((run.path / "flower" / "traffic.json").read_text())
-    heard, answered, sent = (record[name].values for name in ("heard", "answered", "sent"))
-    down = sum(int(bits[-1]) for bits in map(downlink_bits, record["downlink_bits"].values, heard))
+    contacted, answered, sent = (record[name].values for name in ("contacted", "answered", "sent"))
+    down = sum(int(bits[-1]) for bits in map(downlink_bits, record["downlink_bits"].values, contacted))
     up = sum(int(bits[-1]) for bits in map(uplink_bits, record["uplink_bits"].values, answered))
     skips = int((answered & ~sent).sum())
     assert skips > 0
@@ -141,12 +143,12 @@ def test_bytes_of_frames_are_the_ledgers(played):
     assert "load" not in traffic
 
 
-@pytest.mark.parametrize(("letters", "kept"), [(2, False), (5, True), (12, False), (12, True), (18, True)])
-def test_killed_and_started_again(played, tmp_path, letters, kept):
-    """Oracle: bitwise the uninterrupted run; killed at joining, before and after a checkpoint, at the last letter; nodes with new contexts, or with the old."""
+@pytest.mark.parametrize(("messages", "kept"), [(2, False), (5, True), (12, False), (12, True), (18, True)])
+def test_killed_and_started_again(played, tmp_path, messages, kept):
+    """Oracle: bitwise the uninterrupted run; killed at joining, before and after a checkpoint, at the last message; nodes with new contexts, or with the old."""
     _, run = played
     out = tmp_path / "run"
-    first, second = Grid(letters), Grid()
+    first, second = Grid(messages), Grid()
     with pytest.raises(KilledError):
         serve(first, out)
     if kept:
@@ -177,11 +179,11 @@ def test_nodes_that_do_not_fit_are_refused():
     grid = Grid()
     grid.contexts[701].node_config["learner"] = 0
     with pytest.raises(ValueError, match="that no other node has, got 0 from node 70"):
-        apps.join_all(grid, terms, 30.0)
+        apps.handshake_all(grid, terms, 30.0)
     grid = Grid()
     grid.contexts[701].run_config["experiment"] = RUN_CONFIG["experiment"].replace("step_size = 0.1", "step_size = 0.2")
-    with pytest.raises(ValueError, match=r"learner refused: method\.step_size must be 0\.1"):
-        apps.join_all(grid, terms, 30.0)
+    with pytest.raises(ValueError, match=r"learner refused: optimiser\.step_size must be 0\.1"):
+        apps.handshake_all(grid, terms, 30.0)
     with pytest.raises(ValueError, match="experiment must be TOML text"):
         flower_apps.read_settings({"experiment": "rounds ="})
 
@@ -239,11 +241,11 @@ def test_a_federation_on_this_machine_is_the_simulation(tmp_path):
     counted = json.loads((out / "flower" / "flwr-list.json").read_text())["network-traffic"]
     traffic = json.loads((out / "flower" / "traffic.json").read_text())
     for below, name in ((1, "outbound-bytes"), (3, "inbound-bytes")):
-        carried, letters = (
+        carried, messages = (
             sum(counts[below] for counts in traffic.values()),
             sum(counts[0] for counts in traffic.values()),
         )
-        assert 0 < (counted[name] - carried) / letters < FLOWERS_OWN
+        assert 0 < (counted[name] - carried) / messages < FLOWERS_OWN
     left = [p.info["cmdline"] for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"]]
     assert not [line for line in left if any("flower-su" in Path(word).name for word in line[:3])]
 

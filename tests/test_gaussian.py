@@ -20,7 +20,7 @@ def draw(policy, params, observation, num):
     @jax.jit
     @jax.vmap
     def run(key):
-        return policy.sample(policy.noise(key), params, observation)
+        return policy.sample(policy.action_noise(key), params, observation)
 
     return jax.tree.map(np.asarray, run(jax.random.split(jax.random.key(0), num)))
 
@@ -107,7 +107,7 @@ def test_replicated_agents_see_their_own_observations():
     found = policy.log_prob(params, observations, jnp.asarray(actions))
     np.testing.assert_allclose(found, stats.norm.logpdf(actions, means, 0.6).sum(), 1e-13)
     np.testing.assert_allclose(policy.mode(params, observations), means, 1e-13)
-    noise = policy.noise(jax.random.key(0))
+    noise = policy.action_noise(jax.random.key(0))
     taken, log_prob = policy.sample(noise, params, observations)
     np.testing.assert_allclose(taken, means + 0.6 * np.asarray(noise), 1e-13)
     np.testing.assert_allclose(log_prob, stats.norm.logpdf(taken, means, 0.6).sum(), 1e-13)
@@ -122,7 +122,7 @@ def test_product_of_a_softmax_and_a_normal_agent():
     seen, taken = (jnp.int32(1), jnp.asarray(SEEN)), (jnp.int32(3), jnp.asarray(action))
     expected = table[1, 3] - np.log(np.exp(table[1]).sum()) + stats.norm.logpdf(action, GAIN @ SEEN, 0.6).sum()
     np.testing.assert_allclose(policy.log_prob(params, seen, taken), expected, 1e-13)
-    (chosen, moved), log_prob = policy.sample(policy.noise(jax.random.key(0)), params, seen)
+    (chosen, moved), log_prob = policy.sample(policy.action_noise(jax.random.key(0)), params, seen)
     np.testing.assert_allclose(log_prob, policy.log_prob(params, seen, (chosen, moved)), 1e-13)
     executed = policy.actuate((chosen, moved))
     assert executed[0] == chosen

@@ -12,7 +12,7 @@ from faults import Network as Lossless
 from lapg import Config, estimators, methods, record
 from lapg.comparison.curves import to_curve
 from lapg.costs import ledger
-from lapg.costs.links import Link, Network, Traffic, joules, seconds
+from lapg.costs.links import Link, LinkModel, Traffic, joules, seconds
 from lapg.downlink import dense, replicated
 from lapg.methods import Part
 from lapg.problems import quadratic
@@ -45,7 +45,7 @@ def to_dataset(log, **given):
 
 def bits(dataset):
     """Down and up, all learners and rounds."""
-    down = ledger.downlink_bits(dataset["downlink_bits"].values, dataset["heard"].values)
+    down = ledger.downlink_bits(dataset["downlink_bits"].values, dataset["contacted"].values)
     up = ledger.uplink_bits(dataset["uplink_bits"].values, dataset["answered"].values)
     return down[0, -1], up[0, -1]
 
@@ -87,13 +87,13 @@ def test_the_record_is_what_the_wire_carries(played, downlink, heartbeat):
 def test_hosts_have_a_heartbeat(problem, downlink):
     """Oracle: eight times the bytes that the hosts of the distributed runtimes hand to their engine, in both directions, where nothing is lost."""
     network = Lossless(Compiled(recipe(problem, downlink, "awapg"), problem, HYPER), HYPER, 0, {})
-    carried, post = {id(network.down): 0, id(network.up): 0}, network.post
+    carried, transmit = {id(network.down): 0, id(network.up): 0}, network.transmit
 
     def count(queue, learner, message, now):
         carried[id(queue)] += len(message if isinstance(message, bytes) else message.reply)
-        post(queue, learner, message, now)
+        transmit(queue, learner, message, now)
 
-    network.post = count
+    network.transmit = count
     log = stack([network.play(now) for now in range(ROUNDS)])
     dataset = to_dataset(finish_log(jax.tree.map(lambda leaf: leaf[None], log), 0, Evaluation()))
     assert dataset["sent"].any()
@@ -105,8 +105,8 @@ def test_a_reply_that_did_not_come_is_not_counted():
     """Oracle: by hand: three learners take part, of whom one uploads, one is silent, and of one nothing came."""
     there = np.array([True, True, True, False])
     went = there, 8 * there, np.array([True, False, False, False])
-    heard, answered = ledger.messages(*went, missing=np.array([0, 0, 1, 0]))
-    np.testing.assert_array_equal(heard, there)
+    contacted, answered = ledger.messages(*went, missing=np.array([0, 0, 1, 0]))
+    np.testing.assert_array_equal(contacted, there)
     np.testing.assert_array_equal(answered, [True, True, False, False])
     np.testing.assert_array_equal(ledger.messages(*went, heartbeat=False), [there, went[2]])
 
@@ -114,8 +114,8 @@ def test_a_reply_that_did_not_come_is_not_counted():
 def test_records_from_before(played, tmp_path):
     """Oracle: what such a record counted: a header for whoever took part, and for uploads alone; also of a run that went on with this version."""
     new = to_dataset(played("replicated", False)[0], heartbeat=False)
-    old = new.drop_vars(["heard", "answered"])
-    assert (new["heard"] < new["participated"]).any()
+    old = new.drop_vars(["contacted", "answered"])
+    assert (new["contacted"] < new["participated"]).any()
     read = to_curve(old).costs
     header = 160 * new["participated"].sum("learner").cumsum("round")
     np.testing.assert_array_equal(read["downlink_bits"], new["downlink_bits"].sum("learner").cumsum("round") + header)
@@ -125,9 +125,9 @@ def test_records_from_before(played, tmp_path):
         record.write_dataset(tmp_path / f"rounds-{first:06d}-{first + part.sizes['round']:06d}.nc", part)
     (tmp_path / f"state-{ROUNDS:06d}.eqx").touch()
     merged = record.read(tmp_path)
-    assert merged["heard"].dtype == merged["answered"].dtype == bool
-    np.testing.assert_array_equal(merged["heard"][:, :20], old["participated"][:, :20])
-    np.testing.assert_array_equal(merged["heard"][:, 20:], new["heard"][:, 20:])
+    assert merged["contacted"].dtype == merged["answered"].dtype == bool
+    np.testing.assert_array_equal(merged["contacted"][:, :20], old["participated"][:, :20])
+    np.testing.assert_array_equal(merged["contacted"][:, 20:], new["contacted"][:, 20:])
     np.testing.assert_array_equal(merged["answered"], old["sent"])
 
 
@@ -136,11 +136,11 @@ def test_silence_takes_no_time():
     quiet = np.zeros((1, 1), bool)
     fields = {"uplink_bits": np.zeros((1, 1)), "sent": quiet, "downlink_bits": np.zeros((1, 1))}
     link = Link(1000.0, 1.0, joules_per_message=3.0)
-    beating = Traffic(**fields, heard=~quiet, answered=~quiet, participated=~quiet)
-    silent = Traffic(**fields, heard=quiet, answered=quiet, participated=~quiet)
-    np.testing.assert_allclose(seconds(Network(link, link), beating, 0.5), [2 * 1.16 + 0.5])
-    np.testing.assert_allclose(seconds(Network(link, link), silent, 0.5), [0.5])
-    assert (joules(Network(link, link), beating), joules(Network(link, link), silent)) == (6.0, 0.0)
+    beating = Traffic(**fields, contacted=~quiet, answered=~quiet, participated=~quiet)
+    silent = Traffic(**fields, contacted=quiet, answered=quiet, participated=~quiet)
+    np.testing.assert_allclose(seconds(LinkModel(link, link), beating, 0.5), [2 * 1.16 + 0.5])
+    np.testing.assert_allclose(seconds(LinkModel(link, link), silent, 0.5), [0.5])
+    assert (joules(LinkModel(link, link), beating), joules(LinkModel(link, link), silent)) == (6.0, 0.0)
 
 
 def test_only_runtimes_with_a_clock_do_without():

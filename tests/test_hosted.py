@@ -20,7 +20,7 @@ from lapg.policies import softmax_mlp
 from lapg.problems.builders import from_environment, make_tasks
 from lapg.problems.hosting import Host, from_hosts
 from lapg.runtimes import Hosted, Vectorised, runtime_of
-from lapg.types import Environment, Step
+from lapg.types import Environment, Transition
 from support import full
 
 QUIET = {"show_progress": False, "checkpoint_seconds": 0.0}
@@ -33,7 +33,7 @@ def walk_in_jax():
 
     def step(key, task, state, action):
         after = state + jnp.asarray([-0.5, 0.25, 0.5])[action][None]
-        return Step(after, jnp.abs(after[0] - 0.3), jnp.abs(after[0]) >= END, after[0] < -0.4)
+        return Transition(after, jnp.abs(after[0] - 0.3), jnp.abs(after[0]) >= END, after[0] < -0.4)
 
     return Environment(lambda key, task: jnp.full(1, START), lambda state: state, step)
 
@@ -160,7 +160,7 @@ def test_stopped_and_continued(tmp_path, whole):
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted):
-        train(VALLEY, tmp_path / "run", watchers=(stop,), **QUIET)
+        train(VALLEY, tmp_path / "run", callbacks=(stop,), **QUIET)
     assert load(tmp_path / "run").record.sizes["round"] == 2
     done = resume(tmp_path / "run", trust=True, **QUIET)
     assert done.record["sent"][:, 0].all()

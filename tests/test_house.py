@@ -25,7 +25,7 @@ BELOW = {  # what each room may import directly, itself and everything further b
     "rounds": ("rollouts",),
     "theory": ("problems", "estimators", "uplink"),
     "methods": ("learner", "controller", "downlink", "local"),
-    "checks": ("problems", "uplink"),
+    "checks": ("problems", "estimators", "uplink"),
     "runtimes": ("methods", "rounds"),
     "record": ("runtimes", "theory"),
     "experiments": ("record", "checks", "drawing"),

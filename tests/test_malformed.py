@@ -79,7 +79,7 @@ def mutate(draw, raw, other):
 
 
 def play(compiled, hyper, num, seed):
-    """Rounds in which every letter and every reply comes as it should, after mutated ones; what came of those."""
+    """Rounds in which every message and every reply comes as it should, after mutated ones; what came of those."""
     draw = np.random.default_rng(seed)
     controller = ControllerHost(compiled, hyper, 0, begin(compiled, hyper, 0))
     learners = [LearnerHost(compiled, hyper, 0, m) for m in range(M)]
@@ -94,22 +94,22 @@ def play(compiled, hyper, num, seed):
     other = wire.frame(b"", round=0, learner=0)
     while outcome["frames"] < num:
         for m in controller.open():
-            letter = b"".join(controller.letter(m))
+            message = b"".join(controller.message(m))
             for _ in range(3):
                 outcome["frames"] += 1
                 stranger = LearnerHost(
-                    compiled, hyper, 0, m, learners[m].held
+                    compiled, hyper, 0, m, learners[m].session
                 )  # it must not be deaf to what comes later
-                before = wire.encode_tree(stranger.held.state)
+                before = wire.encode_tree(stranger.session.state)
                 try:
-                    said = stranger.hear(*wire.unframe(mutate(draw, letter, other)))
+                    said = stranger.hear(*wire.unframe(mutate(draw, message, other)))
                 except wire.MalformedError:
                     outcome["refused by learners"] += 1
-                    assert stranger.held == learners[m].held
-                    assert wire.encode_tree(stranger.held.state) == before
+                    assert stranger.session == learners[m].session
+                    assert wire.encode_tree(stranger.session.state) == before
                 else:
                     outcome["passed over" if said is None else "played"] += 1
-            answer = learners[m].hear(*wire.unframe(letter))
+            answer = learners[m].hear(*wire.unframe(message))
             if answer is None:
                 continue
             outcome["frames"] += 1
@@ -118,11 +118,11 @@ def play(compiled, hyper, num, seed):
             other = answer.reply
             controller.receive(m, answer.reply, answer.record)
         controller.close()
-        state, roster, downlink = controller.state, controller.roster, controller.downlink
+        state, table, downlink = controller.state, controller.table, controller.downlink
         if compiled.keeps_shares:
             held = state.aggregate + (downlink.error if downlink else 0)
-            size = max(1.0, float(np.abs(roster.shares).max()))
-            np.testing.assert_allclose(held, np.sum(roster.shares, 0), rtol=0, atol=1e-9 * size)
+            size = max(1.0, float(np.abs(table.shares).max()))
+            np.testing.assert_allclose(held, np.sum(table.shares, 0), rtol=0, atol=1e-9 * size)
         assert np.isfinite(state.params).all()
     faults = controller.logs().faults
     assert sum(int(faults[name].sum()) for name in ("malformed", "late", "outdated")) > 0
@@ -156,7 +156,7 @@ def test_what_a_learner_refuses_is_counted(compiled, change, message):
     host = LearnerHost(*compiled["reuse, dense"], 0, 0)
     controller = ControllerHost(*compiled["reuse, dense"], 0, begin(*compiled["reuse, dense"], 0))
     controller.open()
-    header, payload = wire.unframe(b"".join(controller.letter(0)))
+    header, payload = wire.unframe(b"".join(controller.message(0)))
     with pytest.raises(wire.MalformedError, match=message):
         host.hear(header._replace(**change), payload)
     with pytest.raises(wire.MalformedError, match="a message of 40 bytes was expected, got 39"):
@@ -170,7 +170,7 @@ def test_a_replica_does_not_run_for_ever(compiled):
     made = compiled["rounded, replicated"]
     controller, host = ControllerHost(*made, 0, begin(*made, 0)), LearnerHost(*made, 0, 0)
     controller.open()
-    header, payload = wire.unframe(b"".join(controller.letter(0)))
+    header, payload = wire.unframe(b"".join(controller.message(0)))
     host.hear(header, payload)
     far = header._replace(round=10_001, generation=1, base=1, length=0)
     answer = host.hear(far, b"")

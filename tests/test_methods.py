@@ -282,7 +282,7 @@ def test_importance_weights_take_the_noise_out():
         40,
     )
     states, logs = run({})
-    changes, innovations = logs.learner.trigger_left[1:], logs.learner.innovation_norm[1:] ** 2
+    changes, innovations = logs.learner.trigger_statistic[1:], logs.learner.innovation_norm[1:] ** 2
     assert 0 < np.median(changes) < 0.1 * np.median(innovations)
     assert logs.sent[1:].any()
     assert not logs.sent[1:].all()

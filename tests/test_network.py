@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from lapg.costs.ledger import HEADER_BITS
-from lapg.costs.links import PROFILES, Link, Network, Traffic, joules, seconds
+from lapg.costs.links import PROFILES, Link, LinkModel, Traffic, joules, seconds
 
 TRAFFIC = Traffic(
     uplink_bits=np.array([[1000, 2000], [0, 1000], [0, 0]]) - HEADER_BITS,
     sent=np.array([[True, True], [False, True], [False, False]]),
     downlink_bits=np.array([[200, 200], [200, 400], [0, 200]]) - HEADER_BITS,
-    heard=np.array([[True, True], [True, True], [False, True]]),
+    contacted=np.array([[True, True], [True, True], [False, True]]),
 )
 """Three rounds, two learners. With headers: up 1,000 and 2,000, then 1,000, then nothing; down 200 and 200, then 200 and 400, then 200 to one."""
 
@@ -20,20 +20,20 @@ def test_a_round_lasts_as_long_as_its_slowest_learner():
 
     Round 0: 2 + 0.5 + 1 and 2 + 0.5 + 2 → 4.5. Round 1: 2 + 0.5 and 4 + 0.5 + 1 → 5.5. Round 2: absent, and 2 + 0.5 → 2.5.
     """
-    network = Network(Link(1000.0), Link(100.0))
+    network = LinkModel(Link(1000.0), Link(100.0))
     np.testing.assert_allclose(seconds(network, TRAFFIC, 0.5), [4.5, 10.0, 12.5])
     np.testing.assert_allclose(seconds(network, TRAFFIC), [4.0, 9.0, 11.0])
 
 
 def test_latency_and_overhead_are_per_message():
     """Oracle: by hand. 25 bytes are 200 bits: up 1.2 and 2.2 s, then 1.2 s, each 3 s late; nothing that is not sent waits."""
-    network = Network(Link(1000.0, 3.0, 25.0), Link(1e12))
+    network = LinkModel(Link(1000.0, 3.0, 25.0), Link(1e12))
     np.testing.assert_allclose(seconds(network, TRAFFIC), [5.2, 9.4, 9.4], rtol=1e-6)
 
 
 def test_every_learner_has_links_of_its_own():
     """Oracle: by hand. Learner 0 is ten times slower: 10 s for 1,000 bits against 2 s for 2,000; then learner 1 alone, 1 s and its own 7 s."""
-    network = Network(Link((100.0, 1000.0), (0.0, 7.0)), Link(1e12))
+    network = LinkModel(Link((100.0, 1000.0), (0.0, 7.0)), Link(1e12))
     np.testing.assert_allclose(seconds(network, TRAFFIC), [10.0, 18.0, 18.0], rtol=1e-6)
 
 
@@ -42,7 +42,7 @@ def test_energy_is_of_all_learners():
 
     Round 0: up 125 + 10 and 250 + 10 bytes, 790 + 10 J; down 50 J. Round 1: up 270 + 5 J; down 25 + 50 J. Round 2: down 25 J.
     """
-    network = Network(Link(1.0, 0.0, 10.0, 2.0, 5.0), Link(1.0, 0.0, 0.0, 1.0))
+    network = LinkModel(Link(1.0, 0.0, 10.0, 2.0, 5.0), Link(1.0, 0.0, 0.0, 1.0))
     np.testing.assert_allclose(joules(network, TRAFFIC), [850.0, 850 + 350.0, 850 + 350 + 25.0])
 
 

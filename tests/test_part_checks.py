@@ -1,7 +1,9 @@
 """Checks of parts: what is shipped passes, and what is broken in one way fails with the line that mends it."""
 
+import ast
 import dataclasses
 import re
+from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
@@ -133,7 +135,7 @@ def test_estimators_are_checked(unchecked):
     apart = next(each for each in bent_part(whole, problem) if each.name == "parts of a batch")
     assert "give Estimator(part=...)" in apart.note
     (line,) = failures(bent(gradient=lambda found: 2 * found.gradient + 1, noise=lambda found: 4 * found.noise))
-    assert "mean and noise: the mean of 300 gradients must be the exact one" in line
+    assert "mean: the mean gradient of 300 batches must be the exact one" in line
     (line,) = failures(bent(noise=lambda found: found.noise / 1000))
     assert "Estimate.noise must estimate tr Cov of the gradient" in line
     (line,) = failures(bent(noise=lambda found: None))
@@ -145,13 +147,37 @@ def bent_part(estimator, problem):
     return check_estimator(estimator._replace(part=take_rows), problem, num_batches=300)
 
 
-@pytest.mark.slow
-def test_policy_gradients_are_checked(unchecked):
-    """Oracle: G(PO)MDP passes; with a discount that is not the problem's its mean is not the gradient."""
-    problem = problems.garnet(num_learners=1, num_states=3, num_actions=2, branching=2, num_steps=4)
-    assert not failures(check_estimator(estimators.gpomdp(problem.policy, problem.discount), problem))
-    (line,) = failures(check_estimator(estimators.gpomdp(problem.policy, 0.2), problem, num_batches=5000))
-    assert "must be the exact one" in line
+@pytest.mark.parametrize(
+    ("make", "discount", "wrong", "exact"),
+    [
+        (estimators.reinforce, 0.5, 1.0, True),
+        pytest.param(estimators.gpomdp, 0.9, 1.0, False, marks=pytest.mark.slow),
+        pytest.param(estimators.gpomdp, 0.9, 0.8, True, marks=pytest.mark.slow),
+        pytest.param(estimators.reinforce, 0.9, 1.0, True, marks=pytest.mark.slow),
+    ],
+)
+def test_wrong_discounts_are_found(make, discount, wrong, exact, unchecked):
+    """Oracle: the estimators' own tests: the right discount passes, a wrong one fails, whether the problem knows its gradient or not."""
+    problem = problems.garnet(num_learners=1, num_states=3, num_actions=2, branching=2, num_steps=8, discount=discount)
+    problem = problem if exact else problem._replace(model=lambda policy: None)
+    assert not failures(check_estimator(make(problem.policy, discount), problem, num_batches=500))
+    lines = failures(check_estimator(make(problem.policy, wrong), problem, num_batches=500))
+    assert any("discount: losses must be discounted" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("discount", "options", "words"),
+    [
+        (0.9, {}, "too few to tell; take a problem with a smaller discount, or more batches"),
+        pytest.param(1.0, {}, "whether losses are discounted was not looked at", marks=pytest.mark.slow),
+        pytest.param(0.9, {"unbiased": False}, "nothing, as it is said to be biased", marks=pytest.mark.slow),
+    ],
+)
+def test_what_was_compared(discount, options, words, unchecked):
+    """Oracle: the note says so where a forgotten discount would not be seen: too few batches, no discount, no comparison."""
+    problem = problems.garnet(num_learners=1, num_states=3, num_actions=2, branching=2, num_steps=2, discount=discount)
+    found = check_estimator(estimators.reinforce(problem.policy, 1.0), problem, num_batches=10, **options)
+    assert words in next(each.note for each in found if each.name == "what was compared")
 
 
 def test_policies_are_checked(unchecked):
@@ -168,6 +194,105 @@ def test_policies_are_checked(unchecked):
     assert "score: the mean of ∇log π over sampled actions must be 0" in line
 
 
+EXAMPLES = ["own_parts:stride", "own_parts:accelerated", "own_parts:doubled", "own_parts:gathered", "own_parts:halves"]
+EXAMPLES_TOO = [  # longer
+    ("own_parts:bilinear",),
+    ("own_parts:score_function",),
+    ("own_parts:swings",),
+    ("own_trigger:at_rate", "--part.rate", "0.2"),
+    ("own_environment:slopes",),
+    ("own_network:net", "--problem.name", "cart_pole", "--part.width", "4"),
+]
+
+
+@pytest.mark.parametrize(
+    "words", [*((name,) for name in EXAMPLES), *(pytest.param(words, marks=pytest.mark.slow) for words in EXAMPLES_TOO)]
+)
+def test_examples_pass_their_check(words, monkeypatch, capsys, unchecked):
+    """Oracle: the checks: no line fails, so that the exit status is 0."""
+    if words[0].startswith("own_network"):
+        pytest.importorskip("flax")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "examples"))
+    main(["check", *words])
+    printed = capsys.readouterr().out
+    assert "ok " in printed
+    assert "FAIL" not in printed
+
+
+def test_all_examples_are_checked():
+    """Oracle: the syntax trees of the examples: every function that says that it returns a part is in the lists above."""
+    kinds = (
+        "Trigger",
+        "Memory",
+        "Compressor",
+        "Estimator",
+        "Local",
+        "Policy",
+        "Problem",
+        "optax.GradientTransformation",
+        "Factory",
+    )
+    found = set()
+    for file in (Path(__file__).parents[1] / "examples").glob("own_*.py"):
+        for item in ast.parse(file.read_text()).body:
+            if isinstance(item, ast.FunctionDef) and item.returns is not None and ast.unparse(item.returns) in kinds:
+                found.add(f"{file.stem}:{item.name}")
+    assert found == {*EXAMPLES, *(words[0] for words in EXAMPLES_TOO)}
+
+
+@pytest.fixture
+def flagged(tmp_path, monkeypatch, capsys):
+    """A module with a trigger and an estimator that have options; and what a check that fails prints."""
+    (tmp_path / "flagged.py").write_text(
+        "from lapg.types import Scalar\n"
+        "from lapg import estimators\n"
+        "from lapg.uplink import triggers\n"
+        "def trigger(*, period: Scalar): return triggers.periodic(period)\n"
+        "def double(policy, discount, *, scale: float = 2.0):\n"
+        "    whole = estimators.gpomdp(policy, discount)\n"
+        "    def estimate(*given):\n"
+        "        found = whole.estimate(*given)\n"
+        "        return type(found)(scale * found.gradient, scale**2 * found.noise, found.effective_samples)\n"
+        "    return whole._replace(estimate=estimate)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+
+    def fails(*words):
+        with pytest.raises(SystemExit) as stop:
+            main(["check", *words])
+        assert stop.value.code == 2
+        return " ".join("".join(capsys.readouterr()).split())
+
+    return fails
+
+
+def test_options_of_a_part_are_flags(flagged, unchecked):
+    """Oracle: an option without a default is asked for by its flag, and a bad value is named by it."""
+    assert "needs period, which cannot be filled in; give --part.period" in flagged("flagged:trigger")
+    assert "--part.period must be >= 1, got 0.0" in flagged("flagged:trigger", "--part.period", "0")
+
+
+@pytest.mark.slow
+def test_flags_of_an_estimators_check(flagged, capsys, unchecked):
+    """Oracle: by hand: twice the gradient fails on a problem with options, and passes where it is said to be biased or its scale is 1."""
+    small = [
+        "--problem.num-states",
+        "2",
+        "--problem.num-actions",
+        "2",
+        "--problem.branching",
+        "1",
+        "--problem.num-steps",
+        "2",
+        "--num-batches",
+        "100",
+    ]
+    assert "the mean gradient of 100 batches must be the exact one" in flagged("flagged:double", *small)
+    main(["check", "flagged:double", *small, "--biased"])
+    assert "nothing, as it is said to be biased" in capsys.readouterr().out
+    main(["check", "flagged:double", *small, "--part.scale", "1"])
+
+
 def test_from_a_shell(tmp_path, monkeypatch, capsys):
     """Oracle: lines and exit status: 0 for a sound part, 2 for a broken one, or for something that is no part."""
     (tmp_path / "my_parts.py").write_text(
@@ -180,7 +305,7 @@ def test_from_a_shell(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main(["check", "my_parts:memory"])
     assert "ok    nothing is lost" in capsys.readouterr().out
-    for name, words in (("trigger", "failed 1 of 1 checks"), ("number", "got int")):
+    for name, words in (("trigger", "failed 1 of 1 checks"), ("number", "got int"), ("nothing", "has no attribute")):
         with pytest.raises(SystemExit) as stop:
             main(["check", f"my_parts:{name}"])
         assert stop.value.code == 2

@@ -82,8 +82,8 @@ def test_the_absent_send_nothing_and_remember_nothing(reused, accumulated):
         age = np.arange(ROUNDS)[:, None] - states.learners.sent_round[:-1]
         np.testing.assert_array_equal(logs.learner.staleness, np.where(logs.sent, 0, age))
         rounds = np.arange(1, ROUNDS + 1)
-        heard = ledger.downlink_bits(logs.downlink_bits, logs.participated)
-        assert np.array_equal(heard, rounds * 2 * (64 * 5 + 160)) or states.controller.trigger == ()
+        bits = ledger.downlink_bits(logs.downlink_bits, logs.participated)
+        assert np.array_equal(bits, rounds * 2 * (64 * 5 + 160)) or states.controller.trigger == ()
     np.testing.assert_array_equal(reused[1].participated, accumulated[1].participated)
 
 

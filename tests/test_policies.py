@@ -17,7 +17,7 @@ def draw(policy, params, observation, num):
     @jax.jit
     @jax.vmap
     def run(key):
-        return policy.sample(policy.noise(key), params, observation)
+        return policy.sample(policy.action_noise(key), params, observation)
 
     return run(jax.random.split(jax.random.key(0), num))
 
@@ -80,7 +80,7 @@ def test_product_of_mixed_policies():
     assert policy.num_params == params.size == sum(sizes)
     slices = [params[: sizes[0]], params[sizes[0] :]]
     observations = (jnp.int32(2), jnp.asarray([0.3, -1.0]))
-    actions, log_prob = policy.sample(policy.noise(jax.random.key(1)), params, observations)
+    actions, log_prob = policy.sample(policy.action_noise(jax.random.key(1)), params, observations)
     each = [part.log_prob(*rest) for part, *rest in zip(parts, slices, observations, actions, strict=True)]
     np.testing.assert_allclose(log_prob, sum(each), 1e-13)
     np.testing.assert_allclose(policy.log_prob(params, observations, actions), sum(each), 1e-13)
@@ -96,7 +96,7 @@ def test_replicated_is_a_product_of_equals():
     np.testing.assert_array_equal(params, mixed.init(jax.random.key(0)))
     assert stacked.num_params == mixed.num_params
     seen = jnp.asarray([0.3, -1.0])
-    noise = stacked.noise(jax.random.key(1))
+    noise = stacked.action_noise(jax.random.key(1))
     actions, log_prob = stacked.sample(noise, params, seen)
     other, other_log_prob = mixed.sample(tuple(noise), params, (seen,) * 3)
     np.testing.assert_array_equal(actions, jnp.stack(other))

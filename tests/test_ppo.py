@@ -20,7 +20,7 @@ from lapg.policies.networks import Network
 from lapg.problems.builders import from_environment, make_tasks
 from lapg.rollouts import segments
 from lapg.rounds import initialise, next_batch, play_round
-from lapg.types import REPLY, Broadcast, Environment, Step, Trajectories, address
+from lapg.types import REPLY, Broadcast, Environment, Trajectories, Transition, address
 
 DISCOUNT, DECAY, CLIP = 0.9, 0.8, 0.2
 RNG = np.random.default_rng(7)
@@ -60,7 +60,7 @@ def advantages(bootstrap=True):
 def chain():
     """A problem of four states and two actions, and a batch of segments in it."""
     environment = Environment(
-        lambda key, task: jnp.int32(0), lambda state: state, lambda key, task, state, action: Step(state, 0.0)
+        lambda key, task: jnp.int32(0), lambda state: state, lambda key, task, state, action: Transition(state, 0.0)
     )
     policy = softmax_table(4, 2)
     problem = from_environment(environment, policy, tasks=make_tasks(1, None), num_steps=9, discount=DISCOUNT)

@@ -423,13 +423,13 @@ def make_record():
     sent = np.zeros(shape, bool)
     sent[0] = True
     sent[10:, 1] = True
-    heard = np.ones(shape, bool)
-    heard[:30, 0] = False
+    there = np.ones(shape, bool)
+    there[:30, 0] = False
     fields = {
         "sent": sent,
         "uplink_bits": 256 * sent,
-        "participated": heard,
-        "downlink_bits": 72 * heard,
+        "participated": there,
+        "downlink_bits": 72 * there,
         "noise": np.full(shape, 2.0),
         "gradient_norm": np.full(shape, 6.0**0.5),
         "score_scaled": np.zeros(shape) + np.array([1.0, 3.0])[:, None] + np.array([0.0, 10.0]),
@@ -729,11 +729,11 @@ def test_ledger_counts():
     np.testing.assert_array_equal(
         ledger.uplink_bits(payload, sent), [96 + 2 * 160, 128 + 3 * 160, 128 + 3 * 160, 192 + 4 * 160]
     )
-    heard = np.array([[True, True], [True, False], [False, False], [True, True]])
+    there = np.array([[True, True], [True, False], [False, False], [True, True]])
     np.testing.assert_array_equal(
-        ledger.downlink_bits(payload, heard), [96 + 2 * 160, 128 + 3 * 160, 128 + 3 * 160, 192 + 5 * 160]
+        ledger.downlink_bits(payload, there), [96 + 2 * 160, 128 + 3 * 160, 128 + 3 * 160, 192 + 5 * 160]
     )
-    np.testing.assert_array_equal(ledger.downlink_bits(payload, heard, header=False), [96, 128, 128, 192])
+    np.testing.assert_array_equal(ledger.downlink_bits(payload, there, header=False), [96, 128, 128, 192])
     np.testing.assert_array_equal(ledger.upload_fraction(sent), [0.5, 0.5])
     stacked = np.stack([sent, ~sent])
     np.testing.assert_array_equal(ledger.num_uploads(stacked), [[2, 3, 3, 4], [0, 1, 3, 4]])

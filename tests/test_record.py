@@ -19,8 +19,8 @@ from lapg.types import ControllerState, LearnerLog, LearnerState, RoundLog
 
 SEEDS, LEARNERS, DIMENSION = [7, 8], 3, 4
 PER_LEARNER = {
-    "sent", "uplink_bits", "innovation_norm", "gradient_norm", "noise", "trigger_left", "trigger_right", "staleness",
-    "non_finite", "score_scaled", "score_raw", "participated", "downlink_bits", "heard", "answered",
+    "sent", "uplink_bits", "innovation_norm", "gradient_norm", "noise", "trigger_statistic", "trigger_threshold", "staleness",
+    "non_finite", "score_scaled", "score_raw", "participated", "downlink_bits", "contacted", "answered",
     "evaluated", "training_steps", "evaluation_steps", "training_score_scaled", "training_score_raw",
 }  # fmt: skip
 PER_ROUND = {"aggregate_norm", "displacement_norm"}

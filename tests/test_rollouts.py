@@ -22,7 +22,7 @@ from lapg.runtimes import Hosted, Vectorised
 from lapg.runtimes.distributed.compiled import Compiled
 from lapg.runtimes.evaluation import Evaluation
 from lapg.runtimes.host_env import sampler, to_batch
-from lapg.types import Environment, Step, Trajectories
+from lapg.types import Environment, Trajectories, Transition
 from oracles import markov
 from support import full
 
@@ -49,7 +49,7 @@ def life(ending):
 def counting(ending):
     def step(key, task, state, action):
         flags = {} if ending == "limit" else {ending: state + 1 >= LENGTH}
-        return Step(state + 1, state + 1, **flags)
+        return Transition(state + 1, state + 1, **flags)
 
     return Environment(lambda key, task: jnp.zeros(()), lambda state: state[None], step)
 
@@ -224,7 +224,7 @@ def log_probs(theta):
 def chain():
     """The estimator on segments of four states, its state, a task, and the two rows."""
     environment = Environment(
-        lambda key, task: jnp.int32(0), lambda state: state, lambda key, task, state, action: Step(state, 0.0)
+        lambda key, task: jnp.int32(0), lambda state: state, lambda key, task, state, action: Transition(state, 0.0)
     )
     policy = softmax_table(4, 2)
     problem = from_environment(environment, policy, tasks=make_tasks(1, None), num_steps=9, discount=DISCOUNT)
@@ -323,7 +323,7 @@ def walk_in_jax():
 
     def step(key, task, state, action):
         after = state + jnp.asarray([-0.5, 0.25, 0.5])[action][None]
-        return Step(after, jnp.abs(after[0] - 0.3), jnp.abs(after[0]) >= 2, after[0] < -0.4)
+        return Transition(after, jnp.abs(after[0] - 0.3), jnp.abs(after[0]) >= 2, after[0] < -0.4)
 
     return Environment(lambda key, task: jnp.ones(1), lambda state: state, step)
 

@@ -169,7 +169,7 @@ def test_sigterm_and_resume(tmp_path, whole):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted, match=r"interrupted after 6 rounds, all saved in") as caught:
-        train(LAZY, tmp_path / "run", watchers=(stop,), **QUIET)
+        train(LAZY, tmp_path / "run", callbacks=(stop,), **QUIET)
     assert (caught.value.path, caught.value.round) == (tmp_path / "run", 6)
     assert signal.getsignal(signal.SIGTERM) is handler
     part = load(tmp_path / "run")
@@ -179,7 +179,7 @@ def test_sigterm_and_resume(tmp_path, whole):
     stretch = record.read_dataset(last)
     record.write_dataset(last, stretch.assign(wall_seconds=stretch["wall_seconds"] + 1000))  # as if it had taken long
     seen = []
-    done = resume(tmp_path / "run", watchers=(lambda segment, until: seen.append(until),), **QUIET)
+    done = resume(tmp_path / "run", callbacks=(lambda segment, until: seen.append(until),), **QUIET)
     assert seen == [8, 10, 11]
     assert_same(done, whole)
     assert_same(load(tmp_path / "run"), whole)
@@ -201,7 +201,7 @@ import lapg.cli.train
 from lapg.experiments.run import train
 def slowly(*arguments, **options):
     wait = lambda segment, until: time.sleep(0.3)
-    return train(*arguments, **options | {"checkpoint_seconds": 0.0, "watchers": (wait,)})
+    return train(*arguments, **options | {"checkpoint_seconds": 0.0, "callbacks": (wait,)})
 lapg.cli.train.train_run = slowly
 cli.main(sys.argv[1:])
 """

@@ -72,7 +72,7 @@ def done(small, tmp_path_factory):
 
 
 def test_cases(tmp_path):
-    """Oracle: the file above: two problems at two participations each; PG first, controls always there, and one with the memory of `lazy`."""
+    """Oracle: the file above: two problems at two participations each; PG first, baselines always there, and one with the memory of `lazy`."""
     file = tmp_path / "study.toml"
     file.write_text(FILE)
     found = {case.name: case for case in study.cases(read_toml(file, Study()))}
@@ -112,7 +112,7 @@ def test_the_example():
 
 
 def test_controls_follow_the_memory():
-    """Oracle: the protocol: a control has the memory of what it controls; nobody is there twice."""
+    """Oracle: the protocol: a baseline has the memory of the method it accompanies; nobody is there twice."""
     labels = [one.label for one in study.cases(Study(methods=("scout", "periodic-local")))[0].contenders]
     assert labels == ["pg", "scout", "periodic-local", "periodic", "random", "random-local"]
     labels = [one.label for one in study.cases(Study(methods=("awapg",)))[0].contenders]

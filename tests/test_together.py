@@ -39,7 +39,7 @@ def test_uploads_wait_for_the_round(problem, method, own):
     """Oracle: NumPy, from the addressed draws: who uploads is who the trigger's logged sides say, in rounds 0, 5, 10, ... alone; then what it holds is all there."""
     states, logs = player(recipe(problem, method, EVERY, **own), problem, ROUNDS)(HYPER)
     due = np.arange(ROUNDS) % EVERY == 0
-    fires, first = logs.learner.trigger_left > logs.learner.trigger_right, logs.sent.cumsum(0) == logs.sent
+    fires, first = logs.learner.trigger_statistic > logs.learner.trigger_threshold, logs.sent.cumsum(0) == logs.sent
     wanted = fires | (first & (method == "lapg"))
     np.testing.assert_array_equal(logs.sent, wanted & due[:, None])
     assert (wanted & ~due[:, None]).any()

@@ -493,6 +493,10 @@ def test_identity_travels_unchanged(dtype):
             lambda: methods.resolve("memory", "elephant"),
             r"memory must be one of accumulator, dasha, fresh, lagged, running_average, or your own .*got 'elephant'",
         ),
+        (
+            lambda: methods.compose("pg", methods.Setting(estimators.exact(None), 2, 2), hyper={"step_size": 0.1}),
+            r"hyper must name options with their part, such as optimiser\.step_size, got 'step_size'",
+        ),
     ],
 )
 def test_wrong_parts_are_refused(build, message, unchecked):

@@ -109,10 +109,10 @@ def test_importance_weights_keep_them_unbiased():
             def gradient_at(at, batch=batch):
                 return estimator.estimate((), task, at, batch)
 
-            heard = Broadcast(jnp.int32(k), params, ())
+            broadcast = Broadcast(jnp.int32(k), params, ())
             plain = gradient_at(params)
             for name in made:
-                states[name], reduced[name] = made[name].refine(states[name], heard, params, plain, gradient_at)
+                states[name], reduced[name] = made[name].refine(states[name], broadcast, params, plain, gradient_at)
         return {name: reduced[name].gradient for name in made} | {"plain": plain.gradient}
 
     found = jax.tree.map(np.asarray, run(jax.random.split(jax.random.key(1), 20_000)))

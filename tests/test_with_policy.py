@@ -15,7 +15,7 @@ from lapg.methods import Part
 from lapg.policies import conv, from_equinox, from_flax, gaussian_mlp, linear, make_policy, mlp, networks, with_policy
 from lapg.problems import cart_pole, cooperative_navigation, garnet, linear_quadratic, pendulum, quadratic
 from lapg.problems.builders import from_environment, make_tasks
-from lapg.types import Box, Discrete, Environment, Spaces, Step
+from lapg.types import Box, Discrete, Environment, Spaces, Transition
 from support import full, player
 
 RNG = np.random.default_rng(0)
@@ -86,10 +86,10 @@ def test_another_policy_is_the_one_that_is_trained():
 def test_nothing_else_stays_behind():
     """Oracle: an environment whose loss is the action, replaced; and T: samples follow both."""
     tasks = make_tasks(1, None)
-    world = Environment(lambda key, task: jnp.zeros(1), lambda state: state, lambda *a: Step(a[2], jnp.ones(())))
+    world = Environment(lambda key, task: jnp.zeros(1), lambda state: state, lambda *a: Transition(a[2], jnp.ones(())))
     problem = from_environment(world, tasks=tasks, num_steps=3, discount=0.9, actions=Discrete(2))
     assert problem.spaces == Spaces(Box((1,)), Discrete(2))
-    twice = world._replace(step=lambda *a: Step(a[2], 2 * jnp.ones(())))
+    twice = world._replace(step=lambda *a: Transition(a[2], 2 * jnp.ones(())))
     task = jax.tree.map(lambda leaf: leaf[0], tasks)
     batch = problem._replace(environment=twice, num_steps=4).sample(
         jax.random.key(0), task, problem.init(jax.random.key(0)), 2
@@ -310,7 +310,7 @@ def not_a_policy(spaces):
 
 
 def bringing_its_own():
-    world = Environment(lambda key, task: jnp.zeros(1), lambda state: state, lambda *a: Step(a[2], jnp.ones(())))
+    world = Environment(lambda key, task: jnp.zeros(1), lambda state: state, lambda *a: Transition(a[2], jnp.ones(())))
     policy = mlp(Spaces(Box((1,)), Discrete(2)))
     return from_environment(world, policy, tasks=make_tasks(1, None), num_steps=3, discount=0.9)
 

@@ -19,7 +19,7 @@ from lapg.types import (
     Scalar,
     Trigger,
     Upload,
-    known,
+    is_concrete,
     select,
     squared_norm,
     sum_rows,
@@ -32,7 +32,7 @@ def inverse_time(step_size: Scalar, decay: Scalar) -> optax.Schedule:
     Raises:
       ValueError: decay is negative, so that steps would grow, or turn round.
     """
-    if known(decay) and not float(decay) >= 0:
+    if is_concrete(decay) and not float(decay) >= 0:
         raise ValueError(f"inverse_time(decay=...) must be >= 0, got {float(decay)}; 0 keeps the step constant.")
     return lambda round: step_size / (1 + decay * round)
 
@@ -45,26 +45,28 @@ def heavy_ball(step_size: Scalar, momentum: Scalar = 0.0, decay: Scalar = 0.0) -
     Raises:
       ValueError: step_size is not positive, momentum lies outside [0, 1), where steps add up without end, or decay is negative.
     """
-    if known(step_size) and not float(step_size) > 0:
+    if is_concrete(step_size) and not float(step_size) > 0:
         raise ValueError(f"heavy_ball(step_size=...) must be > 0, got {float(step_size)}.")
-    if known(momentum) and not 0 <= float(momentum) < 1:
+    if is_concrete(momentum) and not 0 <= float(momentum) < 1:
         raise ValueError(f"heavy_ball(momentum=...) must lie in [0, 1), got {float(momentum)}; 0 is no momentum.")
     return optax.sgd(inverse_time(step_size, decay), momentum)
 
 
-def check_linear(optimiser: optax.GradientTransformation, what: str, remedy: str) -> None:
+def check_linear(
+    optimiser: optax.GradientTransformation, what: str, remedy: str, found: str = "one that turns"
+) -> None:
     """Refuses an optimiser whose steps are not proportional to the gradients.
 
     Args:
-      what, remedy: how the message begins and ends.
+      what, remedy, found: how the message begins and ends, and what it says of the optimiser.
     Raises:
       ValueError: the optimiser is not linear (Adam, clipping), as far as its first step shows.
     """
     unit = jnp.ones(())
     once, twice = (jnp.asarray(optimiser.update(size, optimiser.init(unit), unit)[0]) for size in (unit, 2 * unit))
-    if known(once) and not np.allclose(2 * np.asarray(once), np.asarray(twice)):
+    if is_concrete(once) and not np.allclose(2 * np.asarray(once), np.asarray(twice)):
         raise ValueError(
-            f"{what} an optimiser that is linear in the gradients, got one that turns 1 and 2 into {once} and {twice}; {remedy}."
+            f"{what} an optimiser that is linear in the gradients, got {found} 1 and 2 into {once:.3g} and {twice:.3g}; {remedy}."
         )
 
 
@@ -85,7 +87,7 @@ def limit_step(
     Raises:
       ValueError: limit is not positive, or the optimiser is not linear (Adam, clipping).
     """
-    if known(limit) and not float(limit) > 0:
+    if is_concrete(limit) and not float(limit) > 0:
         raise ValueError(f"step_limit.limit must be > 0, got {float(limit)}; step_limit 'unlimited' has none.")
     check_linear(optimiser, "a step limit needs", "use optimiser sgd, or step_limit unlimited")
 

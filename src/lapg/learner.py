@@ -137,8 +137,8 @@ def make_learner(
             innovation_norm=jnp.sqrt(squared_norm(innovation)),
             gradient_norm=jnp.sqrt(squared_norm(raw.gradient)),
             noise=raw.noise_or_inf,
-            trigger_left=decision.statistic,
-            trigger_right=decision.threshold,
+            trigger_statistic=decision.statistic,
+            trigger_threshold=decision.threshold,
             staleness=jnp.where(sent, 0, age).astype(jnp.int32),
             non_finite=~finite,
         )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from lapg.types import Broadcast, Estimate, GradientAt, Local, Scalar, known, select
+from lapg.types import Broadcast, Estimate, GradientAt, Local, Scalar, is_concrete, select
 
 
 def stand() -> Local:
@@ -27,7 +27,7 @@ def sgd(step_size: Scalar | Callable[[Int[Array, ""]], Any]) -> Local:
       ValueError: step_size is negative.
     Source: McMahan et al., arXiv 1602.05629.
     """
-    if not callable(step_size) and known(step_size) and not float(step_size) >= 0:
+    if not callable(step_size) and is_concrete(step_size) and not float(step_size) >= 0:
         raise ValueError(f"sgd(step_size=...) must be >= 0, got {float(step_size)}; local.stand() takes no steps.")
 
     def position(broadcast: Broadcast, residual: Float[Array, " d"]) -> Float[Array, " d"]:

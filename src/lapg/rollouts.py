@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from lapg.types import Elapsed, Environment, Policy, Problem, Rollout, Step, Task, Trajectories, select
+from lapg.types import Elapsed, Environment, Policy, Problem, Rollout, Task, Trajectories, Transition, select
 
 
 def _player(
@@ -29,7 +29,7 @@ def _player(
             state, observation, steps, alive = carry
             noise, key, key_reset = draws
             action, log_prob = policy.sample(noise, params, observation)
-            after = Step(*environment.step(key, task, state, policy.actuate(action)))
+            after = Transition(*environment.step(key, task, state, policy.actuate(action)))
             loss = jnp.where(alive, task.scale * after.loss, 0)
             following = select(alive, environment.observe(after.state), observation)
             terminated = alive & after.terminated
@@ -44,7 +44,7 @@ def _player(
 
         start = state, environment.observe(state), steps, jnp.bool_(True)
         (state, _, steps, _), (rows, states) = jax.lax.scan(
-            step, start, (jax.vmap(policy.noise)(actions), transitions, resets)
+            step, start, (jax.vmap(policy.action_noise)(actions), transitions, resets)
         )
         return rows, states, state, steps
 

@@ -221,11 +221,13 @@ def finish_round(
     learners, replies = jax.vmap(mask_absent, (0, 0, 0, 0, None))(
         participated, state.learners, learners, replies, broadcast
     )
-    downlink, heard = method.downlink.deliver(state.downlink, state.controller, broadcast, participated)
+    downlink, downlink_bits = method.downlink.deliver(state.downlink, state.controller, broadcast, participated)
     uploads = replies.upload
     downlink, relayed = make_relay(method, root, broadcast, downlink, uploads)
     controller, round_log = take_step(method, state.controller, relayed)
-    log = Log(participated, heard, uploads.sent, uploads.bits, replies.log, round_log, replies.scores, replies.steps)
+    log = Log(
+        participated, downlink_bits, uploads.sent, uploads.bits, replies.log, round_log, replies.scores, replies.steps
+    )
     return RunState(controller, learners, downlink), log
 
 

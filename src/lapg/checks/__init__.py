@@ -2,6 +2,7 @@
 
 from lapg.checks.compressors import check_compressor
 from lapg.checks.estimators import check_estimator
+from lapg.checks.local import check_local
 from lapg.checks.memories import check_memory
 from lapg.checks.policies import check_policy
 from lapg.checks.triggers import check_trigger
@@ -11,6 +12,7 @@ __all__ = [
     "CheckResult",
     "check_compressor",
     "check_estimator",
+    "check_local",
     "check_memory",
     "check_policy",
     "check_problem",

@@ -6,22 +6,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lapg.checks.common import Z_LIMIT, repeats, signatures, vector, z_scores
+from lapg.checks.common import Z_LIMIT, compiled, repeats, signatures, vector, z_scores
 from lapg.problems.check import Checklist, CheckResult, describe, equal, need
 from lapg.types import Compressor
 
 
 def check_compressor(
-    compressor: Compressor, *, size: int = 37, num_draws: int = 2000, seed: int = 0
+    compressor: Compressor, *, size: int = 37, num_draws: int = 2000, seed: int = 0, quick: bool = False
 ) -> list[CheckResult]:
     """Checks that messages have fixed shapes, are as long as they say, survive the wire, and lose no more than promised.
 
     Args:
       size: d.
       num_draws: messages of one vector, for the mean and the error of what is drawn at random.
+      quick: functions, and one message: its length and its way over the wire.
     """
     checks = Checklist()
     checks.run("functions", signatures, compressor)
+    if quick:
+        if checks.sound:
+            message = checks.run("messages", _message, compressor, _vectors(size, seed)["random"])
+        if checks.sound:
+            checks.run("lengths", _lengths, compressor, message)
+        if checks.sound:
+            checks.run("wire", _wire, compressor, message)
+        return checks.results
     messages = checks.run("messages", _messages, compressor, _vectors(size, seed)) if checks.sound else None
     if messages is not None:
         checks.run("lengths", _lengths, compressor, messages)
@@ -35,6 +44,13 @@ def _vectors(size: int, seed: int) -> dict[str, Any]:
     spread = random * 10.0 ** jnp.linspace(-6, 6, size).astype(random.dtype)
     first = jnp.zeros(size, random.dtype).at[0].set(1)
     return {"random": random, "zero": 0 * random, "one entry": first, "equal": jnp.ones_like(random), "spread": spread}
+
+
+def _message(compressor: Compressor, x: Any) -> dict[str, Any]:
+    """The message of one vector."""
+    message = compiled("compress", compressor.compress, jax.random.key(1), x)
+    vector("decompress's result", compiled("decompress", compressor.decompress, message), x)
+    return {"random": message}
 
 
 def _messages(compressor: Compressor, vectors: dict[str, Any]) -> dict[str, Any]:

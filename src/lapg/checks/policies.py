@@ -42,7 +42,7 @@ def _initial(policy: Policy, seed: int) -> Any:
 
 
 def _actions(policy: Policy, params: Any, observation: PyTree, seed: int) -> None:
-    noise = repeats("noise", policy.noise, jax.random.key(seed))
+    noise = repeats("action_noise", policy.action_noise, jax.random.key(seed))
     action, log_prob = repeats("sample", policy.sample, noise, params, observation)
     need(
         jnp.shape(log_prob) == () and jnp.asarray(log_prob).dtype.kind == "f",
@@ -58,7 +58,7 @@ def _actions(policy: Policy, params: Any, observation: PyTree, seed: int) -> Non
 
 def _log_probs(policy: Policy, params: Any, observation: PyTree, seed: int) -> None:
     def one(key: Any) -> Any:
-        action, said = policy.sample(policy.noise(key), params, observation)
+        action, said = policy.sample(policy.action_noise(key), params, observation)
         return said, *jax.value_and_grad(policy.log_prob)(params, observation, action)
 
     said, again, slope = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(seed), 20))
@@ -76,7 +76,9 @@ def _score(policy: Policy, params: Any, observation: PyTree, num_draws: int, see
     params = params + 0.1 * jax.random.normal(jax.random.key(seed + 1), params.shape, params.dtype)
 
     def score(key: Any) -> Any:
-        return jax.grad(policy.log_prob)(params, observation, policy.sample(policy.noise(key), params, observation)[0])
+        return jax.grad(policy.log_prob)(
+            params, observation, policy.sample(policy.action_noise(key), params, observation)[0]
+        )
 
     found = jax.jit(jax.vmap(score))(jax.random.split(jax.random.key(seed), num_draws))
     need(np.any(np.asarray(found) != 0), "log_prob must depend on θ, but its gradient is 0.")

@@ -12,14 +12,14 @@ from typing import Any
 
 import tyro
 
-from lapg.cli.check import check
+from lapg.cli.check import check_command
 from lapg.cli.compare import compare_command
 from lapg.cli.figures import reproduce, tune
 from lapg.cli.flags import named_by
 from lapg.cli.flower_demo import flower_demo
 from lapg.cli.parts import check_env, list_parts
 from lapg.cli.results import evaluate, guide, render, report
-from lapg.cli.terminal import reader_has_gone
+from lapg.cli.terminal import one_line_errors, reader_has_gone
 from lapg.cli.theory import predict, verify
 from lapg.cli.train import config_file, train_command
 from lapg.comparison.study import Study
@@ -44,10 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = Config()
         if arguments[:1] == ["train"]:
             settings = named_by(arguments, config_file(arguments, settings))
+        everything = not {"-h", "--help"} & set(arguments)
+        if arguments[:1] == ["train"]:
+            arguments = ["--help" if word == "--help-all" else word for word in arguments]
         study = config_file(arguments, Study()) if arguments[:1] == ["compare"] else Study()
         commands: dict[str, Callable[..., Any]] = {
             "reproduce": reproduce,
-            "train": train_command(settings),
+            "train": train_command(settings, everything=everything),
             "compare": compare_command(study),
             "evaluate": evaluate,
             "report": report,
@@ -56,17 +59,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "tune": tune,
             "verify": verify,
             "predict": predict,
-            "check": check,
+            "check": check_command(arguments[1:] if arguments[:1] == ["check"] else ()),
             "check-env": check_env,
             "flower-demo": flower_demo,
             "list": list_parts,
         }
-        tyro.extras.subcommand_cli_from_dict(
-            commands,
-            prog="lapg",
-            description="Communication-efficient distributed reinforcement learning. --version says which this is.",
-            args=arguments,
-        )
+        with one_line_errors(commands, arguments) as runnable:
+            tyro.extras.subcommand_cli_from_dict(
+                runnable,
+                prog="lapg",
+                description="Communication-efficient distributed reinforcement learning. --version says which this is.",
+                args=arguments,
+            )
     except Interrupted as stop:
         again = "the same command" if arguments[0] in ("reproduce", "compare") else resume_command(stop.path)
         _fail(f"{stop}; continue with {again}", 130)
@@ -106,7 +110,7 @@ def _others(error: OSError) -> bool:
 
 def _flags(message: str) -> str:
     """A message with settings by their flags: --trigger.max-age."""
-    kinds = "|".join(PARTS)
+    kinds = "|".join((*PARTS, "part"))
     return re.sub(
         rf"(?<![\w.\[-])(?:{kinds}|cluster)(?:\.[a-z]\w*)+\b(?![:(])",
         lambda match: f"--{match[0].replace('_', '-')}",

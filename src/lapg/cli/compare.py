@@ -19,7 +19,7 @@ def compare_command(default: Study) -> Callable[..., None]:
         config: Path | None = None,
         out: Path = Path("runs/compare"),
     ) -> None:
-        """Ask which upload rule to deploy: methods x problems x seeds, every method tuned by the protocol, beside PG and the controls.
+        """Ask which upload rule to deploy: methods x problems x seeds, every method tuned by the protocol, beside PG and the baselines.
 
         Results go to OUT/PROBLEM. Calling again continues where an earlier call stopped; methods may be added, and what is finished is kept.
 

@@ -16,6 +16,7 @@ from lapg.methods import KINDS, PREFERRED, REGISTRY, Part, resolve, settings, si
 from lapg.methods.making import nested_kind
 from lapg.methods.registry import ASKED, DEFAULTS
 from lapg.methods.signatures import REQUIRED, Option
+from lapg.runtimes import REMOTE
 
 
 def _switched(words: list[str]) -> bool | None:
@@ -66,18 +67,33 @@ FIRST = ("problem", "policy", "estimator", "method")
 """Shown before all others."""
 
 
-def flags_of(config: Config) -> Any:
-    """An instance of a dataclass made for this configuration, whose fields are its flags: a dataclass in it for each part, with its name and options."""
+def flags_of(config: Config, *, everything: bool = True) -> Any:
+    """An instance of a dataclass made for this configuration, whose fields are its flags: a dataclass in it for each part, with its name and options.
+
+    Args:
+      everything: whether --help has the parts that neither the configuration nor its method names, and the settings of a cluster that is not used.
+    """
     words, parts = _words(Config), config.parts
     fields = []
     for item in sorted(dataclasses.fields(Config), key=lambda item: item.name not in FIRST):
         value = getattr(config, item.name)
         hint: Any = item.type
         if isinstance(value, Part):
-            value = _part(item.name, _shown(config, item.name, parts), words[item.name])
+            value = flags_of_part(item.name, _shown(config, item.name, parts), words[item.name])
             hint = type(value)
-        fields.append(_field(item.name, hint, value, words.get(item.name, "")))
+        hidden = not everything and not _is_shown(item.name, config)
+        fields.append(_field(item.name, hint, value, words.get(item.name, ""), hidden=hidden))
     return dataclasses.make_dataclass("Settings", fields, frozen=True)()
+
+
+def _is_shown(name: str, config: Config) -> bool:
+    """Whether a setting is in a short --help: not a part that nobody has named, nor a cluster that is not used."""
+    if name == "cluster":
+        return config.runtime in REMOTE
+    if name not in PARTS or name in (*FIRST, "optimiser"):
+        return True
+    preset = getattr(resolve("method", config.method), name, None)
+    return bool(preset) or getattr(config, name) != getattr(Config(), name)
 
 
 def from_flags(flags: Any, config: Config) -> Config:
@@ -86,7 +102,7 @@ def from_flags(flags: Any, config: Config) -> Config:
     for item in dataclasses.fields(Config):
         value, current = getattr(flags, item.name), getattr(config, item.name)
         if isinstance(current, Part):
-            value = _changed(item.name, _shown(config, item.name, parts), value)
+            value = part_from_flags(item.name, _shown(config, item.name, parts), value)
             if value:
                 changes[item.name] = value
         elif value != current:
@@ -101,7 +117,7 @@ def _shown(config: Config, kind: str, parts: Mapping[str, Part]) -> Part:
     return value if kind in ASKED and value.name is None and not chosen else parts.get(kind, value)
 
 
-def _part(kind: str, part: Part, about: str = "") -> Any:
+def flags_of_part(kind: str, part: Part, about: str = "") -> Any:
     """A part's name and options as fields; nested ones with the parts that they are.
 
     Args:
@@ -113,25 +129,37 @@ def _part(kind: str, part: Part, about: str = "") -> Any:
     about = f"{about if left else found.summary} Another one: {others}, or your own as MODULE:NAME."
     fields = [_field("name", str | None if left else str, part.name, about)]
     values = part.options if left else settings(kind, part)
-    for name, option in found.options.items():
-        inside, value = nested_kind(option), values.get(name)
-        if inside is not None:
-            made = _part(inside, value if isinstance(value, Part) else Part(DEFAULTS[inside]))
-            fields.append(_field(name, type(made), made, option.help))
-        elif (hint := _flag(option)) is not None:
-            hint = hint | None if left and hint is not Switch else hint
-            fields.append(_field(name, hint, None if value is REQUIRED else value, option.help))
+    fields += _options(found.options, values, optional=left)
     return dataclasses.make_dataclass(kind, fields, frozen=True)()
 
 
-def _changed(kind: str, part: Part, flags: Any) -> Part:
+def flags_of_options(options: Mapping[str, Option]) -> Any:
+    """Options alone as the fields of an instance of a dataclass, of a factory whose kind of part is not known."""
+    values = {name: option.default for name, option in options.items()}
+    return dataclasses.make_dataclass("options", _options(options, values), frozen=True)()
+
+
+def _options(options: Mapping[str, Option], values: Mapping[str, Any], *, optional: bool = False) -> list[Any]:
+    fields = []
+    for name, option in options.items():
+        inside, value = nested_kind(option), values.get(name)
+        if inside is not None:
+            made = flags_of_part(inside, value if isinstance(value, Part) else Part(DEFAULTS[inside]))
+            fields.append(_field(name, type(made), made, option.help))
+        elif (hint := _flag(option)) is not None:
+            hint = hint | None if optional and hint is not Switch else hint
+            fields.append(_field(name, hint, None if value is REQUIRED else value, option.help))
+    return fields
+
+
+def part_from_flags(kind: str, part: Part, flags: Any) -> Part:
     """The options of a part whose flags say something else than it does."""
     values = part.options if part.name is None else settings(kind, part)
     options, found = dict[str, Any](), signature_of(kind, part.name or ASKED[kind]).options
     for item in dataclasses.fields(flags):
         value, current = getattr(flags, item.name), values.get(item.name)
         if (inside := nested_kind(found.get(item.name))) is not None:
-            inner = _changed(inside, current if isinstance(current, Part) else Part(DEFAULTS[inside]), value)
+            inner = part_from_flags(inside, current if isinstance(current, Part) else Part(DEFAULTS[inside]), value)
             if inner:
                 options[item.name] = inner
         elif item.name != "name" and value != current:
@@ -157,7 +185,8 @@ def _flag(option: Option) -> Any:
     return hint
 
 
-def _field(name: str, hint: Any, default: Any, words: str) -> Any:
+def _field(name: str, hint: Any, default: Any, words: str, *, hidden: bool = False) -> Any:
+    hint = tyro.conf.Suppress[hint] if hidden else hint
     return name, Annotated[hint, tyro.conf.arg(help=words or None)], dataclasses.field(default=default)
 
 

@@ -62,7 +62,7 @@ def _show_ledger(run: Run) -> None:
 
 def _ledger(record: Any) -> tuple[np.ndarray, np.ndarray]:
     up = uplink_bits(record["uplink_bits"].values, record["answered"].values)
-    return up, downlink_bits(record["downlink_bits"].values, record["heard"].values)
+    return up, downlink_bits(record["downlink_bits"].values, record["contacted"].values)
 
 
 def _show_bytes(run: Run) -> None:
@@ -70,10 +70,10 @@ def _show_bytes(run: Run) -> None:
     traffic = json.loads((run.path / "flower" / "traffic.json").read_text(encoding="utf-8"))
     flower = json.loads((run.path / "flower" / "flwr-list.json").read_text(encoding="utf-8"))["network-traffic"]
     up, down = (int(bits[-1]) // 8 for bits in _ledger(run.record.isel(seed=0)))
-    table = Table("level", "letters", "bytes down", "answers", "bytes up")
+    table = Table("level", "messages", "bytes down", "answers", "bytes up")
     table.add_row("ledger", "", f"{down:,}", "", f"{up:,}")
-    for what, (letters, below, answers, above) in traffic.items():
-        table.add_row(f"lapg: {what}", str(letters), f"{below:,}", str(answers), f"{above:,}")
+    for what, (messages, below, answers, above) in traffic.items():
+        table.add_row(f"lapg: {what}", str(messages), f"{below:,}", str(answers), f"{above:,}")
     table.add_row("Flower", "", f"{flower['outbound-bytes']:,}", "", f"{flower['inbound-bytes']:,}")
     console.print(table)
 

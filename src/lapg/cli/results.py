@@ -58,7 +58,7 @@ def report(
       runs: directories of studies (`lapg compare`) or reproduced figures, each reported in place, or directories of runs to compare with each other,
         which may differ in their methods alone. A run by itself is measured against its own start and end.
       reference: which run is the reference of a comparison, by directory name; by default the one whose method is pg.
-      network: adds time and energy on a network: lte-m, wifi-robot, wan, cluster, or a `lapg.costs.links.Network` of your own as MODULE:NAME.
+      network: adds time and energy on a network: lte-m, wifi-robot, wan, cluster, or a `lapg.costs.links.LinkModel` of your own as MODULE:NAME.
       compute_seconds: with a network: what a learner computes in each round before it uploads.
       may_differ: settings in which runs may differ nevertheless; the report names them.
       against: the cost that the picture shows the score against; steps are those of the environment.
@@ -117,7 +117,7 @@ def guide(
 
     Args:
       studies: directories of `lapg compare`.
-      network: lte-m, wifi-robot, wan, cluster, or `lapg.costs.links.Network`s of your own as MODULE:NAME.
+      network: lte-m, wifi-robot, wan, cluster, or `lapg.costs.links.LinkModel`s of your own as MODULE:NAME.
       compute_seconds: what a learner computes in each round before it uploads.
       out: also write the table to this file.
     """

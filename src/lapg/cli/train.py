@@ -10,7 +10,7 @@ import tyro
 from lapg.cli.flags import flags_of, from_flags
 from lapg.cli.terminal import console
 from lapg.experiments.config import Config, read_toml
-from lapg.experiments.loop import Watcher
+from lapg.experiments.loop import Callback
 from lapg.experiments.run import default_out, load
 from lapg.experiments.run import resume as resume_run
 from lapg.experiments.run import train as train_run
@@ -22,9 +22,13 @@ NOT_SOUND = 3
 """Exit status of a run that is finished, but in which losses or gradients were not finite."""
 
 
-def train_command(default: Config) -> Callable[..., None]:
-    """The command, with the settings that it starts from; its flags are those of the parts that these name."""
-    flags = flags_of(default)
+def train_command(default: Config, *, everything: bool = False) -> Callable[..., None]:
+    """The command, with the settings that it starts from; its flags are those of the parts that these name.
+
+    Args:
+      everything: whether --help has the parts that neither the settings nor the method name.
+    """
+    flags = flags_of(default, everything=everything)
 
     def train(
         settings: Annotated[type(flags), tyro.conf.arg(name="")] = flags,  # pyright: ignore[reportInvalidTypeForm]
@@ -37,10 +41,12 @@ def train_command(default: Config) -> Callable[..., None]:
     ) -> None:
         """Train one method on one problem over several seeds.
 
+        A part is named by --KIND.name, and --help then has its options. Parts that neither you nor the method name are left out there; --help-all has them.
+
         For example:
           lapg train --method lapg --trigger.noise-weight 1 --problem.scales 1 0.5 --rounds 2000
           lapg train --method awapg --trigger.name periodic --trigger.period 40 --optimiser.name adam --optimiser.b1 0.95
-          lapg train --trigger.name periodic --help             (its options, and those of all other parts)
+          lapg train --trigger.name periodic --help             (its options among the others)
           lapg train --config experiment.toml --seeds 20        (what the file says, with more seeds)
           lapg train --resume runs/lapg-20260101-120000
 
@@ -54,21 +60,21 @@ def train_command(default: Config) -> Callable[..., None]:
           trust: with resume: run code from outside lapg that the run names.
         """
         asked = from_flags(settings, default)
-        watchers: tuple[Watcher, ...] = ()
+        callbacks: tuple[Callback, ...] = ()
         if tensorboard:
             from lapg.experiments.tensorboard import tensorboard as board
 
             place = resume or (out := out or default_out(asked))
-            watchers = (board(expand(place) / "tensorboard"),)
+            callbacks = (board(expand(place) / "tensorboard"),)
         if resume is not None:
             if asked != Config() or out or init_from or config:
                 raise ValueError("--resume takes all settings from the run; leave the other options out.")
-            run = resume_run(resume, watchers=watchers, trust=trust)
+            run = resume_run(resume, callbacks=callbacks, trust=trust)
         else:
             if trust:
                 raise ValueError("--trust goes with --resume; what you name yourself is trusted.")
             source = None if init_from is None else load(init_from)
-            run = train_run(asked, out, init_from=source, watchers=watchers)
+            run = train_run(asked, out, init_from=source, callbacks=callbacks)
         console.print(
             f"{last_score(run.record)}   "
             f"uploads {int(run.record['sent'].sum(('round', 'learner')).mean())} of {run.config.rounds * run.record.sizes['learner']} a seed   "

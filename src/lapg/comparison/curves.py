@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from lapg.costs import ledger
-from lapg.costs.links import Network, Traffic, joules, seconds
+from lapg.costs.links import LinkModel, Traffic, joules, seconds
 from lapg.experiments.soundness import mean_score
 from lapg.record import upgrade
 
@@ -110,7 +110,7 @@ def final(score: np.ndarray) -> np.ndarray:
 
 
 def running_costs(
-    traffic: Traffic, network: Network | None = None, compute_seconds: float = 0.0, steps: np.ndarray | None = None
+    traffic: Traffic, network: LinkModel | None = None, compute_seconds: float = 0.0, steps: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
     """What the traffic has cost so far, [..., K] each; bits with headers; time and energy where there is a network.
 
@@ -118,7 +118,7 @@ def running_costs(
       steps: of the environment, that each learner learned from, [..., K, M]; left out where there are none.
     """
     up = ledger.uplink_bits(traffic.uplink_bits, traffic.answered)
-    down = ledger.downlink_bits(traffic.downlink_bits, traffic.heard)
+    down = ledger.downlink_bits(traffic.downlink_bits, traffic.contacted)
     found = {
         "uploads": ledger.num_uploads(traffic.sent),
         "bits": up + down,
@@ -132,7 +132,7 @@ def running_costs(
     return found
 
 
-def to_curve(record: xr.Dataset, network: Network | None = None, compute_seconds: float = 0.0) -> Curve:
+def to_curve(record: xr.Dataset, network: LinkModel | None = None, compute_seconds: float = 0.0) -> Curve:
     """What the protocol needs of a record; with time and energy where a network is given, and with steps where they were counted.
 
     Raises:
@@ -144,7 +144,7 @@ def to_curve(record: xr.Dataset, network: Network | None = None, compute_seconds
             "runs must have been evaluated to be compared, got a record without scores of θ^k (evaluation.every = 0); play with --evaluation.every 1 or more."
         )
     record = record.transpose("seed", "round", "learner", ...)
-    names = ("uplink_bits", "sent", "downlink_bits", "heard", "answered", "participated")
+    names = ("uplink_bits", "sent", "downlink_bits", "contacted", "answered", "participated")
     messages = [record[name].values for name in names]
     steps = record["training_steps"].values if "training_steps" in record else None
     sent = messages[1]

@@ -95,13 +95,13 @@ def marl_eval(path: Path, curves: Mapping[str, Mapping[str, Curve]]) -> None:
     record.write_text(path, json.dumps({"lapg": tasks}))
 
 
-Step = dict[str, int | list[float]]
+Metrics = dict[str, int | list[float]]
 
 
-def _run(curve: Curve, seed: int) -> dict[str, Step]:
+def _run(curve: Curve, seed: int) -> dict[str, Metrics]:
     parts = np.array_split(np.arange(curve.score.shape[1]), min(FRAMES, curve.score.shape[1]))
     scores = _stretches(curve.score[seed])
-    steps: dict[str, Step] = {}
+    steps: dict[str, Metrics] = {}
     for index, part in enumerate(parts):
         last = int(curve.rounds[part[-1]])
         costs = {name: [float(total[seed, last])] for name, total in curve.costs.items()}

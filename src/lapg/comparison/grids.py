@@ -29,7 +29,7 @@ LOCAL: dict[str, Any] = {
     "compressor": Part("quantise", bits=4),
     "downlink": Part("replicated"),
 }
-"""What is fixed of the recommended method, and of the controls that keep the same memory."""
+"""What is fixed of the recommended method, and of the baselines that keep the same memory."""
 STAGGERED = Part("periodic", phase="staggered")
 AVERAGE = Part("running_average", weight=0.05)
 DRIFT = Part(xi=XI)

@@ -8,7 +8,7 @@ from lapg.comparison.reproduce import baselines_of, curves_of, read_contents
 from lapg.comparison.statistics import MIN_SEEDS, Comparison, compare
 from lapg.comparison.study import read_cases
 from lapg.comparison.tables import markdown_table, times_fewer
-from lapg.costs.links import Network
+from lapg.costs.links import LinkModel
 from lapg.experiments.run import load
 
 LEVEL = 0.90
@@ -34,7 +34,7 @@ def cheapest(comparison: Comparison, cost: str) -> list[str]:
     return [best, *sorted(ties, key=lambda label: spent[label])]
 
 
-def guide(studies: Iterable[Path], networks: Mapping[str, Network], compute_seconds: float = 0.0) -> str:
+def guide(studies: Iterable[Path], networks: Mapping[str, LinkModel], compute_seconds: float = 0.0) -> str:
     """A table, problems × costs, from the records of studies; time and energy once for every network.
 
     Raises:

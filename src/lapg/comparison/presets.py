@@ -249,7 +249,7 @@ def contenders(figure: Figure, labels: Iterable[str]) -> tuple[list[Contender], 
 
 
 def methods(figure: Figure, preset: Preset) -> tuple[Part, dict[str, Choice]]:
-    """The estimator of a preset and its methods by label, without the random control.
+    """The estimator of a preset and its methods by label, without the random baseline.
 
     Raises:
       ValueError: the experiment has no such preset.

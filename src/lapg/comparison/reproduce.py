@@ -17,7 +17,7 @@ from lapg.comparison.grids import is_baseline, slug
 from lapg.comparison.presets import FIGURES, RECOMMENDED, REPORTED_SEED, Entry, Preset, lineup
 from lapg.comparison.statistics import Comparison, compare
 from lapg.costs.ledger import upload_fraction
-from lapg.costs.links import Network
+from lapg.costs.links import LinkModel
 from lapg.experiments.run import Run, load, read_config, resume, train
 from lapg.methods import Part
 from lapg.record import RunError
@@ -100,7 +100,7 @@ def read_contents(path: Path) -> dict[str, Any]:
 
 
 def curves_of(
-    runs: Mapping[str, Run], network: Network | None = None, compute_seconds: float = 0.0
+    runs: Mapping[str, Run], network: LinkModel | None = None, compute_seconds: float = 0.0
 ) -> dict[str, Curve]:
     """What the protocol needs of runs of one problem, with the costs that are known of all of them.
 
@@ -191,7 +191,7 @@ def summarise(
     path: Path,
     console: Console,
     *,
-    network: Network | None = None,
+    network: LinkModel | None = None,
     compute_seconds: float = 0.0,
     against: str = "uploads",
 ) -> tuple[Comparison, dict[str, Curve]]:

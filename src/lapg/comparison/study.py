@@ -1,4 +1,4 @@
-"""A study: methods × problems × participation × seeds; every method is tuned by the protocol, then run, beside PG and the controls."""
+"""A study: methods × problems × participation × seeds; every method is tuned by the protocol, then run, beside PG and the baselines."""
 
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ from lapg.comparison.presets import FIGURES, GROUPS, Entry
 from lapg.comparison.reproduce import TUNING, check_names, play, summarise
 from lapg.comparison.statistics import Comparison
 from lapg.comparison.tune import FIRST_SEED, NUM_SEEDS, show, tune
-from lapg.costs.links import Network
+from lapg.costs.links import LinkModel
 from lapg.experiments.config import Config, from_dict
 from lapg.experiments.fitting import fit
 
@@ -27,7 +27,7 @@ Options = Annotated[dict[str, Any], tyro.conf.Suppress]
 
 CONTENTS = "study.json"
 REFERENCE = "pg"
-CONTROLS = (REFERENCE, "periodic", "random")
+BASELINES = (REFERENCE, "periodic", "random")
 """Always there: dense PG, and schedules that look at nothing. The periodic one accumulates, so that it is also PG with larger batches."""
 
 
@@ -36,7 +36,7 @@ class Study:
     """What is compared."""
 
     methods: tuple[str, ...] = ("scout",)
-    """Methods (see `lapg list`), variants that have grids of their own (lapg-average), or MODULE:NAME; PG and the controls are always there."""
+    """Methods (see `lapg list`), variants that have grids of their own (lapg-average), or MODULE:NAME; PG and the baselines are always there."""
     problem: tuple[str, ...] = ("fig4",)
     """Ready-made experiments (fig3 to fig7, all, parallel-cartpole-heterogeneous, ...), or tables [own_problem.NAME] of the file."""
     seeds: int = 10
@@ -121,7 +121,7 @@ def _long(config: Config, rounds: int | None) -> Config:
 
 
 def _contenders(study: Study, make: Callable[[str], Contender]) -> list[Contender]:
-    labels = dict.fromkeys([REFERENCE, *study.methods, *study.own_method, *CONTROLS])
+    labels = dict.fromkeys([REFERENCE, *study.methods, *study.own_method, *BASELINES])
     found = [
         _own(label, study.own_method[label], make) if label in study.own_method else make(label) for label in labels
     ]
@@ -129,7 +129,7 @@ def _contenders(study: Study, make: Callable[[str], Contender]) -> list[Contende
 
 
 def _more_controls(found: list[Contender]) -> list[str]:
-    """A control uses the memory of what it controls: a running average, or steps of the learners' own."""
+    """A baseline uses the memory of the method it accompanies: a running average, or steps of the learners' own."""
     rivals = [one.method.parts for one in found if not is_baseline(one.method)]
     averages = any(parts["memory"].name == "running_average" for parts in rivals)
     local = any(parts["local"].name == "sgd" for parts in rivals)
@@ -192,7 +192,7 @@ def run(study: Study, out: Path, *, console: Console, show_progress: bool = True
 def report_study(
     out: Path,
     console: Console,
-    network: Network | None = None,
+    network: LinkModel | None = None,
     compute_seconds: float = 0.0,
     against: str = "uploads",
 ) -> None:

@@ -93,8 +93,8 @@ def sweep(config: Config, methods: Sequence[Choice], *, console: Console, label:
         state, log = lanes.advance(state, first, config.rounds)
         scores = (log.scores["score_scaled"].mean(-1), log.scores["score_raw"].mean(-1), log.training_steps)
         went = log.participated, log.downlink_bits, log.sent
-        heard, answered = ledger.messages(*went, heartbeat=config.heartbeat)
-        logs.append((*scores, log.uplink_bits, log.sent, log.downlink_bits, heard, answered, log.participated))
+        contacted, answered = ledger.messages(*went, heartbeat=config.heartbeat)
+        logs.append((*scores, log.uplink_bits, log.sent, log.downlink_bits, contacted, answered, log.participated))
     score, raw_score, steps, *messages = (np.concatenate(parts, 1) for parts in zip(*logs, strict=True))
     fields = {"score": score, "raw_score": raw_score} | running_costs(Traffic(*messages), steps=steps)
     dims, shape = ("point", "seed", "round"), (num_points, len(seeds))

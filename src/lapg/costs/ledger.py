@@ -50,9 +50,9 @@ def uplink_bits(payload: np.ndarray, answered: np.ndarray, *, header: bool = Tru
     return _running_total(payload, answered, header)
 
 
-def downlink_bits(payload: np.ndarray, heard: np.ndarray, *, header: bool = True) -> np.ndarray:
-    """Bits from controller to learners so far, ``[..., K, M] → [..., K]``, in int64; ``heard`` is who was sent a message, the record's variable."""
-    return _running_total(payload, heard, header)
+def downlink_bits(payload: np.ndarray, contacted: np.ndarray, *, header: bool = True) -> np.ndarray:
+    """Bits from controller to learners so far, ``[..., K, M] → [..., K]``, in int64; ``contacted`` is who was sent a message, the record's variable."""
+    return _running_total(payload, contacted, header)
 
 
 def _running_total(payload: np.ndarray, present: np.ndarray, header: bool) -> np.ndarray:

@@ -56,7 +56,7 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Network:
+class LinkModel:
     """Learners' links to the controller (``uplink``) and back (``downlink``)."""
 
     uplink: Link
@@ -68,14 +68,14 @@ class Traffic:
     """What a record says was sent, [..., K, M] each: payload bits without headers, who uploaded, and whether there was a message at all.
 
     Attributes:
-      heard, answered: who was sent a message, and who sent one, a header alone or more; left out, ``answered`` is who uploaded.
-      participated: who computed; left out, whoever heard something.
+      contacted, answered: who was sent a message, and who sent one, a header alone or more; left out, ``answered`` is who uploaded.
+      participated: who computed; left out, whoever was contacted.
     """
 
     uplink_bits: np.ndarray
     sent: np.ndarray
     downlink_bits: np.ndarray
-    heard: np.ndarray
+    contacted: np.ndarray
     answered: np.ndarray = None  # pyright: ignore[reportAssignmentType]
     participated: np.ndarray = None  # pyright: ignore[reportAssignmentType]
 
@@ -83,10 +83,10 @@ class Traffic:
         if self.answered is None:
             object.__setattr__(self, "answered", self.sent)
         if self.participated is None:
-            object.__setattr__(self, "participated", self.heard)
+            object.__setattr__(self, "participated", self.contacted)
 
 
-def seconds(network: Network, traffic: Traffic, compute_seconds: float = 0.0) -> np.ndarray:
+def seconds(network: LinkModel, traffic: Traffic, compute_seconds: float = 0.0) -> np.ndarray:
     """Wall-clock time so far, [..., K]: of every round that of its slowest learner.
 
     Args:
@@ -96,34 +96,34 @@ def seconds(network: Network, traffic: Traffic, compute_seconds: float = 0.0) ->
     """
     if not (np.isfinite(compute_seconds) and compute_seconds >= 0):
         raise ValueError(f"compute_seconds must be >= 0, got {compute_seconds}; 0 counts the network alone.")
-    down = network.downlink.seconds(np.asarray(traffic.downlink_bits, float), np.asarray(traffic.heard, bool))
+    down = network.downlink.seconds(np.asarray(traffic.downlink_bits, float), np.asarray(traffic.contacted, bool))
     up = network.uplink.seconds(np.asarray(traffic.uplink_bits, float), np.asarray(traffic.answered, bool))
     return np.cumsum(np.max(down + compute_seconds * np.asarray(traffic.participated, bool) + up, -1), -1)
 
 
-def joules(network: Network, traffic: Traffic) -> np.ndarray:
+def joules(network: LinkModel, traffic: Traffic) -> np.ndarray:
     """Energy of all messages so far, all learners together, [..., K]. Computing is not in it."""
-    down = network.downlink.joules(np.asarray(traffic.downlink_bits, float), np.asarray(traffic.heard, bool))
+    down = network.downlink.joules(np.asarray(traffic.downlink_bits, float), np.asarray(traffic.contacted, bool))
     up = network.uplink.joules(np.asarray(traffic.uplink_bits, float), np.asarray(traffic.answered, bool))
     return np.cumsum(np.sum(down + up, -1), -1)
 
 
 TCP_TLS_BYTES = 69.0
 """IPv4 20, TCP 20, one TLS 1.3 record 22 and a share of acknowledgements."""
-PROFILES: Mapping[str, Network] = {
-    "lte-m": Network(
+PROFILES: Mapping[str, LinkModel] = {
+    "lte-m": LinkModel(
         uplink=Link(375e3, 0.1, TCP_TLS_BYTES, 20e-6, 0.1),
         downlink=Link(300e3, 0.1, TCP_TLS_BYTES, 7e-6, 0.02),
     ),
-    "wifi-robot": Network(
+    "wifi-robot": LinkModel(
         uplink=Link(20e6, 3e-3, TCP_TLS_BYTES + 36, 0.6e-6),
         downlink=Link(20e6, 3e-3, TCP_TLS_BYTES + 36, 0.4e-6),
     ),
-    "wan": Network(
+    "wan": LinkModel(
         uplink=Link(1e9, 0.04, TCP_TLS_BYTES, 7e-6),
         downlink=Link(1e9, 0.04, TCP_TLS_BYTES, 7e-6),
     ),
-    "cluster": Network(
+    "cluster": LinkModel(
         uplink=Link(10e9, 50e-6, 78.0, 8e-9),
         downlink=Link(10e9, 50e-6, 78.0, 8e-9),
     ),

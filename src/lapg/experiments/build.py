@@ -11,7 +11,8 @@ import numpy as np
 from lapg import theory
 from lapg.experiments.config import PARTS, Config
 from lapg.experiments.fitting import fit_options, fit_part
-from lapg.methods import KINDS, PREFERRED, Part, Setting, compose, make, resolve
+from lapg.experiments.own import check_own
+from lapg.methods import KINDS, PREFERRED, Part, Setting, assemble, compose, make, make_parts, resolve
 from lapg.methods.making import as_typed, check_options, numbers
 from lapg.methods.optimisers import check_descent
 from lapg.methods.signatures import signature
@@ -70,11 +71,16 @@ def build(config: Config) -> Built:
         here = setting._replace(upload_every=own.pop("upload_every", None))
         return compose(preset, here, about=about, hyper=own, **changes)
 
+    values = {name: float(value) for name, value in hyper.items()}
+    made = make_parts(preset, setting, about=about, hyper=values, **changes)
     optimiser = parts["optimiser"]
     if ":" in optimiser.name:
-        size = jax.eval_shape(problem.init, jax.random.key(0)).size
-        check_descent(optimiser.name, make("optimiser", optimiser, {"num_learners": problem.num_learners}), size)
-    _check_lengths(recipe({name: float(value) for name, value in hyper.items()}), problem)
+        check_descent(optimiser.name, made["optimiser"], jax.eval_shape(problem.init, jax.random.key(0)).size)
+    names = {kind: part.name for kind, part in parts.items()}
+    beside = {"problem": problem, "policy": problem.policy, "rollout": problem.rollout, "estimator": estimator}
+    check_own(parts | {"problem": config.problem}, made | beside, problem, config.batch_size)
+    method = assemble(setting._replace(upload_every=values.get("upload_every")), **made, names=names)
+    _check_lengths(method, problem)
     return Built(problem, recipe, hyper)
 
 
@@ -108,11 +114,13 @@ def _check_lengths(method: Method, problem: Problem) -> None:
         controller = method.controller.init(params, problem.num_learners)
         downlink = method.downlink.init(controller, problem.num_learners)
         everybody = jax.numpy.ones(problem.num_learners, bool)
-        heard = method.downlink.deliver(downlink, controller, method.controller.broadcast(key, controller), everybody)
+        downlink_bits = method.downlink.deliver(
+            downlink, controller, method.controller.broadcast(key, controller), everybody
+        )
         message = method.compressor.compress(key, params)
         messages = jax.tree.map(lambda leaf: jax.numpy.stack([leaf] * problem.num_learners), message)
         relay = method.downlink.compress(key, downlink, Arrival(params, everybody, ()), messages)
-        return heard, method.compressor.num_bits(message), relay
+        return downlink_bits, method.compressor.num_bits(message), relay
 
     jax.eval_shape(once, jax.random.key(0))
 

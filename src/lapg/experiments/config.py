@@ -54,7 +54,7 @@ class ClusterConfig:
     """Seconds after which a round does not wait any longer; left out: it waits for everybody."""
     quorum: int = 1
     """How many learners must have answered nevertheless."""
-    patience: int = 100
+    max_silent_rounds: int = 100
     """Rounds without an answer after which a learner is given up and started again."""
     timeout: float = 600.0
     """Seconds after which a round that has no quorum, or no end, stops the run."""

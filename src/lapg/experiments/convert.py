@@ -1,4 +1,4 @@
-"""Configurations of runs from before every part had a table of its own (format 2 of config.json)."""
+"""Configurations of older runs: format 2 of config.json, from before every part had a table of its own, and names that have changed since."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,6 +28,14 @@ PLACES: dict[str, dict[str, str]] = {
 POLICY = ("hidden", "activation", "std", "learned_std")
 """Settings of a problem that are its policy's now; arguments of a factory of one's own stay with it."""
 STEPS = ("step_size", "momentum", "decay")
+CLUSTER = {"patience": "max_silent_rounds"}
+"""Settings of a cluster that have another name today, in runs of format 3 too."""
+
+
+def renamed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration of format 3 with today's names."""
+    cluster = {CLUSTER.get(name, name): value for name, value in config.get("cluster", {}).items()}
+    return dict(config) | ({"cluster": cluster} if cluster else {})
 
 
 def from_format_2(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,7 +44,11 @@ def from_format_2(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       ValueError: it names a recipe of one's own, which is no choice of parts, or a combination that there is no more.
     """
-    new = {name: value for name, value in config.items() if name not in ("problem", "policy", "estimator", "method")}
+    new = {
+        name: value
+        for name, value in renamed(config).items()
+        if name not in ("problem", "policy", "estimator", "method")
+    }
     for kind in ("problem", "policy", "estimator"):
         new[kind] = _given(config.get(kind, {}))
     if ":" not in new["problem"].get("name", ""):

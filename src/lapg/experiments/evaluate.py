@@ -63,7 +63,7 @@ def _in_jax(problem: Problem, policy: Policy, root: Any, params: np.ndarray, num
 def _on_host(problem: Problem, policy: Policy, root: Any, params: np.ndarray, num: int, at_once: int) -> dict[str, Any]:
     """As `_in_jax`; plays no more than ``at_once`` episodes per learner side by side, as training does."""
     play = sampler(problem, policy)
-    judge = jax.jit(
+    score_batch = jax.jit(
         jax.vmap(lambda task, theta, played: problem.score(task, to_batch(policy, task, theta, played)), (0, None, 0))
     )
 
@@ -75,7 +75,7 @@ def _on_host(problem: Problem, policy: Policy, root: Any, params: np.ndarray, nu
 
     def one(lane: int, theta: np.ndarray) -> Any:
         repeated = jnp.broadcast_to(theta, (problem.num_learners, theta.size))
-        return judge(problem.tasks, theta, play(keys(lane), repeated, num, at_once=at_once))
+        return score_batch(problem.tasks, theta, play(keys(lane), repeated, num, at_once=at_once))
 
     return jax.tree.map(lambda *leaves: np.stack(leaves), *(one(*lane) for lane in enumerate(params)))
 

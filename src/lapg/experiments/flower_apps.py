@@ -11,11 +11,12 @@ import numpy as np
 from lapg import record
 from lapg.experiments.build import Built, build
 from lapg.experiments.config import Config, agreed, from_dict, to_dict
+from lapg.experiments.convert import renamed
 from lapg.experiments.loop import advance
 from lapg.runtimes.distributed.compiled import Compiled
 from lapg.runtimes.distributed.limits import Limits
 from lapg.runtimes.evaluation import Evaluation
-from lapg.runtimes.flower.runtime import Posted
+from lapg.runtimes.flower.runtime import TransportRuntime
 from lapg.runtimes.flower.transport import Terms
 
 
@@ -47,7 +48,7 @@ def prepare(config: Config, built: Built | None = None) -> tuple[Terms, Limits]:
     built = built or build(config)
     hyper = {name: np.asarray(value, np.asarray(jax.numpy.zeros(())).dtype)[()] for name, value in built.hyper.items()}
     terms = Terms(Compiled(built.recipe, built.problem, hyper), hyper, config.seed_list, agreed(config))
-    waits = {name: getattr(config.cluster, name) for name in ("deadline", "quorum", "patience", "timeout")}
+    waits = {name: getattr(config.cluster, name) for name in ("deadline", "quorum", "max_silent_rounds", "timeout")}
     return terms, Limits(**waits).checked(built.problem.num_learners)
 
 
@@ -64,7 +65,7 @@ def play(run_config: Any, gather: Any) -> None:
         record.check_free(path)
         with record.owned(path, "out"):
             record.create(path, to_dict(config))
-    elif agreed(from_dict(record.read_config(path))) != agreed(config):
+    elif agreed(from_dict(renamed(record.read_config(path)))) != agreed(config):
         raise record.RunError(f"out={path} must be new, or this very run, but other settings were played there.")
     if (path / "record.nc").is_file():
         print(f"nothing to do: {path} is complete", flush=True)
@@ -76,17 +77,17 @@ def play(run_config: Any, gather: Any) -> None:
 
 def _play(path: Path, config: Config, gather: Any) -> None:
     terms, limits = prepare(config)
-    post = gather(terms, config.cluster.timeout)
+    transport = gather(terms, config.cluster.timeout)
     start = record.read_initial(path)
     common = {"chunk_rounds": config.chunk_rounds, "evaluation": Evaluation(**vars(config.evaluation))}
-    lanes = Posted(terms, post, limits, initial_params=start, **common)
+    lanes = TransportRuntime(terms, transport, limits, initial_params=start, **common)
 
     def tell(segment: Any, until: int, /) -> None:
-        record.write_text(path / "flower" / "traffic.json", json.dumps(post.traffic, indent=1))
+        record.write_text(path / "flower" / "traffic.json", json.dumps(transport.traffic, indent=1))
         sent = segment["sent"]
         print(f"{until} rounds are saved; uploads in the last ones: {int(sent.sum())} of {sent.size}", flush=True)
 
-    advance(path, config, lanes, watchers=(tell,), heed_signals=False)
+    advance(path, config, lanes, callbacks=(tell,), heed_signals=False)
 
 
 def client_app() -> Any:

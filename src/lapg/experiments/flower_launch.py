@@ -14,7 +14,7 @@ from lapg import record
 from lapg.experiments.build import Built
 from lapg.experiments.config import Config, to_dict
 from lapg.experiments.flower_apps import prepare
-from lapg.experiments.loop import Interrupted, Watcher, stop_signals
+from lapg.experiments.loop import Callback, Interrupted, stop_signals
 from lapg.experiments.progress import display
 from lapg.experiments.soundness import scores
 from lapg.runtimes.flower.loopback import SuperLink, loopback, program
@@ -58,7 +58,7 @@ def federate(
     initial: Any = None,
     *,
     show_progress: bool,
-    watchers: tuple[Watcher, ...],
+    callbacks: tuple[Callback, ...],
     checkpoint_seconds: float = 0.0,
 ) -> xr.Dataset:
     """Plays a run, or resumes it; its record. The run directory is the ServerApp's, which reads θ⁰ there and saves chunks; here it is only looked at.
@@ -78,7 +78,7 @@ def federate(
         else:
             superlink = SuperLink(config.cluster.address, os.environ, own)
         run_id = str(superlink.flwr("run", str(own / "app"), superlink.name)["run-id"])
-        follow = stack.enter_context(following(path, config, show_progress, watchers))
+        follow = stack.enter_context(following(path, config, show_progress, callbacks))
         started, look = time.monotonic(), 0.0
         while True:
             follow()
@@ -109,7 +109,7 @@ def federate(
 
 @contextlib.contextmanager
 def following(
-    path: Path, config: Config, show_progress: bool, watchers: tuple[Watcher, ...]
+    path: Path, config: Config, show_progress: bool, callbacks: tuple[Callback, ...]
 ) -> Iterator[Callable[[], None]]:
     """What looks for newly saved rounds, and tells of them."""
     seen = record.progress(path)
@@ -126,8 +126,8 @@ def following(
             seen += segment.sizes["round"]
             values, known = scores(segment)
             report(segment["sent"].values, values.values[known.values], seen)
-            for watcher in watchers:
-                watcher(segment, seen)
+            for callback in callbacks:
+                callback(segment, seen)
 
         yield follow
 

@@ -34,7 +34,7 @@ class Interrupted(Exception):  # noqa: N818  (an outcome, not an error)
 
 
 @runtime_checkable
-class Watcher(Protocol):
+class Callback(Protocol):
     """Told about every saved stretch of rounds."""
 
     def __call__(self, segment: xr.Dataset, until: int, /) -> None: ...
@@ -47,7 +47,7 @@ def advance(
     *,
     show_progress: bool = False,
     checkpoint_seconds: float = 0.0,
-    watchers: tuple[Watcher, ...] = (),
+    callbacks: tuple[Callback, ...] = (),
     heed_signals: bool = True,
     anew: bool = False,
 ) -> xr.Dataset:
@@ -89,8 +89,8 @@ def advance(
         record.save(path, segment, exported)
         saved, logs, last_save = round, [], time.monotonic()
         tell(segment)
-        for watcher in watchers:
-            watcher(segment, round)
+        for callback in callbacks:
+            callback(segment, round)
 
     with stop_signals(heed_signals) as stopped, display(config, first, show_progress) as shown:
         told = set[str]()

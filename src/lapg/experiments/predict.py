@@ -26,7 +26,7 @@ Certainty = Literal["exact", "bound", "estimate", "measured", "setting"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class Prediction:
     """One line of a prediction.
 
     Attributes:
@@ -53,7 +53,7 @@ class Constants(NamedTuple):
     remarks: tuple[str, ...] = ()
 
 
-def predict(config: Config, run: Run | None = None, *, seed: int = 0, num_batches: int = 16) -> list[Finding]:
+def predict(config: Config, run: Run | None = None, *, seed: int = 0, num_batches: int = 16) -> list[Prediction]:
     """Constants, admissible step, uploads, momentum, noise, and the method that the noise suggests.
 
     Args:
@@ -76,10 +76,10 @@ def predict(config: Config, run: Run | None = None, *, seed: int = 0, num_batche
             smoothness=None if constants.smoothness is None else constants.smoothness * share,
         )
     noise, signal = measure(config, problem, params, seed, num_batches)
-    findings = [*_constants(constants), *_step(optimiser, trigger, constants)]
-    findings += [*_uploads(config, optimiser, trigger, constants, run), *_momentum(optimiser)]
-    findings += _noise(config, problem, trigger, constants, noise, signal)
-    return [*findings, _suggestion(noise, signal)]
+    predictions = [*_constants(constants), *_step(optimiser, trigger, constants)]
+    predictions += [*_uploads(config, optimiser, trigger, constants, run), *_momentum(optimiser)]
+    predictions += _noise(config, problem, trigger, constants, noise, signal)
+    return [*predictions, _suggestion(noise, signal)]
 
 
 def known_constants(problem: Problem, params: Any, seed: int) -> Constants:
@@ -168,19 +168,19 @@ def _on_host(problem: Problem, root: Any, params: Any, num_batches: int, num: in
         yield label(problem.tasks, play(keys, everywhere, num, **which))
 
 
-def _constants(constants: Constants) -> list[Finding]:
+def _constants(constants: Constants) -> list[Prediction]:
     lines = []
     if constants.scores is not None:
         lines.append(
-            Finding("constants", "G, F", tuple(constants.scores), constants.certainty, "; ".join(constants.remarks))
+            Prediction("constants", "G, F", tuple(constants.scores), constants.certainty, "; ".join(constants.remarks))
         )
     if constants.losses is not None:
-        lines.append(Finding("constants", "ℓ̄_m", constants.losses, constants.certainty))
+        lines.append(Prediction("constants", "ℓ̄_m", constants.losses, constants.certainty))
     if constants.smoothness is not None:
-        lines.append(Finding("constants", "L_m", constants.smoothness, constants.certainty, "L is their sum"))
+        lines.append(Prediction("constants", "L_m", constants.smoothness, constants.certainty, "L is their sum"))
         hardness = np.asarray(theory.hardness(constants.smoothness))
-        lines.append(Finding("constants", "H(m)", hardness, constants.certainty, "hardness (L_m/L)²"))
-    return lines or [Finding("constants", "L_m", "unknown", constants.certainty, "; ".join(constants.remarks))]
+        lines.append(Prediction("constants", "H(m)", hardness, constants.certainty, "hardness (L_m/L)²"))
+    return lines or [Prediction("constants", "L_m", "unknown", constants.certainty, "; ".join(constants.remarks))]
 
 
 def _weights(trigger: dict[str, Any]) -> np.ndarray | None:
@@ -193,14 +193,14 @@ def _averages(config: Config) -> bool:
     return config.parts["memory"].name == "running_average"
 
 
-def _step(optimiser: dict[str, Any], trigger: dict[str, Any], constants: Constants) -> list[Finding]:
+def _step(optimiser: dict[str, Any], trigger: dict[str, Any], constants: Constants) -> list[Prediction]:
     if optimiser.get("step_size") is None:
         return []
     step, weights = float(optimiser["step_size"]), _weights(trigger)
     total = 0.0 if weights is None else float(weights.sum())
-    lines = [Finding("step", "α", step, "setting")]
+    lines = [Prediction("step", "α", step, "setting")]
     if total >= 1 / 3:
-        return [*lines, Finding("step", "Σξ", total, "setting", "not below 1/3: Theorem 1 admits no step")]
+        return [*lines, Prediction("step", "Σξ", total, "setting", "not below 1/3: Theorem 1 admits no step")]
     if constants.smoothness is None:
         return lines
     limit = float(theory.admissible_step(np.zeros(1) if weights is None else weights, constants.smoothness.sum()))
@@ -209,19 +209,19 @@ def _step(optimiser: dict[str, Any], trigger: dict[str, Any], constants: Constan
         word += ", as far as the estimates go (they are from below)"
     elif step > limit and constants.certainty == "bound":
         word += "; the bound on L is loose, and larger steps often work"
-    return [*lines, Finding("step", "(1 − 3Σξ)/L", limit, constants.certainty, f"the step is {word}")]
+    return [*lines, Prediction("step", "(1 − 3Σξ)/L", limit, constants.certainty, f"the step is {word}")]
 
 
 def _uploads(
     config: Config, optimiser: dict[str, Any], trigger: dict[str, Any], constants: Constants, run: Run | None
-) -> list[Finding]:
+) -> list[Prediction]:
     lines, weights = [], _weights(trigger)
     if weights is None or _averages(config):
         meaning = "PG uploads always" if config.method == "pg" else "Lemma 4 is about lapg without a running average"
-        lines.append(Finding("uploads", "largest fractions", "no bound", "bound", meaning))
+        lines.append(Prediction("uploads", "largest fractions", "no bound", "bound", meaning))
     elif constants.smoothness is None or (np.diff(weights) > 0).any():
         lines.append(
-            Finding(
+            Prediction(
                 "uploads", "largest fractions", "no bound", "bound", "Lemma 4 needs L_m, and ξ that do not increase"
             )
         )
@@ -233,20 +233,20 @@ def _uploads(
         meaning = "1/(d+1) by Lemma 4, for exact gradients, or with (15) and its probability in (16)"
         if not lazy.any():
             meaning += "; vacuous: no learner is easy enough at this step"
-        lines.append(Finding("uploads", "largest fractions", 1 / (lazy + 1), constants.certainty, meaning))
+        lines.append(Prediction("uploads", "largest fractions", 1 / (lazy + 1), constants.certainty, meaning))
     if run is not None:
         lines.append(
-            Finding("uploads", "fractions of the run", run.record["sent"].mean(("seed", "round")).values, "measured")
+            Prediction("uploads", "fractions of the run", run.record["sent"].mean(("seed", "round")).values, "measured")
         )
     return lines
 
 
-def _momentum(optimiser: dict[str, Any]) -> list[Finding]:
+def _momentum(optimiser: dict[str, Any]) -> list[Prediction]:
     momentum = float(optimiser.get("momentum") or 0.0)
     if momentum == 0:
         return []
     meaning = "β lengthens displacements by 1/(1−β) and the drift of (16) by the square: it makes the trigger lazier by itself"
-    return [Finding("momentum", "drift times", 1 / (1 - momentum) ** 2, "exact", meaning)]
+    return [Prediction("momentum", "drift times", 1 / (1 - momentum) ** 2, "exact", meaning)]
 
 
 def _noise(
@@ -256,11 +256,11 @@ def _noise(
     constants: Constants,
     noise: np.ndarray,
     signal: np.ndarray,
-) -> list[Finding]:
+) -> list[Prediction]:
     ratio = _ratio(noise, signal)
     lines = [
-        Finding("noise", "σ̂²_m", noise, "measured", f"N = {config.batch_size}"),
-        Finding(
+        Prediction("noise", "σ̂²_m", noise, "measured", f"N = {config.batch_size}"),
+        Prediction(
             "noise", "σ̂²_m/‖∇L_m‖²", ratio, "measured", "noise to signal of one gradient; inf: no signal to be seen"
         ),
     ]
@@ -273,10 +273,10 @@ def _noise(
             meaning = f"noise alone exceeds {weight:g} σ̂² about every other round: (16) saves little"
         elif (need > 2).all():
             meaning += "; more than 2 cannot come from a shrinking gradient: (16) silences everybody, and old noise is replayed"
-        lines.append(Finding("noise", "change that (16) needs", need, "measured", meaning))
+        lines.append(Prediction("noise", "change that (16) needs", need, "measured", meaning))
     enough = np.ceil(2 * config.batch_size * ratio)
     lines.append(
-        Finding(
+        Prediction(
             "noise",
             "N for a ratio of 1/2",
             enough,
@@ -286,14 +286,14 @@ def _noise(
     )
     union = math.log(2 * noise.size * config.rounds / FAILURE)
     meaning = "below it not even the largest possible innovation exceeds 6σ² of (15)"
-    lines.append(Finding("noise", "N for (15) in (16)", math.ceil(12 * union), "bound", meaning))
+    lines.append(Prediction("noise", "N for (15) in (16)", math.ceil(12 * union), "bound", meaning))
     if constants.scores is not None and constants.losses is not None:
         deviation = theory.deviation_bound(
             constants.scores.score, constants.losses, problem.discount, problem.num_steps
         )
         bound = theory.concentration_bound(deviation, config.batch_size, config.rounds, FAILURE)
         lines.append(
-            Finding(
+            Prediction(
                 "noise",
                 "σ²_m of (15)",
                 np.asarray(bound),
@@ -309,17 +309,19 @@ def _ratio(noise: np.ndarray, signal: np.ndarray) -> np.ndarray:
     return np.divide(noise, signal, out=np.where(noise > 0, np.inf, 0.0), where=signal > 0)
 
 
-def _suggestion(noise: np.ndarray, signal: np.ndarray) -> Finding:
+def _suggestion(noise: np.ndarray, signal: np.ndarray) -> Prediction:
     if not noise.any() and not signal.any():
-        return Finding("suggestion", "method", "none", "measured", "all gradients are zero here: no reward was met yet")
+        return Prediction(
+            "suggestion", "method", "none", "measured", "all gradients are zero here: no reward was met yet"
+        )
     typical = float(np.median(_ratio(noise, signal)))
     sizes = np.sqrt(noise)
     share = 1.0 if sizes.max() == 0 else float(sizes.sum() ** 2 / (sizes.size * (sizes**2).sum()))
     if typical <= 0.5:
-        return Finding(
+        return Prediction(
             "suggestion", "method", "lapg", "measured", f"noise is {typical:.2g} of the signal: innovations carry news"
         )
     meaning = f"noise is {typical:.3g} of the signal: accumulate gradients and upload seldom; the best rates need {share:.2g} of a period's uploads"
     if share > 0.8:
         meaning += ", so that periodic does about as well"
-    return Finding("suggestion", "method", "scout", "measured", meaning)
+    return Prediction("suggestion", "method", "scout", "measured", meaning)

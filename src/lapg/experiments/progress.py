@@ -16,6 +16,7 @@ from lapg.experiments.config import Config
 
 LINE_SECONDS = 10.0
 """Between two plain lines."""
+STARTING = "first round: compiling and playing"
 COLUMNS = (
     TextColumn("{task.description}"),
     BarColumn(),
@@ -31,7 +32,7 @@ class Display:
 
     def __init__(self, config: Config, first: int, bar: Progress | None, *, plain: bool) -> None:
         self._name, self._total, self._first, self._round = config.method, config.rounds, first, first
-        self._status, self._sent, self._score = "first round: compiling and playing", np.zeros(2), ""
+        self._status, self._sent, self._score = STARTING, np.zeros(2), ""
         self._bar, self._plain = bar, plain
         self._began = self._said = time.monotonic()
         self._task = None if bar is None else bar.add_task(self._name, total=self._total, completed=first, status="")
@@ -48,6 +49,8 @@ class Display:
     def reach(self, round: int) -> None:
         """So many rounds are done."""
         self._round = round
+        if round > self._first and self._status == STARTING:
+            self._status = ""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=round, status=self._status)
         elif time.monotonic() - self._said >= LINE_SECONDS:
@@ -58,7 +61,7 @@ class Display:
         spent, done = time.monotonic() - self._began, self._round - self._first
         left = f", about {_clock(spent / done * (self._total - self._round))} left" if done else ""
         self._said = time.monotonic()
-        self.say(f"{self._name}: {self._round} of {self._total} rounds, {_clock(spent)}{left}  {self._status}")
+        self.say(f"{self._name}: {self._round} of {self._total} rounds, {_clock(spent)}{left}  {self._status}".rstrip())
 
     def say(self, text: str) -> None:
         """A line of its own."""

@@ -18,9 +18,9 @@ import xarray as xr
 from lapg import record
 from lapg.experiments.build import Built, build, build_problem, parts
 from lapg.experiments.config import Config, agreed, as_config, from_dict, to_dict
-from lapg.experiments.convert import from_format_2
+from lapg.experiments.convert import from_format_2, renamed
 from lapg.experiments.flower_launch import check_flower, federate
-from lapg.experiments.loop import Interrupted, Watcher, advance
+from lapg.experiments.loop import Callback, Interrupted, advance
 from lapg.experiments.silence import silence
 from lapg.experiments.size import check_size
 from lapg.experiments.soundness import unsound
@@ -79,7 +79,7 @@ class Run:
 
         def act(params: Any, observation: Any, key: Any) -> Any:
             greedy = policy.mode(params, observation)
-            action = greedy if key is None else policy.sample(policy.noise(key), params, observation)[0]
+            action = greedy if key is None else policy.sample(policy.action_noise(key), params, observation)[0]
             return policy.actuate(action)
 
         return jax.jit(act)
@@ -140,7 +140,7 @@ def read_config(path: Path) -> Config:
     """
     about = record.read_about(path)
     try:
-        return from_dict(from_format_2(about["config"]) if about["format"] == 2 else about["config"])
+        return from_dict((from_format_2 if about["format"] == 2 else renamed)(about["config"]))
     except ValueError as error:
         raise record.RunError(f"run={path} cannot be used: {error}") from error
 
@@ -180,7 +180,7 @@ def train(
     init_from: Run | None = None,
     show_progress: bool = True,
     checkpoint_seconds: float = 20.0,
-    watchers: tuple[Watcher, ...] = (),
+    callbacks: tuple[Callback, ...] = (),
 ) -> Run:
     """Runs an experiment and leaves it in a new directory.
 
@@ -190,7 +190,7 @@ def train(
       init_from: start from the final parameters of another run instead of the problem's own θ⁰; seeds are matched in order, and around.
       checkpoint_seconds: at most so much work and a round are lost when the process is killed; with runtime flower, and with 0,
         ``config.chunk_rounds`` rounds.
-      watchers: called after every saved stretch of rounds.
+      callbacks: called after every saved stretch of rounds.
     Raises:
       ValueError: the configuration does not fit, or takes more memory than there is.
       RunError: ``out`` is taken, or cannot be used.
@@ -210,7 +210,7 @@ def train(
     record.check_free(path)
     with record.owned(path, "out"):
         record.create(path, to_dict(config), initial)
-        return _play(path, config, built, initial, show_progress, checkpoint_seconds, watchers)
+        return _play(path, config, built, initial, show_progress, checkpoint_seconds, callbacks)
 
 
 def resume(
@@ -218,7 +218,7 @@ def resume(
     *,
     show_progress: bool = True,
     checkpoint_seconds: float = 20.0,
-    watchers: tuple[Watcher, ...] = (),
+    callbacks: tuple[Callback, ...] = (),
     trust: Trust = False,
 ) -> Run:
     """Resumes an interrupted run, to bitwise the same end; a finished one is just loaded.
@@ -245,7 +245,7 @@ def resume(
     built = build(config)
     with record.owned(path):
         initial = record.read_initial(path)
-        return _play(path, config, built, initial, show_progress, checkpoint_seconds, watchers)
+        return _play(path, config, built, initial, show_progress, checkpoint_seconds, callbacks)
 
 
 def make_lanes(config: Config, built: Built, initial: np.ndarray | None = None) -> Runtime:
@@ -312,12 +312,12 @@ def _play(
     initial: np.ndarray | None,
     show_progress: bool,
     checkpoint_seconds: float,
-    watchers: tuple[Watcher, ...],
+    callbacks: tuple[Callback, ...],
 ) -> Run:
     if show_progress:
-        watchers = (*watchers, silence(config))
+        callbacks = (*callbacks, silence(config))
     play = ELSEWHERE[config.runtime].play if config.runtime in ELSEWHERE else play_here
-    telling = {"show_progress": show_progress, "checkpoint_seconds": checkpoint_seconds, "watchers": watchers}
+    telling = {"show_progress": show_progress, "checkpoint_seconds": checkpoint_seconds, "callbacks": callbacks}
     try:
         return Run(path, config, play(path, config, built, initial, **telling), trust=True)  # its code has run already
     except KeyboardInterrupt:  # before the first round, or for the second time

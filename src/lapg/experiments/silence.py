@@ -9,7 +9,7 @@ import xarray as xr
 from rich import get_console
 
 from lapg.experiments.config import Config
-from lapg.experiments.loop import Watcher
+from lapg.experiments.loop import Callback
 from lapg.methods import settings
 from lapg.uplink.triggers.age_weighted import default_threshold
 
@@ -17,8 +17,8 @@ FRACTION, LEAST = 0.1, 20
 """Rounds of silence before the first word, of K and at least."""
 
 
-def silence(config: Config, tell: Callable[[str], None] | None = None) -> Watcher:
-    """A watcher that tells when nobody, in any seed, has uploaded for a tenth of the rounds, and again each time that this has doubled.
+def silence(config: Config, tell: Callable[[str], None] | None = None) -> Callback:
+    """A callback that tells when nobody, in any seed, has uploaded for a tenth of the rounds, and again each time that this has doubled.
 
     It says how near the trigger came to firing, max left/right since, and which threshold would have fired by then. Only for methods whose trigger compares
     (they have an option ``threshold`` or ``xi``); a period or a rate is silent as it was asked.
@@ -34,10 +34,10 @@ def silence(config: Config, tell: Callable[[str], None] | None = None) -> Watche
 
     def watch(segment: xr.Dataset, until: int, /) -> None:
         nonlocal since, ratio, patience
-        heard = np.flatnonzero(segment["sent"].any(("seed", "learner")).values)
-        if heard.size:
-            since, ratio, patience = int(segment["round"][heard[-1]]) + 1, 0.0, max(LEAST, FRACTION * config.rounds)
-            segment = segment.isel(round=slice(int(heard[-1]) + 1, None))
+        uploaded = np.flatnonzero(segment["sent"].any(("seed", "learner")).values)
+        if uploaded.size:
+            since, ratio, patience = int(segment["round"][uploaded[-1]]) + 1, 0.0, max(LEAST, FRACTION * config.rounds)
+            segment = segment.isel(round=slice(int(uploaded[-1]) + 1, None))
         ratio = max(ratio, _largest(segment))
         if compares and until - since >= patience:
             patience = 2 * (until - since)
@@ -48,7 +48,7 @@ def silence(config: Config, tell: Callable[[str], None] | None = None) -> Watche
 
 def _largest(segment: xr.Dataset) -> float:
     """The largest left/right of the trigger's condition; 0 where the right side is infinite, or nothing was compared."""
-    left, right = segment["trigger_left"].values, segment["trigger_right"].values
+    left, right = segment["trigger_statistic"].values, segment["trigger_threshold"].values
     ratios = np.divide(left, right, out=np.zeros_like(left), where=(right > 0) & np.isfinite(left))
     return float(np.max(ratios, initial=0.0))
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import xarray as xr
 
-from lapg.experiments.loop import Watcher
+from lapg.experiments.loop import Callback
 
 NAMES = ("score_scaled", "score_raw", "training_score_scaled", "sent", "noise", "training_steps")
 
 
-def tensorboard(path: Path) -> Watcher:
-    """A watcher that writes scores, upload fraction, noise and steps of the environment, seed means, below ``path``.
+def tensorboard(path: Path) -> Callback:
+    """A callback that writes scores, upload fraction, noise and steps of the environment, seed means, below ``path``.
 
     Raises:
       ValueError: tensorboardX is not installed.

@@ -1,6 +1,6 @@
 """Methods: choices of parts. Parts are made inside the compiled function, so that their hyperparameters can be traced."""
 
-from lapg.methods.assembly import Setting, assemble, compose
+from lapg.methods.assembly import Setting, assemble, compose, make_parts
 from lapg.methods.making import choose, make, settings, signature_of
 from lapg.methods.parts import Part
 from lapg.methods.presets import KINDS, PREFERRED, PRESETS, Preset
@@ -18,6 +18,7 @@ __all__ = [
     "choose",
     "compose",
     "make",
+    "make_parts",
     "resolve",
     "settings",
     "signature_of",

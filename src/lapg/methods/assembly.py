@@ -11,7 +11,7 @@ from lapg.downlink import dense
 from lapg.learner import make_learner
 from lapg.methods.making import choose, make, settings
 from lapg.methods.parts import Part
-from lapg.methods.presets import Preset
+from lapg.methods.presets import KINDS, Preset
 from lapg.methods.registry import resolve
 from lapg.types import (
     Compressor,
@@ -24,7 +24,7 @@ from lapg.types import (
     StepLimit,
     Trigger,
     VarianceReduction,
-    known,
+    is_concrete,
 )
 from lapg.uplink import compressors
 
@@ -61,8 +61,24 @@ def compose(
     Raises:
       ValueError: there is no such method, part or option, or parts do not fit together.
     """
+    return assemble(setting, **make_parts(method, setting, about=about, hyper=hyper, **changes))
+
+
+def make_parts(
+    method: str | Preset,
+    setting: Setting,
+    *,
+    about: Mapping[str, Any] | None = None,
+    hyper: Mapping[str, Any] | None = None,
+    **changes: Any,
+) -> dict[str, Any]:
+    """The parts by kind that `compose` puts together, each made."""
     preset = resolve("method", method) if isinstance(method, str) else method
     values, made = hyper or {}, {kind: part for kind, part in changes.items() if not isinstance(part, Part)}
+    if strange := [name for name in values if name.partition(".")[0] not in KINDS]:
+        raise ValueError(
+            f"hyper must name options with their part, such as optimiser.step_size, got {strange[0]!r}; parts are {', '.join(KINDS)}."
+        )
     chosen = choose(preset, {kind: part for kind, part in changes.items() if isinstance(part, Part)})
     parts = {kind: part for kind, part in chosen.items() if kind not in made}
     run = {"num_learners": setting.num_learners, "num_rounds": setting.num_rounds, "batch_size": setting.batch_size}
@@ -71,7 +87,7 @@ def compose(
     if "compressor" in parts:
         made["compressor"] = make("compressor", parts.pop("compressor"), run, values)
     run["uplink"] = made["compressor"]
-    return assemble(setting, **made, **{kind: make(kind, part, run, values) for kind, part in parts.items()})
+    return made | {kind: make(kind, part, run, values) for kind, part in parts.items()}
 
 
 def _current(kind: str, part: Part | None, hyper: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,6 +123,7 @@ def assemble(
     variance_reduction: VarianceReduction | None = None,
     step_limit: StepLimit | None = None,
     downlink: Downlink | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> Method:
     """Puts parts together: both ends share the compressor and the trigger, and the memory says how arrivals aggregate.
 
@@ -114,6 +131,7 @@ def assemble(
       compressor: None is `lapg.uplink.compressors.identity`.
       local: None is `lapg.local.stand`.
       downlink: None is `lapg.downlink.dense`.
+      names: of the parts by kind, for messages, where they are known.
     Raises:
       ValueError: the batch, or a part of it, is smaller than the estimator can work with; a step limit or local steps do not fit the optimiser, the
         memory or the variance reduction; a rule needs the noise, or the divergence, which nobody knows; what a biased compressor leaves out would be lost for good;
@@ -136,7 +154,7 @@ def assemble(
             f"participation must lie in (0, 1], got {setting.participation}; 1 is everybody, and one learner is the least."
         )
     every = setting.upload_every
-    if every is not None and known(every) and not (float(every) >= 1 and float(every).is_integer()):
+    if every is not None and is_concrete(every) and not (float(every) >= 1 and float(every).is_integer()):
         raise ValueError(f"upload_every must be a whole number >= 1, got {every}; leave it out for every round.")
     compressor = compressor or compressors.identity()
     if not memory.forgets:
@@ -149,8 +167,10 @@ def assemble(
     if local.moves and local.increment == "gradient":
         check_linear(
             optimiser,
-            "local steps (scout, fedavg, local sgd) need",
-            "a learner's own step foresees what the controller makes of its gradient: use optimiser sgd, or a method without local steps (awapg, periodic)",
+            f"local {names['local']!r} needs" if names else "local steps need",
+            "a learner's own step foresees what the controller makes of its gradient: use optimiser sgd, no local steps (--local.name stand), or a method "
+            "without them (--method awapg)",
+            f"{names['optimiser']!r}, which turns" if names else "one that turns",
         )
     if step_limit is not None:
         optimiser = limit_step(optimiser, step_limit.limit, setting.num_learners, memory.aggregate)

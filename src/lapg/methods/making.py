@@ -9,6 +9,33 @@ from lapg.methods.parts import Part, merged
 from lapg.methods.presets import KINDS, Preset
 from lapg.methods.registry import ASKED, DEFAULTS, meant, resolve
 from lapg.methods.signatures import REQUIRED, RUN, Option, Signature, signature
+from lapg.problems.contract import theirs
+from lapg.types import (
+    Compressor,
+    Downlink,
+    Estimator,
+    Local,
+    Memory,
+    Rollout,
+    StepLimit,
+    Trigger,
+    VarianceReduction,
+)
+from lapg.uplink.triggers.measures import Measure
+
+MADE: dict[str, type] = {
+    "rollout": Rollout,
+    "estimator": Estimator,
+    "local": Local,
+    "variance_reduction": VarianceReduction,
+    "memory": Memory,
+    "trigger": Trigger,
+    "measure": Measure,
+    "compressor": Compressor,
+    "step_limit": StepLimit,
+    "downlink": Downlink,
+}
+"""What factories of a kind return."""
 
 
 def choose(preset: Preset, changes: Mapping[str, Part], kinds: Sequence[str] = KINDS) -> dict[str, Part]:
@@ -102,7 +129,26 @@ def make(
                 f"{where} {part.name!r} needs {RUN.get(name, f'a problem with a known {name}').partition(':')[0]}, which is not there; choose another {kind}."
             )
     with as_typed(where, found):
-        return called(**given)
+        if ":" not in part.name:
+            return called(**given)
+        return _made_outside(kind, part.name, called, given, where)
+
+
+def _made_outside(kind: str, name: str, factory: Callable[..., Any], given: Mapping[str, Any], where: str) -> Any:
+    """What a factory from outside lapg returns.
+
+    Raises:
+      EnvironmentFailed: it raises anything but a ValueError.
+      ValueError: it raises that, or returns something of another type.
+    """
+    with theirs(f"{where} {name!r} could not be made", ValueError):
+        made = factory(**given)
+    wanted = MADE.get(kind, object)
+    if not isinstance(made, wanted) and not (made is None and kind == "step_limit"):
+        raise ValueError(
+            f"{where} {name!r} must return a {wanted.__module__.partition('.parts')[0]}.{wanted.__name__}, got {type(made).__name__}; see docs/extending.md."
+        )
+    return made
 
 
 def check_options(found: Signature, part: Part, where: str, kind: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import optax
 
 from lapg import local
-from lapg.types import Local, Scalar, known
+from lapg.types import Local, Scalar, is_concrete
 
 Schedule = Callable[[Any, Any], Any]
 """Round and factor to factor · step size."""
@@ -26,7 +26,7 @@ def sgd(step_scale: Scalar = 1.0, *, foreseen_steps: Schedule) -> Local:
     Raises:
       ValueError: step_scale is negative.
     """
-    if known(step_scale) and not float(step_scale) >= 0:
+    if is_concrete(step_scale) and not float(step_scale) >= 0:
         raise ValueError(f"sgd(step_scale=...) must be >= 0, got {float(step_scale)}; local 'stand' takes no steps.")
     return local.sgd(lambda round: foreseen_steps(round, step_scale))
 

@@ -44,6 +44,12 @@ PPO: dict[str, Part] = {
     "estimator": Part("ppo"),
 }
 """Learners of today: proximal policy optimisation with an Adam of their own."""
+DILOCO = PPO | {
+    "local": Part(
+        "optimise", optimiser=Part("adamw", step_size=0.001, eps=1e-5), epochs=10, minibatches=4, max_norm=0.5
+    ),
+    "optimiser": Part("mean", step_size=0.7, momentum=0.9, nesterov=True),
+}
 
 PRESETS: dict[str, Preset] = {
     "pg": Preset(
@@ -69,17 +75,17 @@ PRESETS: dict[str, Preset] = {
         trigger=Part("age_weighted", threshold=160.0, max_age=200),
     ),
     "periodic": Preset(
-        "Control: uploads every few rounds. With all together it is PG with larger batches and rarer steps.",
+        "Baseline: uploads every few rounds. With all together it is PG with larger batches and rarer steps.",
         memory=GATHERED,
         trigger=Part("periodic"),
     ),
     "random": Preset(
-        "Control: every learner uploads by its own coin.",
+        "Baseline: every learner uploads by its own coin.",
         memory=GATHERED,
         trigger=Part("random"),
     ),
     "never": Preset(
-        "Control: one upload in round 0, reused for ever: a constant direction.",
+        "Baseline: one upload in round 0, reused for ever: a constant direction.",
         memory=REUSED,
         trigger=Part("never"),
     ),
@@ -175,6 +181,46 @@ PRESETS: dict[str, Preset] = {
         "PPO at every learner, and the mean of how far they have come, every round (FedPPO; with one learner it is PPO). Source: Schulman et al., "
         "arXiv 1707.06347.",
         **PPO,
+    ),
+    "a2c": Preset(
+        "Advantage actor-critic at every learner, averaged every round: `ppo` with one step a batch. Source: Mnih et al., arXiv 1602.01783.",
+        **PPO | {"local": Part("optimise", optimiser=Part("adam", step_size=0.001, eps=1e-5), max_norm=0.5)},
+    ),
+    "outer_ppo": Preset(
+        "PPO at every learner, whose mean way is taken with a larger step and momentum. Source: arXiv 2411.00666.",
+        **PPO | {"optimiser": Part("mean", step_size=1.5, momentum=0.5, nesterov=True)},
+    ),
+    "diloco": Preset(
+        "PPO with AdamW at every learner, Nesterov steps at the controller every few rounds. Source: Douillard et al., arXiv 2311.08105.",
+        **DILOCO,
+        trigger=Part("periodic", period=10.0),
+        downlink=Part("replicated"),
+    ),
+    "staggered_diloco": Preset(
+        "`diloco` whose learners upload one after the other. Source: Liu et al., arXiv 2401.09135, for steps on each arrival.",
+        **DILOCO,
+        trigger=Part("periodic", period=10.0, phase="staggered"),
+        downlink=Part("replicated"),
+    ),
+    "sparseloco": Preset(
+        "`diloco` without momentum outside, whose messages are the largest 3 % of the entries at 2 bits, with fading errors. Source: arXiv 2508.15706.",
+        **PPO | {"memory": Part("accumulator", keep=0.95)},
+        trigger=Part("periodic", period=10.0),
+        compressor=Part("top_k", fraction=0.03, bits=2),
+        downlink=Part("forwarded"),
+    ),
+    "fedback": Preset(
+        "PPO at learners that upload when they have gone far, by thresholds that keep a wanted rate. Source: arXiv 2411.19242.",
+        **PPO,
+        trigger=Part("budget"),
+        downlink=Part("replicated"),
+    ),
+    "scout_ppo": Preset(
+        "PPO at learners that play where their own steps lead them, and report when they have been away for long and come far: SCOUT on PPO.",
+        **PPO,
+        trigger=Part("age_weighted"),
+        compressor=Part("quantise", bits=4),
+        downlink=Part("forwarded"),
     ),
     "svrpg": Preset(
         "SVRPG: policy gradient with snapshot variance reduction. Source: Papini et al., arXiv 1806.05618.",

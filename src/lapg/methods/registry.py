@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import equinox as eqx
 import optax
 
 from lapg import downlink, estimators, policies, problems
@@ -53,6 +54,7 @@ REGISTRY: dict[str, Mapping[str, Any]] = {
         triggers.never,
         triggers.periodic,
         triggers.random,
+        triggers.budget,
         triggers.lazy,
         triggers.changed,
         triggers.age_weighted,
@@ -101,7 +103,33 @@ def resolve(kind: str, name: str, where: str | None = None) -> Any:
       ValueError: there is no such part.
       EnvironmentFailed: the user's module raises.
     """
-    return pick(name, REGISTRY[kind], where or kind, own={"optimiser": scheduled, "method": _preset}.get(kind))
+    own = {"optimiser": scheduled, "method": _preset, "policy": no_network}.get(kind, lambda found: found)
+    if kind == "method":
+        return pick(name, REGISTRY[kind], where or kind, own=own)
+    return pick(name, REGISTRY[kind], where or kind, own=lambda found: own(_callable(found, f"{where or kind}={name}")))
+
+
+def _callable(found: Any, subject: str) -> Any:
+    if not callable(found):
+        raise ValueError(
+            f"{subject} must be a factory, a function that returns the part, got {type(found).__name__}; write `def make(): return ...` around it and name that."
+        )
+    return found
+
+
+def no_network(found: Any) -> Any:
+    """A policy's factory.
+
+    Raises:
+      ValueError: it is a network, or the class of one, around which a factory is easily made.
+    """
+    if isinstance(found, type | eqx.Module) or all(callable(getattr(found, name, None)) for name in ("init", "apply")):
+        what = f"the class {found.__name__}" if isinstance(found, type) else f"a network, {type(found).__name__}"
+        raise ValueError(
+            f"policy must be a factory, spaces → lapg.types.Policy, got {what}; put net = lapg.policies.from_flax(NETWORK()) beside it, from_equinox for "
+            "one of Equinox, and name net."
+        )
+    return found
 
 
 def _preset(found: Any) -> Preset:

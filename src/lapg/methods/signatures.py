@@ -73,7 +73,11 @@ class Signature(NamedTuple):
 
 @functools.cache
 def signature(kind: str, factory: Callable[..., Any]) -> Signature:
-    """What a factory of this kind of part takes."""
+    """What a factory of this kind of part takes.
+
+    Raises:
+      ValueError: it has an option called name, which is the part's own in a configuration.
+    """
     parameters = inspect.signature(factory).parameters
     try:
         hints = typing.get_type_hints(factory)
@@ -91,6 +95,11 @@ def signature(kind: str, factory: Callable[..., Any]) -> Signature:
             traced = _is_scalar(hint)
             found = dict.fromkeys(choice for choice in _choices(hint) if not (traced and choice in (bool, int)))
             options[name] = Option(tuple(found) or (Any,), parameter.default, words.get(name, ""), traced)
+    if "name" in options:
+        raise ValueError(
+            f"{kind} {getattr(factory, '__name__', factory)!r} must not have an option called name, which in a configuration says which part it is; call "
+            "the argument something else."
+        )
     return Signature(options, supplied, anything, summary(factory))
 
 

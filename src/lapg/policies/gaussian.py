@@ -64,7 +64,7 @@ def gaussian(
 
     return Policy(
         init=init,
-        noise=lambda key: jax.random.normal(key, (num_actions,)),
+        action_noise=lambda key: jax.random.normal(key, (num_actions,)),
         sample=sample,
         log_prob=log_prob,
         mode=centre,

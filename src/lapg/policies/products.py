@@ -45,7 +45,7 @@ def replicated(policy: Policy, num_agents: int, *, local: bool = False) -> Polic
 
     return Policy(
         init=lambda key: jax.vmap(policy.init)(jax.random.split(key, num_agents)).ravel(),
-        noise=lambda key: jax.vmap(policy.noise)(jax.random.split(key, num_agents)),
+        action_noise=lambda key: jax.vmap(policy.action_noise)(jax.random.split(key, num_agents)),
         sample=sample,
         log_prob=lambda params, observation, actions: jnp.sum(
             jax.vmap(policy.log_prob, (0, seen, 0))(split(params), observation, actions)
@@ -82,7 +82,7 @@ def product(policies: Sequence[Policy]) -> Policy:
 
     return Policy(
         init=lambda key: jnp.concatenate(each_key(lambda policy: policy.init, key)),
-        noise=lambda key: each_key(lambda policy: policy.noise, key),
+        action_noise=lambda key: each_key(lambda policy: policy.action_noise, key),
         sample=sample,
         log_prob=log_prob,
         mode=lambda params, observations: tuple(

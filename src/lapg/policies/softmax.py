@@ -50,7 +50,7 @@ def categorical(
 
     return Policy(
         init=init,
-        noise=jax.random.uniform,
+        action_noise=jax.random.uniform,
         sample=sample,
         log_prob=lambda params, observation, action: pick(log_probs(params, observation), action),
         mode=lambda params, observation: jnp.argmax(scores(params, observation)).astype(jnp.int32),

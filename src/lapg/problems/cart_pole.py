@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from lapg.problems.builders import at_least, from_environment, unit_interval
 from lapg.problems.parallel import parallel_tasks
-from lapg.types import Discrete, Environment, Problem, Step, Task
+from lapg.types import Discrete, Environment, Problem, Task, Transition
 
 GRAVITY = 9.8
 CART_MASS = 1.0
@@ -28,7 +28,7 @@ def reset(key: Key[Array, ""], task: Task) -> Float[Array, "4"]:
     return task.extra["start"] * jax.random.uniform(key, (4,), minval=-1.0, maxval=1.0)
 
 
-def step(key: Key[Array, ""], task: Task, state: Float[Array, "4"], action: Int[Array, ""]) -> Step:
+def step(key: Key[Array, ""], task: Task, state: Float[Array, "4"], action: Int[Array, ""]) -> Transition:
     """An explicit Euler step of 0.02 s under ± the learner's force (action 1 pushes to the right). Raw loss −1; ends beyond the limits."""
     _, velocity, angle, spin = state
     pole_mass, half_length = task.extra["pole_mass"], task.extra["half_length"]
@@ -40,7 +40,7 @@ def step(key: Key[Array, ""], task: Task, state: Float[Array, "4"], action: Int[
     rates = jnp.stack([velocity, push - moment * turn * cosine / mass, spin, turn])
     after = state + SECONDS_PER_STEP * rates
     terminated = (jnp.abs(after[0]) > POSITION_LIMIT) | (jnp.abs(after[2]) > ANGLE_LIMIT)
-    return Step(after, -jnp.ones_like(angle), terminated)
+    return Transition(after, -jnp.ones_like(angle), terminated)
 
 
 def draw(axes: Any, state: Float[Array, "4"]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from lapg.problems.contract import EnvironmentFailed, Misfit
-from lapg.types import Environment, Policy, Problem, Recorded, Step, Task, Trajectories
+from lapg.types import Environment, HostBatch, Policy, Problem, Task, Trajectories, Transition
 
 
 class CheckResult(NamedTuple):
@@ -84,7 +84,7 @@ def check_problem(
             warnings.simplefilter("always")
             batch = run("samples repeat themselves", _samples, problem, params, seed, num)
         findings += [CheckResult("warning", True, note=note) for note in _said(caught)]
-        if checks.sound and isinstance(batch, Trajectories | Recorded):
+        if checks.sound and isinstance(batch, Trajectories | HostBatch):
             run("shapes", _shapes, problem, batch, num)
             if checks.sound:
                 run("after the end", _after_the_end, batch)
@@ -176,14 +176,14 @@ def _initial_params(problem: Problem, seed: int) -> Any:
 
 def _first_step(
     environment: Environment, policy: Policy, tasks: Task, params: Any, seed: int
-) -> tuple[Any, Any, Step, Any]:
+) -> tuple[Any, Any, Transition, Any]:
     """Learner 0's state and observation after a reset, a step under its policy, and the observation after it."""
     task = jax.tree.map(lambda leaf: leaf[0], tasks)
     keys = jax.random.split(jax.random.key(seed), 3)
     state = environment.reset(keys[0], task)
     seen = environment.observe(state)
-    action, _ = policy.sample(policy.noise(keys[1]), params, seen)
-    after = Step(*environment.step(keys[2], task, state, policy.actuate(action)))
+    action, _ = policy.sample(policy.action_noise(keys[1]), params, seen)
+    after = Transition(*environment.step(keys[2], task, state, policy.actuate(action)))
     return state, seen, after, environment.observe(after.state)
 
 
@@ -215,12 +215,12 @@ def _compiles(environment: Environment, policy: Policy, tasks: Task, params: Any
         )
     need(
         after.loss.shape == () and after.loss.dtype.kind in "fiu",
-        f"Step.loss must be one real number, learner m's own, got {describe(after.loss)}; pick it by task.index.",
+        f"Transition.loss must be one real number, learner m's own, got {describe(after.loss)}; pick it by task.index.",
     )
     for name, flag in (("terminated", after.terminated), ("truncated", after.truncated)):
         need(
             flag.shape == () and flag.dtype == bool,
-            f"Step.{name} must be one boolean, got {describe(flag)}; compare or reduce, as in jnp.any(outside).",
+            f"Transition.{name} must be one boolean, got {describe(flag)}; compare or reduce, as in jnp.any(outside).",
         )
 
 
@@ -255,7 +255,7 @@ def _actor(policy: Policy, params: Any, seed: int) -> Callable[..., Any]:
     def act(observations: PyTree, t: Any) -> Any:
         leading = jax.tree.leaves(observations)[0].shape[:2]
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), t), leading)
-        sample = jax.vmap(jax.vmap(lambda key, seen: policy.sample(policy.noise(key), params, seen)[0]))
+        sample = jax.vmap(jax.vmap(lambda key, seen: policy.sample(policy.action_noise(key), params, seen)[0]))
         actions = sample(keys, observations)
         return actions, jax.vmap(jax.vmap(policy.actuate))(actions)
 
@@ -328,7 +328,7 @@ def _policy(policy: Policy, params: Any, batch: Any, seed: int) -> None:
     seen, recorded = (
         jax.tree.map(lambda leaf: jnp.asarray(leaf[0, 0, 0]), tree) for tree in (batch.observations, batch.actions)
     )
-    action, log_prob = policy.sample(policy.noise(jax.random.key(seed)), params, seen)
+    action, log_prob = policy.sample(policy.action_noise(jax.random.key(seed)), params, seen)
     again, slope = jax.value_and_grad(policy.log_prob)(params, seen, action)
     need(
         np.shape(log_prob) == () and np.allclose(log_prob, again, 1e-4, 1e-5),
@@ -347,7 +347,7 @@ def _policy(policy: Policy, params: Any, batch: Any, seed: int) -> None:
 
 
 def _score(problem: Problem, batch: Any) -> None:
-    if isinstance(batch, Recorded):
+    if isinstance(batch, HostBatch):
         fields = jax.tree.map(jnp.asarray, batch._asdict())
         fields["losses"] *= problem.tasks.scale[:, None, None]
         batch = Trajectories(log_probs=jnp.zeros_like(fields["losses"]), **fields)

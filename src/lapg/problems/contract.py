@@ -39,16 +39,18 @@ def failed(what: str, error: BaseException) -> Exception:
 
 
 @contextlib.contextmanager
-def theirs(what: str) -> Iterator[None]:
+def theirs(what: str, *meant: type[Exception]) -> Iterator[None]:
     """Runs other people's code.
 
+    Args:
+      meant: errors that say it all, which stay as they are.
     Raises:
-      EnvironmentFailed: it has raised anything, a call of sys.exit included.
+      EnvironmentFailed: it has raised anything else, a call of sys.exit included.
       Misfit: that, with its place.
     """
     try:
         yield
-    except EnvironmentFailed:
+    except (EnvironmentFailed, *meant):
         raise
     except (Exception, SystemExit) as error:
         raise failed(what, error) from error

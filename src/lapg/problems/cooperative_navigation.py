@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from lapg.policies import mlp
 from lapg.problems.builders import at_least, from_environment, make_tasks, unit_interval
-from lapg.types import Box, Discrete, Environment, JointSpaces, Problem, Scalar, Spaces, Step, Task
+from lapg.types import Box, Discrete, Environment, JointSpaces, Problem, Scalar, Spaces, Task, Transition
 
 SECONDS_PER_STEP = 0.1
 DAMPING = 0.25
@@ -95,11 +95,11 @@ def environment(num_agents: int, integrator: Integrator = "explicit", collision_
     def observe(state: State) -> Float[Array, " n"]:
         return jnp.concatenate([state.positions.ravel(), state.velocities.ravel(), state.landmarks.ravel()])
 
-    def step(key: Key[Array, ""], task: Task, state: State, action: Int[Array, " M"]) -> Step:
+    def step(key: Key[Array, ""], task: Task, state: State, action: Int[Array, " M"]) -> Transition:
         forces = jax.nn.one_hot(action, len(DIRECTIONS), dtype=directions.dtype) @ directions
         after = move(state, forces, integrator)
         losses = distances(after) + collision_penalty * collisions(after)
-        return Step(after, losses[task.index])
+        return Transition(after, losses[task.index])
 
     return Environment(reset, observe, step, draw, SECONDS_PER_STEP)
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from lapg.problems.adapters import action_space, needs, one_of, same_types, shaped, vector
 from lapg.problems.builders import at_least, from_environment, make_tasks, unit_interval
-from lapg.types import Box, Environment, Interface, Problem, Spaces, Step, Task
+from lapg.types import Box, Environment, Interface, Problem, Spaces, Task, Transition
 
 
 class State(eqx.Module):
@@ -32,9 +32,9 @@ def environment(game: Any, settings: Any) -> Environment:
         observation, inner = game.reset_env(key, settings)
         return State(jax.tree.map(jnp.asarray, inner), see(observation))
 
-    def step(key: Key[Array, ""], task: Task, state: State, action: Any) -> Step:
+    def step(key: Key[Array, ""], task: Task, state: State, action: Any) -> Transition:
         observation, inner, reward, terminated, _ = game.step_env(key, state.inner, action, settings)
-        return Step(
+        return Transition(
             State(same_types(inner, state.inner), see(observation)),
             -jnp.asarray(reward, float),
             jnp.asarray(terminated, bool),

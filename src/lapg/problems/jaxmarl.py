@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from lapg.problems.adapters import action_space, needs, one_of, same_types, shaped, vector
 from lapg.problems.builders import at_least, first_observation, from_environment, make_tasks, unit_interval
 from lapg.problems.contract import table
-from lapg.types import Box, Environment, Interface, JointSpaces, Problem, Spaces, Step, Task
+from lapg.types import Box, Environment, Interface, JointSpaces, Problem, Spaces, Task, Transition
 
 Observations = Literal["global", "local", "concatenated"]
 
@@ -50,13 +50,13 @@ def environment(game: Any, observations: Observations, alike: bool) -> Environme
     def observe(state: State) -> PyTree:
         return show(game.get_world_state(state.inner) if observations == "global" else state.observations)
 
-    def step(key: Key[Array, ""], task: Task, state: State, action: Any) -> Step:
+    def step(key: Key[Array, ""], task: Task, state: State, action: Any) -> Transition:
         actions = {agent: action[m] for m, agent in enumerate(game.agents)}
         seen, inner, rewards, ended, _ = game.step_env(key, state.inner, actions)
         time, ended = state.time + 1, jnp.asarray(ended["__all__"], bool)
         losses = -jnp.stack([jnp.asarray(rewards[agent], float) for agent in game.agents])
         after = State(same_types(inner, state.inner), see(seen), time)
-        return Step(after, losses[task.index], ended & (time < limit), ended & (time >= limit))
+        return Transition(after, losses[task.index], ended & (time < limit), ended & (time >= limit))
 
     return Environment(reset, observe, step)
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key
 from lapg.policies import linear
 from lapg.problems.builders import at_least, from_environment, unit_interval
 from lapg.problems.parallel import parallel_tasks
-from lapg.types import Box, Environment, Model, Policy, Problem, Step, Task
+from lapg.types import Box, Environment, Model, Policy, Problem, Task, Transition
 
 INPUT_VARIANCE = (
     0.1  # of a column of B: exploration stays small beside the initial state, and the slope at θ = 0 moderate
@@ -103,11 +103,11 @@ def linear_quadratic(
     def reset(key: Key[Array, ""], task: Task) -> Float[Array, " n"]:
         return jnp.sqrt(task.extra["start"]) * jax.random.normal(key, (num_states,))
 
-    def step(key: Key[Array, ""], task: Task, state: Float[Array, " n"], action: Float[Array, " A"]) -> Step:
+    def step(key: Key[Array, ""], task: Task, state: Float[Array, " n"], action: Float[Array, " A"]) -> Transition:
         own = task.extra
         noise = process_noise * jax.random.normal(key, (num_states,))
         after = own["dynamics"] @ state + own["inputs"] @ action + noise
-        return Step(after, own["state_weight"] * state @ state + ACTION_WEIGHT * action @ action)
+        return Transition(after, own["state_weight"] * state @ state + ACTION_WEIGHT * action @ action)
 
     return from_environment(
         Environment(reset, lambda state: state, step),

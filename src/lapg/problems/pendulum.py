@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from lapg.problems.builders import at_least, from_environment, unit_interval
 from lapg.problems.parallel import parallel_tasks
-from lapg.types import Box, Environment, Problem, Step, Task
+from lapg.types import Box, Environment, Problem, Task, Transition
 
 GRAVITY = 10.0
 MASS = 1.0
@@ -32,7 +32,7 @@ def observe(state: Float[Array, "2"]) -> Float[Array, "3"]:
     return jnp.stack([jnp.cos(angle), jnp.sin(angle), spin])
 
 
-def step(key: Key[Array, ""], task: Task, state: Float[Array, "2"], action: Float[Array, "1"]) -> Step:
+def step(key: Key[Array, ""], task: Task, state: Float[Array, "2"], action: Float[Array, "1"]) -> Transition:
     """A step of 0.05 s, velocity first, under a torque cut to ±2. Raw loss: angle² + 0.1·velocity² + 0.001·torque² before the step."""
     angle, spin = state
     gravity, mass, length = (task.extra[name] for name in ("gravity", "mass", "length"))
@@ -41,7 +41,7 @@ def step(key: Key[Array, ""], task: Task, state: Float[Array, "2"], action: Floa
     loss = from_upright**2 + 0.1 * spin**2 + 0.001 * torque**2
     turn = 3 * gravity / (2 * length) * jnp.sin(angle) + 3 / (mass * length**2) * torque
     faster = jnp.clip(spin + turn * SECONDS_PER_STEP, -MAX_SPEED, MAX_SPEED)
-    return Step(jnp.stack([angle + faster * SECONDS_PER_STEP, faster]), loss)
+    return Transition(jnp.stack([angle + faster * SECONDS_PER_STEP, faster]), loss)
 
 
 def draw(axes: Any, state: Float[Array, "2"]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from lapg.problems.contract import Misfit, failed, theirs
 from lapg.problems.rows import each, not_finite, real, renewed, stack, unstack
-from lapg.types import Elapsed, Recorded
+from lapg.types import Elapsed, HostBatch
 
 Act = Callable[[Any, int], tuple[Any, Any]]
 
@@ -48,7 +48,7 @@ def collector(
     discount: float,
     num_losses: int,
     shared: bool,
-) -> tuple[Callable[..., Recorded], Callable[..., Recorded], Callable[[], None]]:
+) -> tuple[Callable[..., HostBatch], Callable[..., HostBatch], Callable[[], None]]:
     """A problem's ``collect``, ``proceed`` and ``close`` (`lapg.types.Problem`).
 
     Environments are made when they are first needed and used again: those of ``collect`` each for one episode a round, where whoever has reached its
@@ -65,7 +65,7 @@ def collector(
             ):
                 pool.append(_Instance(make()))
 
-    def collect(act: Act, seeds: np.ndarray, num: int, learners: Sequence[int] = range(num_learners)) -> Recorded:
+    def collect(act: Act, seeds: np.ndarray, num: int, learners: Sequence[int] = range(num_learners)) -> HostBatch:
         count = num if shared else len(learners) * num
         pool = pools.setdefault("episodes", [])
         fill(pool, count, count)
@@ -73,7 +73,7 @@ def collector(
 
     def proceed(
         act: Act, seeds: np.ndarray, num: int, learners: Sequence[int], lane: Hashable, num_steps: int
-    ) -> Recorded:
+    ) -> HostBatch:
         groups = [None] if shared else learners
         own = [pools.setdefault(("segments", lane, group), []) for group in groups]
         for pool in own:
@@ -91,7 +91,7 @@ def collector(
         length: int,
         *,
         restart: bool,
-    ) -> Recorded:
+    ) -> HostBatch:
         groups = 1 if shared else len(learners)
         count, dtype = len(instances), real()
 
@@ -206,7 +206,7 @@ def collector(
         following = each(lambda leaf: leaf[:, 1:], states)
         if restart and (terminated | truncated).any():
             following = each(partial(over_time, length), *followed)
-        return Recorded(
+        return HostBatch(
             each(lambda leaf: for_learners(leaf[:, :-1]), states),
             each(for_learners, actions),
             own(losses.swapaxes(0, 1)),

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float, Key, PyTree, UInt
 
-from lapg.types import Environment, Policy, Problem, Step, Task
+from lapg.types import Environment, Policy, Problem, Task, Transition
 
 
 def smoothed(problem: Problem, scale: float) -> Problem:
@@ -38,8 +38,8 @@ def smoothed(problem: Problem, scale: float) -> Problem:
         key_seed, key_reset = jax.random.split(key)
         return jax.random.bits(key_seed), environment.reset(key_reset, task)
 
-    def step(key: Key[Array, ""], task: Task, state: tuple[UInt[Array, ""], PyTree], action: PyTree) -> Step:
-        after = Step(*environment.step(key, task, state[1], action))
+    def step(key: Key[Array, ""], task: Task, state: tuple[UInt[Array, ""], PyTree], action: PyTree) -> Transition:
+        after = Transition(*environment.step(key, task, state[1], action))
         return after._replace(state=(state[0], after.state))
 
     def observe(state: tuple[UInt[Array, ""], PyTree]) -> tuple[UInt[Array, ""], PyTree]:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, Key, UInt
 
 from lapg.policies import table
 from lapg.problems.builders import at_least, from_environment, make_tasks, unit_interval
-from lapg.types import Discrete, Environment, Model, Policy, Problem, Spaces, Step, Task, known
+from lapg.types import Discrete, Environment, Model, Policy, Problem, Spaces, Task, Transition, is_concrete
 
 
 def tabular(
@@ -48,7 +48,7 @@ def tabular(
             f"{losses.shape} and {initial.shape}."
         )
     for name, rows in (("transitions", transitions), ("initial", initial)):
-        if known(rows) and not (bool(jnp.all(rows >= 0)) and bool(jnp.allclose(rows.sum(-1), 1, atol=1e-5))):
+        if is_concrete(rows) and not (bool(jnp.all(rows >= 0)) and bool(jnp.allclose(rows.sum(-1), 1, atol=1e-5))):
             raise ValueError(f"tabular({name}=...) rows must be non-negative and sum to 1; divide each row by its sum.")
     steps = num_steps if num_steps is not None else horizon
     at_least("tabular", num_steps=steps)
@@ -77,9 +77,9 @@ def tabular(
     def reset(key: Key[Array, ""], task: Task) -> Int[Array, ""]:
         return jax.random.categorical(key, task.extra["log_initial"]).astype(jnp.int32)
 
-    def step(key: Key[Array, ""], task: Task, state: Int[Array, ""], action: Int[Array, ""]) -> Step:
+    def step(key: Key[Array, ""], task: Task, state: Int[Array, ""], action: Int[Array, ""]) -> Transition:
         after = jax.random.categorical(key, log_transitions[state, action]).astype(jnp.int32)
-        return Step(after, task.extra["losses"][state, action])
+        return Transition(after, task.extra["losses"][state, action])
 
     return from_environment(
         Environment(reset, lambda state: state, step),

@@ -9,21 +9,24 @@ import xarray as xr
 from lapg.costs import ledger
 from lapg.rounds import Log
 
+RENAMED = {"heard": "contacted", "trigger_left": "trigger_statistic", "trigger_right": "trigger_threshold"}
+"""Variables of older records, and their names today."""
+
 
 def to_dataset(
     log: Log, *, first: int, seeds: list[int], params: np.ndarray, wall: float, heartbeat: bool = True
 ) -> xr.Dataset:
     """Labels the log of a stretch of rounds, leading axes (seed, round).
 
-    Bits are payload without headers; ``heard`` and ``answered`` say who was sent a message, a header alone or more, and who sent one
+    Bits are payload without headers; ``contacted`` and ``answered`` say who was sent a message, a header alone or more, and who sent one
     (`lapg.costs.ledger.messages`); what training batches scored is called ``training_*``, where that is not θ^k's score itself; ``wall_seconds`` is the run's clock at the end of the stretch; ``params`` is θ after it.
     """
     per_learner, per_round = ("seed", "round", "learner"), ("seed", "round")
     rounds = first + np.arange(log.sent.shape[1])
     messages = {name: getattr(log, name) for name in ("participated", "downlink_bits", "sent", "uplink_bits")}
     both = log.participated, log.downlink_bits, log.sent
-    heard, answered = ledger.messages(*both, heartbeat=heartbeat, missing=log.faults.get("missing", 0))
-    fields = {**messages, "heard": heard, "answered": answered, **vars(log.learner), **log.scores}
+    contacted, answered = ledger.messages(*both, heartbeat=heartbeat, missing=log.faults.get("missing", 0))
+    fields = {**messages, "contacted": contacted, "answered": answered, **vars(log.learner), **log.scores}
     fields |= {name: getattr(log, name) for name in ("evaluated", "training_steps", "evaluation_steps")}
     fields |= {f"training_{name}": value for name, value in log.training_scores.items()}
     fields |= {f"fault_{name}": value for name, value in log.faults.items()}
@@ -36,12 +39,13 @@ def to_dataset(
 
 
 def upgrade(dataset: xr.Dataset) -> xr.Dataset:
-    """A record as it is written today, as far as an older one tells; what nobody counted then, such as steps, is left out.
+    """Brings an older record up to date: variables have today's names; what was not counted then, such as steps, is left out.
 
     Messages went to whoever took part, and came from whoever uploaded. θ^k was scored in every round, for all learners whose answer came.
     """
-    if "heard" not in dataset:
-        dataset = dataset.assign(heard=dataset["participated"], answered=dataset["sent"])
+    dataset = dataset.rename({old: new for old, new in RENAMED.items() if old in dataset})
+    if "contacted" not in dataset:
+        dataset = dataset.assign(contacted=dataset["participated"], answered=dataset["sent"])
     if "evaluated" not in dataset:
         there = xr.ones_like(dataset["sent"], dtype=bool)
         if "fault_missing" in dataset:

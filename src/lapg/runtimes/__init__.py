@@ -28,13 +28,13 @@ RuntimeName = Literal["vectorised", "sequential", "ray", "flower"]
 DISTRIBUTED = {"ray": "Ray"}
 """Runtimes whose learners live in other processes: module under `lapg.runtimes`, which is also the extra that it needs, and class."""
 REMOTE = (*DISTRIBUTED, "flower")
-"""All runtimes whose learners live elsewhere. Under Flower the controller does, too: `lapg.experiments.flower_launch` has a run played there."""
+"""All runtimes whose learners live elsewhere. Under Flower the controller does, too: `lapg.experiments.flower_launch` starts such a run."""
 
 
 def runtime_of(
     problem: Problem, name: RuntimeName = "vectorised"
 ) -> type[Vectorised] | type[Hosted] | type[Sequential]:
-    """The runtime within this process that plays a problem: for ``vectorised`` `Hosted` where the problem's environment is outside JAX.
+    """Chooses the runtime of this process that plays a problem: for ``vectorised`` `Hosted` where the problem's environment is outside JAX.
 
     Raises:
       ValueError: it cannot play this problem.
@@ -49,7 +49,7 @@ def runtime_of(
 
 
 def distributed(name: str) -> Callable[..., Any]:
-    """A runtime of `DISTRIBUTED`.
+    """Imports a runtime of `DISTRIBUTED`.
 
     Raises:
       ValueError: its engine is not installed.

@@ -1,4 +1,4 @@
-"""What a runtime is to those that have it play a run: lanes that advance together, and states that can be saved."""
+"""The protocol of runtimes: lanes that advance together, and states that can be saved."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
@@ -6,11 +6,11 @@ from typing import Any, Protocol, runtime_checkable
 from lapg.rounds import Log
 
 Pause = Callable[[int], bool]
-"""Asked after rounds of all lanes, how many of the run are done: whether `Runtime.advance` is to return now, before its chunk is full."""
+"""Called after rounds of all lanes with the number of rounds played; whether `Runtime.advance` is to return now, before its chunk is full."""
 
 
 def never(round: int) -> bool:
-    """The pause of whoever wants whole chunks."""
+    """Never pauses: whole chunks are played."""
     return False
 
 
@@ -23,7 +23,7 @@ class Runtime(Protocol):
     Attributes:
       num_lanes: L.
       chunk_rounds: the most rounds that `advance` plays at once.
-      fetches: whether the state that `advance` returns has to be fetched from elsewhere, so that it should not return too often.
+      fetches: whether `advance` fetches the state that it returns from other processes, so that it should not return too often.
     """
 
     num_lanes: int

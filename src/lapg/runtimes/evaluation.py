@@ -1,4 +1,4 @@
-"""Scoring θ^k while a run is played: a hook beside the rounds, which learns nothing and whose episodes are counted apart."""
+"""Scores θ^k while a run is played: a hook beside the rounds, from which nothing is learned and whose episodes are counted separately."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -12,10 +12,10 @@ from jaxtyping import Array, Float, Int, Key
 from lapg.rollouts import rollout_of
 from lapg.rounds import Log, environment_steps, sample_batch
 from lapg.runtimes.host_env import sampler, to_batch
-from lapg.types import NOBODY, SCORE, Method, Policy, Problem, Recorded, Task, address
+from lapg.types import NOBODY, SCORE, HostBatch, Method, Policy, Problem, Task, address
 
 Scores = tuple[Mapping[str, Any], Any]
-"""Of every learner's task, leading axis M: the problem's scores, and the steps that were played for them."""
+"""The problem's scores on every learner's task, leading axis M, and the environment steps that were played for them."""
 Score = Callable[[Key[Array, ""], Float[Array, " d"], Any], Scores]
 """``root, θ^k, round → Scores``."""
 
@@ -24,7 +24,7 @@ class Evaluation(NamedTuple):
     """When and how θ^k is scored.
 
     Attributes:
-      every: rounds 0, ``every``, 2 · ``every``, ... are scored; 0 is none.
+      every: rounds 0, ``every``, 2 · ``every``, ... are scored; with 0 none is.
       episodes: of every learner's task; None is as many as a training batch has.
       greedy: whether the most probable action is taken, instead of one from the policy's distribution.
     """
@@ -34,21 +34,21 @@ class Evaluation(NamedTuple):
     greedy: bool = False
 
     def is_due(self, round: Any) -> Any:
-        """Whether that round is scored; of an array, of each."""
+        """Whether a round is scored, elementwise for an array of rounds."""
         return round % self.every == 0 if self.every else np.zeros(np.shape(round), bool)
 
     def plays(self, problem: Problem, method: Method) -> bool:
-        """Whether episodes are played for it.
+        """Whether extra episodes are played to score θ^k.
 
-        They are not where learners sample whole episodes at θ^k themselves and neither ``greedy`` nor another number of episodes is asked for: the
-        training batch is then the score, an unbiased one, for it was drawn before anything was learned from it.
+        None are where learners sample whole episodes at θ^k themselves and neither ``greedy`` nor another number of episodes is set: the score of the
+        training batch, which was drawn before anything was learned from it, is then unbiased.
         """
         elsewhere = method.local.moves or rollout_of(problem).continues
         return self.every > 0 and (elsewhere or self.greedy or self.episodes not in (None, method.batch_size))
 
 
 def greedy(policy: Policy) -> Policy:
-    """The policy that always takes its most probable action."""
+    """Makes the policy that always takes the most probable action of another."""
 
     def sample(noise: Any, params: Any, observation: Any) -> Any:
         action = policy.mode(params, observation)
@@ -58,10 +58,10 @@ def greedy(policy: Policy) -> Policy:
 
 
 def as_evaluated(problem: Problem, evaluation: Evaluation) -> Problem:
-    """The problem under the policy that is scored.
+    """Replaces the problem's policy with the one that is scored.
 
     Raises:
-      ValueError: a greedy one is asked for where there are no episodes.
+      ValueError: the greedy policy is to be scored where there are no episodes.
     """
     if not evaluation.greedy:
         return problem
@@ -88,7 +88,7 @@ def score_inside(problem: Problem, evaluation: Evaluation, method: Method) -> Sc
 
 
 def score_outside(problem: Problem, evaluation: Evaluation, method: Method) -> Score:
-    """As `score_inside`, on episodes of environments outside JAX; no more side by side than a training batch has."""
+    """Does what `score_inside` does with environments outside JAX; as many episodes at once as a training batch has."""
     problem, at_once = as_evaluated(problem, evaluation), method.batch_size
     policy, num = problem.policy, evaluation.episodes or at_once
     assert policy is not None
@@ -100,8 +100,8 @@ def score_outside(problem: Problem, evaluation: Evaluation, method: Method) -> S
         return jax.vmap(lambda task: address(root, SCORE, who(task), round))(problem.tasks)
 
     @jax.jit
-    def judge(params: Float[Array, "M d"], recorded: Recorded) -> Scores:
-        def one(task: Task, params: Float[Array, " d"], recorded: Recorded) -> Any:
+    def score_batch(params: Float[Array, "M d"], recorded: HostBatch) -> Scores:
+        def one(task: Task, params: Float[Array, " d"], recorded: HostBatch) -> Any:
             batch = to_batch(policy, task, params, recorded)
             return problem.score(task, batch), environment_steps(batch)
 
@@ -109,16 +109,16 @@ def score_outside(problem: Problem, evaluation: Evaluation, method: Method) -> S
 
     def score(root: Key[Array, ""], params: Float[Array, " d"], round: Any) -> Scores:
         everywhere = jnp.broadcast_to(params, (problem.num_learners, *np.shape(params)))
-        return judge(everywhere, play(keys(root, round), everywhere, num, at_once=at_once))
+        return score_batch(everywhere, play(keys(root, round), everywhere, num, at_once=at_once))
 
     return score
 
 
 class Evaluator:
-    """Scores θ^k for runtimes that play round by round, in the process that holds the controller; learners have no part in it.
+    """Scores θ^k for runtimes that play round by round, in the process that holds the controller, without the learners.
 
     Raises:
-      ValueError: what is asked for does not fit the problem.
+      ValueError: the evaluation does not fit the problem.
     """
 
     def __init__(self, problem: Problem, evaluation: Evaluation, method: Method) -> None:
@@ -128,32 +128,32 @@ class Evaluator:
         self._score = score if outside else jax.jit(score)
 
     def __call__(self, seed: Any, params: Any, round: int) -> Scores | None:
-        """The scores of a round's θ^k; None where the round is not scored."""
+        """Scores a round's θ^k; None where the round is not scored."""
         if not self._evaluation.is_due(round):
             return None
         return jax.tree.map(np.asarray, self._score(jax.random.key(seed), jnp.asarray(params), np.int32(round)))
 
 
 def make_evaluator(problem: Problem, evaluation: Evaluation, method: Method) -> Evaluator | None:
-    """None where no episodes are played to score θ^k (`Evaluation.plays`).
+    """Makes an `Evaluator`; None where no episodes are played to score θ^k (`Evaluation.plays`).
 
     Raises:
-      ValueError: what is asked for does not fit the problem.
+      ValueError: the evaluation does not fit the problem.
     """
     return Evaluator(problem, evaluation, method) if evaluation.plays(problem, method) else None
 
 
 def with_scores(log: Log, found: Scores | None) -> Log:
-    """A round's log with what θ^k was scored; zeros if the round was not, which `finish_log` makes unknown."""
+    """Adds the scores of θ^k to a round's log; zeros if the round was not scored, which `finish_log` replaces with nan."""
     scores, steps = jax.tree.map(jnp.zeros_like, (log.training_scores, log.training_steps)) if found is None else found
     return dataclasses.replace(log, scores=scores, evaluation_steps=steps)
 
 
 def finish_log(log: Log, first: int, evaluation: Evaluation) -> Log:
-    """Says of a stretch of rounds which scores are known, on the host: leading axes (lane, round), from round ``first`` on.
+    """Marks the known scores in the log of rounds from ``first`` on, on the host: leading axes (lane, round).
 
-    Training steps and scores are those of learners that took part and answered. Where the training batch is the score, that of a learner which did not
-    take part was played to be scored alone, and counts as evaluation.
+    Training steps and scores are those of learners that took part and answered. Where the training batch gives the score, the batch of a learner that did
+    not take part was played for the score alone, and counts as evaluation.
     """
     answered = log.participated & (np.asarray(log.faults.get("missing", 0)) == 0)
     due = evaluation.is_due(first + np.arange(answered.shape[1]))[:, None]

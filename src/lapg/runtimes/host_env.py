@@ -1,8 +1,7 @@
-"""Learners whose environments are outside JAX: these on the host, everything else compiled.
+"""Learners whose environments are outside JAX: the environments run on the host, everything else is compiled.
 
-In every step only observations go in and actions come out; behaviour log-probabilities, gradients and uploads are one compiled function per round.
-Episodes begin with addressed seeds. Environments that outlive a round, where segments of them are played, are no part of any state: a resumed run
-begins new episodes.
+Each step exchanges observations and actions alone; behaviour log-probabilities, gradients and uploads are one compiled function per round. Episodes begin
+with addressed seeds. Environments that live on over rounds, where segments are played, are not part of any state: a resumed run begins new episodes.
 """
 
 import warnings
@@ -23,22 +22,22 @@ from lapg.types import (
     SAMPLE,
     Broadcast,
     Elapsed,
+    HostBatch,
     LearnerState,
     Policy,
     Problem,
     Recipe,
-    Recorded,
     Task,
     Trajectories,
     address,
 )
 
 
-def sampler(problem: Problem, policy: Policy, segment_steps: int | None = None) -> Callable[..., Recorded]:
-    """Episodes of a host problem: ``keys [M], θ [M, d], N → Recorded``, where ``learners`` are those whom keys and θ are for, all by default.
+def sampler(problem: Problem, policy: Policy, segment_steps: int | None = None) -> Callable[..., HostBatch]:
+    """Makes the function that plays episodes of a host problem: ``keys [M], θ [M, d], N → HostBatch``, of the given ``learners``, all by default.
 
-    With ``at_once``, no more than so many episodes of each are played side by side.
-    With ``segment_steps`` they are segments of that many steps, of the environments of a ``lane`` that has to be named.
+    With ``at_once``, at most that many episodes of each learner are played side by side.
+    With ``segment_steps``, segments of that many steps are played in the environments of a ``lane``, which is then required.
     The noise of actions is drawn from the keys as in `lapg.rollouts`: equal keys, equal noise.
     """
     collect, num_steps = problem.collect, segment_steps or problem.num_steps
@@ -51,7 +50,7 @@ def sampler(problem: Problem, policy: Policy, segment_steps: int | None = None) 
     def draw(keys: Key[Array, " M"], num: int) -> Any:
         def episode(key: Key[Array, ""]) -> Any:
             reset, actions, _ = jax.random.split(key, 3)
-            return jax.random.bits(reset, dtype=jnp.uint32), jax.vmap(policy.noise)(
+            return jax.random.bits(reset, dtype=jnp.uint32), jax.vmap(policy.action_noise)(
                 jax.random.split(actions, num_steps)
             )
 
@@ -63,17 +62,17 @@ def sampler(problem: Problem, policy: Policy, segment_steps: int | None = None) 
         def one(noise: Any, params: Float[Array, " d"], observation: Any) -> Any:
             action, _ = policy.sample(noise, params, observation)
             executed = policy.actuate(action)
-            return action, None if executed is action else executed  # what stays as it is comes out once
+            return action, None if executed is action else executed  # returned once where both are the same
 
         now = jax.tree.map(lambda leaf: leaf[t], noise)
         return jax.vmap(jax.vmap(one, (0, None, 0)))(now, params, observations)
 
     def play(
         keys: Key[Array, " M"], params: Float[Array, "M d"], num: int, at_once: int | None = None, **which: Any
-    ) -> Recorded:
+    ) -> HostBatch:
         seeds, noise = draw(keys, num=num)
 
-        def block(begin: int, end: int) -> Recorded:
+        def block(begin: int, end: int) -> HostBatch:
             own = jax.tree.map(lambda leaf: leaf[:, :, begin:end], noise) if end - begin < num else noise
 
             def ask(observations: Any, t: int) -> tuple[Any, Any]:
@@ -90,15 +89,15 @@ def sampler(problem: Problem, policy: Policy, segment_steps: int | None = None) 
 
 
 def close(problem: Problem) -> None:
-    """Closes a host problem's environments; what one of them says against it is a warning, as nothing is lost by it."""
+    """Closes a host problem's environments; a failure of one is a warning, since nothing is lost."""
     try:
         problem.close()
     except EnvironmentFailed as error:
         warnings.warn(str(error), RuntimeWarning, stacklevel=2)
 
 
-def to_batch(policy: Policy, task: Task, params: Float[Array, " d"], recorded: Recorded) -> Trajectories:
-    """One learner's recorded steps, with the log-probabilities of their actions at θ and with scaled losses."""
+def to_batch(policy: Policy, task: Task, params: Float[Array, " d"], recorded: HostBatch) -> Trajectories:
+    """Converts one learner's recorded steps to trajectories, with log-probabilities at θ and scaled losses."""
     before = recorded.before
     if isinstance(before, Elapsed):
         before = Elapsed(before.steps, task.scale * before.losses, task.scale * before.discounted)
@@ -116,20 +115,20 @@ def to_batch(policy: Policy, task: Task, params: Float[Array, " d"], recorded: R
     )
 
 
-class Outside:
-    """Rounds of learners of a host problem, of as many side by side as are given: what `lapg.rounds.play_learner` is to the others.
+class HostSampler:
+    """Plays rounds of learners of a host problem, several side by side; the counterpart of `lapg.rounds.play_learner`.
 
     Args:
       hyper: any lane's hyperparameters.
     Raises:
       ValueError: the problem has no policy.
 
-    ``answer: hyper, seed, Tasks, LearnerStates, Broadcast, θ, Recorded → LearnerStates, Replies`` is its compiled end.
+    ``answer: hyper, seed, Tasks, LearnerStates, Broadcast, θ, HostBatch → LearnerStates, Replies`` is its compiled end.
     """
 
     def __init__(self, recipe: Recipe, problem: Problem, hyper: dict[str, Any]) -> None:
         if problem.policy is None:
-            raise ValueError("Outside(problem=...) needs a problem with a policy.")
+            raise ValueError("HostSampler(problem=...) needs a problem with a policy.")
         method, self._policy, self._problem = recipe(hyper), problem.policy, problem
         self._num, self._rollout, self._name = method.batch_size, rollout_of(problem), object()
         length = self._rollout.num_steps if self._rollout.continues else None
@@ -143,7 +142,7 @@ class Outside:
             learners: LearnerState,
             broadcast: Broadcast,
         ) -> tuple[Any, Any]:
-            """Keys and θ of a batch."""
+            """Gives the keys and θ of a batch."""
 
             def one(task: Task, state: LearnerState) -> tuple[Any, Any]:
                 who = NOBODY if problem.shared else task.index
@@ -160,9 +159,9 @@ class Outside:
             learners: LearnerState,
             broadcast: Broadcast,
             params: Any,
-            recorded: Recorded,
+            recorded: HostBatch,
         ) -> tuple[LearnerState, Reply]:
-            def one(task: Task, state: LearnerState, params: Any, recorded: Recorded) -> Any:
+            def one(task: Task, state: LearnerState, params: Any, recorded: HostBatch) -> Any:
                 batch = to_batch(self._policy, task, params, recorded)
                 return reply(recipe(hyper), problem, jax.random.key(seed), task, state, broadcast, batch)
 
@@ -173,9 +172,9 @@ class Outside:
     def play(
         self, hyper: dict[str, Any], seed: Any, tasks: Task, learners: LearnerState, broadcast: Broadcast
     ) -> tuple[LearnerState, Reply]:
-        """A round of those learners; tasks, states and replies have a leading axis.
+        """Plays a round of the given learners; tasks, states and replies have a leading axis.
 
-        Environments that go on belong to their lane, which is known by its seed and hyperparameters.
+        Environments that live on belong to a lane, which is identified by its seed and hyperparameters.
         """
         given, who = (hyper, seed, tasks), dict[str, Any](learners=np.asarray(tasks.index).tolist())
         if self._rollout.continues:
@@ -187,7 +186,7 @@ class Outside:
     def play_one(
         self, hyper: dict[str, Any], seed: Any, index: Any, state: LearnerState, broadcast: Broadcast
     ) -> tuple[LearnerState, Reply]:
-        """Learner m's round."""
+        """Plays learner m's round."""
         tasks = _at(self._problem.tasks, index)
         learners = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], state)
         return jax.tree.map(lambda leaf: leaf[0], self.play(hyper, seed, tasks, learners, broadcast))
@@ -195,17 +194,17 @@ class Outside:
     def sketch(
         self, hyper: dict[str, Any], seed: Any, index: Any, state: LearnerState, broadcast: Broadcast
     ) -> tuple[LearnerState, Reply]:
-        """As `play_one`, in which nothing is played: for shapes alone."""
+        """Does what `play_one` does on a batch of zeros, without playing; for its shapes."""
         recorded = self._blank()
         tasks, learners = _at(self._problem.tasks, index), jax.tree.map(lambda leaf: leaf[None], state)
         found = self.answer(hyper, seed, tasks, learners, broadcast, broadcast.params[None], recorded)
         return jax.tree.map(lambda leaf: leaf[0], found)
 
-    def _blank(self) -> Recorded:
-        """One learner's batch, zeros everywhere."""
+    def _blank(self) -> HostBatch:
+        """Makes one learner's batch of zeros."""
         problem, policy, num = self._problem, self._policy, self._num
         key, seen = jax.random.key(0), jax.tree.map(jnp.asarray, problem.observation)
-        action, loss = policy.sample(policy.noise(key), policy.init(key), seen)[0], jnp.zeros(())
+        action, loss = policy.sample(policy.action_noise(key), policy.init(key), seen)[0], jnp.zeros(())
 
         def zeros(tree: Any, *steps: int) -> Any:
             return jax.tree.map(lambda leaf: jnp.zeros((1, num, *steps, *leaf.shape), leaf.dtype), tree)
@@ -214,7 +213,7 @@ class Outside:
         if self._rollout.continues:
             before = Elapsed(zeros(jnp.int32(0)), zeros(loss), zeros(loss))
         rows = (zeros(tree, self._rollout.num_steps) for tree in (seen, action, loss, no, no, no, seen))
-        return Recorded(*rows, before=before)
+        return HostBatch(*rows, before=before)
 
 
 def _at(tasks: Task, index: Any) -> Task:

@@ -1,4 +1,4 @@
-"""The runtime for environments outside JAX: all learners side by side, their episodes on the host."""
+"""The runtime for environments outside JAX: all learners of a lane together, their episodes on the host."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,12 +10,12 @@ import numpy as np
 from lapg.rollouts import rollout_of
 from lapg.rounds import Log, Reply, RunState, announce, finish_round, initialise, participants
 from lapg.runtimes.evaluation import Evaluation, make_evaluator
-from lapg.runtimes.host_env import Outside, close
-from lapg.runtimes.per_lane import InTurn
+from lapg.runtimes.host_env import HostSampler, close
+from lapg.runtimes.per_lane import PerLaneRuntime
 from lapg.types import Broadcast, LearnerState, Problem, Recipe
 
 
-class Hosted(InTurn):
+class Hosted(PerLaneRuntime):
     """Plays a method on a host problem for L lanes, one after the other; used like `lapg.runtimes.Vectorised`, whose arguments it takes."""
 
     def __init__(
@@ -30,7 +30,7 @@ class Hosted(InTurn):
         evaluation: Evaluation = Evaluation(),  # noqa: B008  (immutable)
     ) -> None:
         super().__init__(hypers, seeds, chunk_rounds, initial_params, evaluation)
-        self._outside, self._problem = Outside(recipe, problem, self._hypers[0]), problem
+        self._sampler, self._problem = HostSampler(recipe, problem, self._hypers[0]), problem
         self._evaluator = make_evaluator(problem, evaluation, recipe(self._hypers[0]))
 
         @jax.jit
@@ -70,12 +70,12 @@ class Hosted(InTurn):
         lane = self._hypers[index], self._seeds[index]
         broadcast = self._hear(*lane, state)
         if not self._some:
-            learners, replies = self._outside.play(*lane, self._problem.tasks, state.learners, broadcast)
+            learners, replies = self._sampler.play(*lane, self._problem.tasks, state.learners, broadcast)
             return self._finish(*lane, state, learners, broadcast, replies)
-        # environments that go on must not move where their learner is absent
+        # environments that live on over rounds must not advance where their learner is absent
         who = np.flatnonzero(self._present(*lane, broadcast.round))
         tasks, learners = jax.tree.map(lambda leaf: leaf[who], (self._problem.tasks, state.learners))
-        played = self._outside.play(*lane, tasks, learners, broadcast)
+        played = self._sampler.play(*lane, tasks, learners, broadcast)
         learners, replies = jax.tree.map(
             lambda leaf: jnp.zeros((self._problem.num_learners, *leaf.shape[1:]), leaf.dtype).at[who].set(leaf), played
         )

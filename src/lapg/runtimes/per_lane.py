@@ -1,4 +1,4 @@
-"""What runtimes share that play their lanes one after the other, a round at a time."""
+"""Base classes of runtimes that play their lanes one after the other, a round at a time."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,14 +12,11 @@ from lapg.runtimes.base import Pause, never
 from lapg.runtimes.evaluation import Evaluation, Evaluator, finish_log, with_scores
 
 
-class Lanes(ABC):
-    """The lanes of a run: their numbers, and how they begin.
-
-    A state is a `RunState`, or has what that has and more.
-    """
+class BaseRuntime(ABC):
+    """Holds the lanes of a run, their hyperparameters, seeds and initial states; implements all of `lapg.runtimes.base.Runtime` but `advance`."""
 
     fetches = False
-    """Whether the state that `advance` returns has to be fetched from elsewhere, so that it should not return too often."""
+    """Whether `advance` fetches the state that it returns from other processes, so that it should not return too often."""
 
     def __init__(
         self,
@@ -73,14 +70,14 @@ class Lanes(ABC):
         """Ends what the runtime has started."""
 
 
-class InTurn(Lanes):
-    """Plays lanes one after the other, in this process. Used like `lapg.runtimes.Vectorised`; a runtime says how it plays a round."""
+class PerLaneRuntime(BaseRuntime):
+    """Plays lanes one after the other, in this process; used like `lapg.runtimes.Vectorised`. A subclass defines how it plays a round."""
 
     _evaluator: Evaluator | None = None
 
     @abstractmethod
     def _play_round(self, index: int, state: Any) -> tuple[Any, Log]:
-        """A round of a lane, given the state before it: the state after it, and what it leaves for the record."""
+        """Plays a round of a lane, given the state before it: the state after it, and its log."""
 
     def advance(self, state: Any, first: int, until: int, pause: Pause = never) -> tuple[Any, Log]:
         """Plays the rounds first, ..., min(first + chunk_rounds, until) − 1, of all lanes round by round; fewer where ``pause`` says so.
@@ -88,7 +85,7 @@ class InTurn(Lanes):
         Returns:
           The new state, and the log on the host with leading axes (lane, round).
         Raises:
-          ValueError: an environment returns what is not finite.
+          ValueError: an environment returns values that are not finite.
         """
         if state is not self._state:
             state = self._enter(state)
@@ -111,10 +108,10 @@ class InTurn(Lanes):
         return after, with_scores(log, found)
 
     def _enter(self, state: Any) -> Any:
-        """Gets ready for a state that `advance` did not return itself the last time; the state to go on from."""
+        """Prepares for a state that `advance` did not return last; the state to play from."""
         return state
 
 
 def stack(trees: Sequence[Any], axis: int = 0) -> Any:
-    """Equal trees along a new axis, in NumPy."""
+    """Stacks equal trees along a new axis, in NumPy."""
     return jax.tree.map(lambda *leaves: np.stack(leaves, axis), *trees)

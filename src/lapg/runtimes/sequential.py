@@ -1,4 +1,4 @@
-"""The reference runtime: a plain loop over rounds and learners in which every message really becomes bytes, header included, and none gets lost."""
+"""The reference runtime: a plain loop over rounds and learners in which every message is encoded to bytes, header included, and none is lost."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,32 +22,32 @@ from lapg.rounds import (
 from lapg.runtimes import wire
 from lapg.runtimes.distributed.replica import Outbox, follow
 from lapg.runtimes.evaluation import Evaluation, make_evaluator
-from lapg.runtimes.per_lane import InTurn, stack
+from lapg.runtimes.per_lane import PerLaneRuntime, stack
 from lapg.types import NOBODY, Broadcast, Buffer, ControllerState, Problem, Recipe
 
 
 @dataclass
 class _Ends:
-    """Both ends of one lane's replicated downlink, which live beside its state.
+    """Both ends of one lane's replicated downlink, which are kept beside its state.
 
-    ``heard`` is the round of what each learner heard last, −1 if there is no replica of it; ``relayed`` is what was relayed last.
+    ``last_broadcast`` is the round of each learner's last broadcast, −1 where it has no replica; ``relayed`` is the last relay.
     """
 
     outbox: Outbox
-    heard: list[int]
+    last_broadcast: list[int]
     replicas: list[Any]
     relayed: Any = None
 
 
-class Sequential(InTurn):
+class Sequential(PerLaneRuntime):
     """Plays L lanes one after the other; used like `lapg.runtimes.Vectorised`, whose arguments it takes.
 
-    A state that `advance` did not return itself, such as one from a checkpoint, begins with learners whose hosts hold no replica of the controller: with
-    a replicated downlink their next message is the controller's whole state. Nothing but its length depends on that.
+    From a state that `advance` did not return last, such as a checkpoint, learners begin without replicas of the controller: with a replicated downlink
+    the next broadcast is the controller's whole state. Only its length depends on that.
 
     Args:
-      restarts: round → learners whose hosts have lost their replica of the controller before it; matters to a replicated downlink.
-      heartbeat: whether learners that take part are sent a header at least, and answer with one; otherwise who has nothing to say sends nothing.
+      restarts: round → learners that lose their replica of the controller before it, with a replicated downlink.
+      heartbeat: whether learners that take part are sent a header at least, and answer with one; otherwise messages without payload are not sent.
 
     ``carried``: bytes that went down and up so far, by lane, [L, 2].
     """
@@ -75,9 +75,9 @@ class Sequential(InTurn):
         self._heartbeat, self.carried = heartbeat, np.zeros((self.num_lanes, 2), np.int64)
 
         @jax.jit
-        def learn(hyper: Any, seed: Any, task: Any, state: Any, heard: Any, participated: Any) -> Any:
-            after, answer = play_learner(recipe(hyper), problem, key(seed), task, state, heard)
-            return mask_absent(participated, state, after, answer, heard)
+        def learn(hyper: Any, seed: Any, task: Any, state: Any, broadcast: Any, participated: Any) -> Any:
+            after, answer = play_learner(recipe(hyper), problem, key(seed), task, state, broadcast)
+            return mask_absent(participated, state, after, answer, broadcast)
 
         self._learn = learn
         self._begin = jax.jit(lambda hyper, seed, params: initialise(recipe(hyper), problem, key(seed), params))
@@ -110,7 +110,7 @@ class Sequential(InTurn):
         """A round of one lane.
 
         Raises:
-          RuntimeError: an encoded message is not as long as was announced, or a replica is not where the controller is.
+          RuntimeError: an encoded message has another length than announced, or a replica differs from the controller.
         """
         hyper, seed, ends = self._hypers[index], self._seeds[index], self._ends[index]
         broadcast = self._announce(hyper, seed, state.controller)
@@ -121,17 +121,17 @@ class Sequential(InTurn):
         learners, uploads, rest = [], [], []
         for m, task in enumerate(self._tasks):
             if lost[m] and ends is not None:
-                ends.heard[m], ends.replicas[m] = -1, None
-            heard = broadcast  # what an absent learner does with it counts for nothing but scores
+                ends.last_broadcast[m], ends.replicas[m] = -1, None
+            delivered = broadcast  # of an absent learner only the scores are used
             if participated[m]:
                 if ends is None:
                     raw = wire.encode_broadcast(broadcast)
                 else:
-                    raw = ends.outbox.take(ends.heard[m], state.controller)
+                    raw = ends.outbox.catch_up(ends.last_broadcast[m], state.controller)
                 _check_length(f"the controller, to learner {m},", int(due[m]), raw)
                 received = self._carry(index, 0, raw, round=round, learner=NOBODY)
-                heard = self._listen(index, m, received, round, broadcast, state.controller)
-            learner, answer = self._learn(hyper, seed, task, _pick(state.learners, m), heard, participated[m])
+                delivered = self._listen(index, m, received, round, broadcast, state.controller)
+            learner, answer = self._learn(hyper, seed, task, _pick(state.learners, m), delivered, participated[m])
             raw = b"".join(wire.encode_upload(self._compressor, answer.upload))
             _check_length(f"learner {m}", int(answer.upload.bits), raw)
             received = self._carry(index, 1, raw, round=round, learner=m) if participated[m] else b""
@@ -149,7 +149,7 @@ class Sequential(InTurn):
         return RunState(controller, stack(learners), downlink), jax.tree.map(np.asarray, log)
 
     def _carry(self, index: int, way: int, payload: bytes, *, round: int, learner: int) -> Buffer:
-        """Takes a message to the other end, down (0) or up (1): the payload as it is there, empty if there is none and nothing was sent."""
+        """Carries a message down (0) or up (1); the payload as it arrives, empty if nothing was sent."""
         if not payload and not self._heartbeat:
             return b""
         raw = wire.frame(payload, round=round, learner=learner)
@@ -159,7 +159,7 @@ class Sequential(InTurn):
     def _listen(
         self, index: int, m: int, payload: Buffer, round: int, broadcast: Broadcast, controller: ControllerState
     ) -> Broadcast:
-        """What learner m makes of what it heard. A replica makes the broadcast itself; ``controller`` is where it has to be for that."""
+        """Decodes learner m's broadcast. A replica, which must agree with ``controller``, makes the broadcast itself."""
         hyper, seed, ends = self._hypers[index], self._seeds[index], self._ends[index]
         if ends is None or self._codec.compressor is None:
             return wire.decode_broadcast(payload, round, broadcast)
@@ -171,9 +171,9 @@ class Sequential(InTurn):
             lambda *given: self._step(hyper, *given)[0],
             like=(controller, ends.relayed),
         )
-        ends.heard[m] = round
+        ends.last_broadcast[m] = round
         if wire.encode_tree(ends.replicas[m]) != wire.encode_tree(controller):
-            raise RuntimeError(f"learner {m}'s replica is not where the controller is before round {round}.")
+            raise RuntimeError(f"learner {m}'s replica differs from the controller before round {round}.")
         return self._announce(hyper, seed, ends.replicas[m])
 
 
@@ -191,7 +191,7 @@ def sequential(
     Returns:
       The final state, and the log with leading axis (round).
     Raises:
-      RuntimeError: an encoded message is not as long as was announced, or a replica is not where the controller is.
+      RuntimeError: an encoded message has another length than announced, or a replica differs from the controller.
     """
     lane = {name: np.asarray(value)[None] for name, value in hyper.items()}
     runtime = Sequential(recipe, problem, lane, [seed], chunk_rounds=num_rounds, restarts=restarts)

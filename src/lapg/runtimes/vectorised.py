@@ -1,7 +1,7 @@
 """The default runtime: rounds under ``scan``, learners and lanes under ``vmap``, lanes spread over the machine's cores.
 
-A lane is one run: one seed with one set of hyperparameters. All lanes advance together through compiled chunks, of which as many rounds are played at once
-as take about a second. Progress, checkpoints and interruptions happen between these stretches, and nothing is compiled twice.
+A lane is one run: one seed with one set of hyperparameters. All lanes advance together through compiled chunks, in stretches of as many rounds as take
+about a second. Progress, checkpoints and interruptions happen between stretches, and nothing is compiled twice.
 """
 
 import contextlib
@@ -21,16 +21,16 @@ from lapg.runtimes.evaluation import Evaluation, finish_log, score_inside, with_
 from lapg.types import Method, Problem, Recipe
 
 CACHE_BYTES = 4_000_000
-"""Working set of one core; beyond it lanes take turns instead of sweeping through memory together."""
+"""Working set of one core; lanes that need more are computed one after the other instead of together."""
 STRETCH_SECONDS = 0.5, 1.5
 """Shorter stretches double, longer ones halve."""
 
 
 def use_all_cores(num_cores: int | None = None) -> int:
-    """Makes JAX see one CPU device per core, which is what spreads lanes over cores. Call it before anything else touches JAX.
+    """Makes JAX see one CPU device per core, so that lanes spread over cores. Call it before JAX is used.
 
-    Computations then also run in the thread that asks for them. Handing them to another one, as JAX does otherwise, costs more than what a policy
-    computes for one step of an environment outside JAX; chunks are waited for in any case.
+    It also switches asynchronous dispatch off: handing a computation to another thread takes longer than a policy's step in an environment outside JAX,
+    and chunks are waited for in any case.
 
     Returns:
       The number of devices that JAX sees; 1 if JAX was already running.
@@ -51,7 +51,7 @@ def use_all_cores(num_cores: int | None = None) -> int:
 
 
 def lanes_at_once(problem: Problem, method: Method, num_lanes: int) -> int:
-    """How many of a device's lanes to compute side by side: the largest divisor whose gradients of single trajectories fit into the cache."""
+    """Chooses how many of a device's lanes are computed together: the largest divisor whose per-trajectory gradients fit into the cache."""
     params = jax.eval_shape(problem.init, jax.random.key(0))
     lane_bytes = problem.num_learners * method.batch_size * params.size * params.dtype.itemsize
     divisors = [num for num in range(1, num_lanes + 1) if num_lanes % num == 0]
@@ -61,14 +61,13 @@ def lanes_at_once(problem: Problem, method: Method, num_lanes: int) -> int:
 class Vectorised:
     """Compiles a method on a problem for L lanes and advances them in chunks.
 
-    What it works with is padded to equally many lanes on each device; `export` takes that off, and `advance` takes a state with or without it.
+    States are padded to equally many lanes on each device; `export` removes the padding, and `advance` accepts a state with or without it.
 
     Args:
       recipe: hyperparameters of one lane → Method; called inside the compiled function, and once before it with the first lane's values so that
         the parts can check them.
-      problem: what is solved.
       hypers: every hyperparameter with a leading axis L.
-      seeds: L seeds; lanes with equal seeds see equal samples as long as their θ agree.
+      seeds: L seeds; lanes with equal seeds draw equal samples as long as their θ agree.
       chunk_rounds: rounds per compiled chunk, the most that are played at once.
       initial_params: θ⁰ of every lane, [L, d], instead of the problem's own.
       evaluation: when and how θ^k is scored.
@@ -130,7 +129,7 @@ class Vectorised:
             return jax.lax.scan(step, states, first + jnp.arange(chunk_rounds))
 
         lanes, everybody = PartitionSpec("lane"), PartitionSpec()
-        # lanes already keep the cores busy: threads inside an operation would only get in each other's way
+        # lanes keep the cores busy: threads inside an operation would only compete with them
         alone = {"xla_cpu_multi_thread_eigen": len(devices) == 1} if devices[0].platform == "cpu" else {}
         self._start = jax.jit(
             self._spread(jax.vmap(start), (lanes, lanes, lanes), lanes),
@@ -203,7 +202,7 @@ class Vectorised:
             self._stretch = max(1, self._stretch // 2)
 
     def temporary_bytes(self, state: RunState) -> int:
-        """Memory that a chunk needs beside its arguments and results, as the compiler plans it."""
+        """Returns the memory of a chunk beside its arguments and results, as the compiler plans it."""
         rounds = jnp.int32(0)
         analysis = (
             self._chunk.lower(self._hypers, self._seeds, self._pad(state), rounds, rounds).compile().memory_analysis()
@@ -215,4 +214,4 @@ class Vectorised:
         return jax.tree.map(lambda leaf: leaf[index], state)
 
     def close(self) -> None:
-        """Nothing to end: everything is in this process."""
+        """Does nothing: everything is in this process."""

@@ -1,4 +1,4 @@
-"""Messages as bytes: a fixed header, then arrays in the order of the tree. No pickle; both sides know the shapes."""
+"""Encodes messages as bytes: a fixed header, then arrays in the order of the tree. No pickle; both ends know the shapes."""
 
 import struct
 import zlib
@@ -18,16 +18,16 @@ assert 8 * HEADER.size == HEADER_BITS
 
 
 class MalformedError(ValueError):
-    """Bytes that are no message, or not one of this run: of another length, another learner's, or such that their codec cannot read them."""
+    """Bytes that are not a message of this run: their length is wrong, they are another learner's, or the codec cannot decode them."""
 
 
 class Header(NamedTuple):
-    """What stands in front of every message; see `lapg.runtimes.distributed.consistency` for what the numbers mean.
+    """The header of every message; `lapg.runtimes.distributed.consistency` explains the numbers.
 
     Attributes:
       round: k of the broadcast, and of the replies to it.
-      learner: m, whom a broadcast is for or whom a reply is from.
-      generation: which life of that learner; from 1, and 0 for a learner that asks to be started anew.
+      learner: m, the receiver of a broadcast or the sender of a reply.
+      generation: of that learner, from 1; 0 in a reply that requests a new one.
       base: the sequence number of the learner's last accepted reply; 0 if there is none. In a relay's frame the checksum of the state to step from.
       length: bytes of payload; a reply without any is a skip.
     """
@@ -40,18 +40,18 @@ class Header(NamedTuple):
 
 
 def encode_tree(tree: PyTree) -> bytes:
-    """The leaves' bytes, one after the other."""
+    """Concatenates the bytes of the leaves."""
     return b"".join(np.asarray(leaf).reshape(-1).view(np.uint8).data for leaf in jax.tree.leaves(tree))
 
 
 def pack(tree: PyTree) -> UInt8[Array, " n"]:
-    """`encode_tree` inside compiled code."""
+    """Does what `encode_tree` does, inside compiled code."""
     raw = [leaf.astype(jnp.uint8) if leaf.dtype == bool else leaf for leaf in map(jnp.asarray, jax.tree.leaves(tree))]
     return jnp.concatenate([jax.lax.bitcast_convert_type(leaf, jnp.uint8).reshape(-1) for leaf in raw])
 
 
 def tree_size(tree: PyTree) -> int:
-    """Length of `encode_tree` in bytes; shapes suffice."""
+    """Returns the length of `encode_tree` in bytes; shapes suffice."""
     return tree_bits(tree) // 8
 
 
@@ -72,15 +72,15 @@ def decode_tree(raw: Buffer, like: PyTree) -> PyTree:
     return jax.tree.unflatten(treedef, arrays)
 
 
-def room(size: int) -> np.ndarray:
-    """So many zero bytes, beginning where XLA can read them without copying them first."""
+def aligned_zeros(size: int) -> np.ndarray:
+    """Allocates zero bytes, aligned so that XLA reads them without a copy."""
     raw = np.zeros(size + 64, np.uint8)
     begin = -raw.ctypes.data % 64
     return raw[begin : begin + size]
 
 
 def decode_rows(raw: bytes, like: PyTree, num: int) -> PyTree:
-    """As many trees as `encode_tree` has written one after the other, stacked: what takes a call for each of them otherwise takes one."""
+    """Decodes ``num`` concatenated results of `encode_tree` into one stacked tree."""
     leaves, treedef = jax.tree.flatten(like)
     sizes = [leaf.size * leaf.dtype.itemsize for leaf in leaves]
     rows = np.frombuffer(raw, np.uint8).reshape(num, sum(sizes))
@@ -93,12 +93,12 @@ def decode_rows(raw: bytes, like: PyTree, num: int) -> PyTree:
 
 
 def frame(*payload: Buffer, round: int, learner: int, generation: int = 1, base: int = 0) -> bytes:
-    """Header and payload, which may come in pieces."""
+    """Puts a header before a payload, which may come in pieces."""
     return b"".join((HEADER.pack(round, learner, generation, base, sum(map(len, payload))), *payload))
 
 
 def unframe(raw: Buffer) -> tuple[Header, memoryview]:
-    """Header and payload of a frame, which is not copied.
+    """Splits a frame into header and payload, which is not copied.
 
     Raises:
       MalformedError: the frame is shorter than its header, or its payload not as long as the header says.
@@ -110,7 +110,7 @@ def unframe(raw: Buffer) -> tuple[Header, memoryview]:
 
 
 def read_header(raw: Buffer, payload: Buffer) -> Header:
-    """The header at the beginning of ``raw``.
+    """Reads the header at the beginning of ``raw``.
 
     Raises:
       MalformedError: the payload is not as long as the header says.
@@ -122,7 +122,7 @@ def read_header(raw: Buffer, payload: Buffer) -> Header:
 
 
 def encode_broadcast(broadcast: Broadcast) -> bytes:
-    """θ and the signal; the round is in the header."""
+    """Encodes θ and the signal; the round is in the header."""
     return encode_tree((broadcast.params, broadcast.signal))
 
 
@@ -132,17 +132,17 @@ def decode_broadcast(raw: Buffer, round: int, like: Broadcast) -> Broadcast:
 
 
 def encode_upload(compressor: Compressor, upload: Upload) -> tuple[Buffer, ...]:
-    """Message, and report and length together, to be sent one after the other; nothing where nothing was sent."""
+    """Encodes an upload in two pieces: the message; report and length. Nothing for a skip."""
     if not bool(upload.sent):
         return ()
     return compressor.encode(upload.message), encode_tree((upload.report, upload.length))
 
 
 def decode_upload(compressor: Compressor, raw: Buffer, like: Upload) -> Upload:
-    """Inverse of `encode_upload`, in NumPy; nothing is zeros.
+    """Inverse of `encode_upload`, in NumPy; a skip is zeros.
 
     Raises:
-      MalformedError: it is no upload.
+      MalformedError: it is not an upload.
     """
     if not raw:
         return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
@@ -153,14 +153,14 @@ def decode_upload(compressor: Compressor, raw: Buffer, like: Upload) -> Upload:
 
 
 def decode_message(compressor: Compressor, raw: Buffer, like: PyTree) -> PyTree:
-    """What the codec reads, of the shapes and dtypes of ``like``.
+    """Decodes a message of the shapes and dtypes of ``like``.
 
     Raises:
-      MalformedError: it reads nothing, or something else.
+      MalformedError: the codec fails, or returns other shapes or dtypes.
     """
     try:
         message = compressor.decode(raw, like)
-    except Exception as error:  # whatever a codec makes of a stranger's bytes
+    except Exception as error:  # whatever a codec raises on untrusted bytes
         raise MalformedError(f"a message of {len(raw)} bytes cannot be decoded: {error}") from error
     for got, wanted in zip(jax.tree.leaves(message), jax.tree.leaves(like), strict=True):
         if np.shape(got) != np.shape(wanted) or got.dtype != wanted.dtype:
@@ -171,12 +171,12 @@ def decode_message(compressor: Compressor, raw: Buffer, like: PyTree) -> PyTree:
 
 
 def on_host(like: PyTree, *fields: Any) -> Any:
-    """A message of these fields, where their arrays are NumPy's."""
+    """Builds a message like ``like`` from NumPy arrays."""
     return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(fields))
 
 
 def split(raw: Buffer) -> list[tuple[Header, memoryview]]:
-    """Header and payload of every frame, one after the other.
+    """Splits concatenated frames into headers and payloads.
 
     Raises:
       MalformedError: the last frame is not complete.
@@ -190,17 +190,17 @@ def split(raw: Buffer) -> list[tuple[Header, memoryview]]:
 
 
 def unframe_all(raw: Buffer) -> list[tuple[int, memoryview]]:
-    """Round and payload of every frame; see `split`."""
+    """Splits concatenated frames into rounds and payloads; see `split`."""
     return [(header.round, payload) for header, payload in split(raw)]
 
 
 def checksum(tree: PyTree) -> int:
-    """CRC-32 of `encode_tree`."""
+    """Returns the CRC-32 of `encode_tree`."""
     return zlib.crc32(encode_tree(tree))
 
 
 def encode_relay(compressor: Compressor, relay: Relay) -> bytes:
-    """Who sent, a bit each; what those learners sent along; the message."""
+    """Encodes who sent, one bit each; the reports and lengths of those learners; the message."""
     sent = np.asarray(relay.sent)
     beside = jax.tree.map(lambda leaf: np.asarray(leaf)[sent], (relay.report, relay.length))
     return np.packbits(sent).tobytes() + encode_tree(beside) + compressor.encode(relay.message)
@@ -210,7 +210,7 @@ def decode_relay(compressor: Compressor, raw: Buffer, like: Relay) -> Relay:
     """Inverse of `encode_relay`.
 
     Raises:
-      MalformedError: it is no relay.
+      MalformedError: it is not a relay.
     """
     num_learners = like.sent.shape[0]
     begin = -(-num_learners // 8)

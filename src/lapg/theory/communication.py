@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import ArrayLike
 
 from lapg.theory.constants import Form
-from lapg.types import known
+from lapg.types import is_concrete
 
 
 def hardness(smoothness: Any, total: Any = None) -> Any:
@@ -23,7 +23,7 @@ def hardness_thresholds(xi: Any, step_size: Any, smoothness: Any, num_learners: 
       ValueError: ξ increases with d, which Lemma 4 excludes.
     """
     xi = jnp.asarray(xi)
-    if known(xi) and bool(np.any(np.diff(np.asarray(xi, float)) > 0)):
+    if is_concrete(xi) and bool(np.any(np.diff(np.asarray(xi, float)) > 0)):
         raise ValueError(f"hardness_thresholds(xi=...) must not increase with d, got {np.asarray(xi).tolist()}.")
     return xi / (3 * jnp.arange(1, xi.shape[0] + 1) * (step_size * smoothness * num_learners) ** 2)
 

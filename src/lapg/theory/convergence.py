@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from lapg.theory.constants import deviation_bound, truncation_bound
-from lapg.types import Scalar, known
+from lapg.types import Scalar, is_concrete
 
 
 def admissible_step(xi: ArrayLike, smoothness: Any) -> Any:
@@ -18,7 +18,7 @@ def admissible_step(xi: ArrayLike, smoothness: Any) -> Any:
       ValueError: Σξ ≥ 1/3, where there is none.
     """
     total = jnp.sum(jnp.asarray(xi))
-    if known(total) and not float(total) < 1 / 3:
+    if is_concrete(total) and not float(total) < 1 / 3:
         raise ValueError(f"admissible_step(xi=...) must sum to less than 1/3, got {float(total)}; use smaller weights.")
     return (1 - 3 * total) / smoothness
 

@@ -74,7 +74,7 @@ class Task(eqx.Module):
 
 
 class Elapsed(eqx.Module):
-    """What an episode has come to so far: its steps, its losses (scaled, or raw in `Recorded`), and its losses with γ^t. Leading axis N for several."""
+    """What an episode has come to so far: its steps, its losses (scaled, or raw in `HostBatch`), and its losses with γ^t. Leading axis N for several."""
 
     steps: Int[Array | np.ndarray, "*N"]
     losses: Float[Array | np.ndarray, "*N"]
@@ -112,7 +112,7 @@ class Trajectories(eqx.Module):
         return self.terminated | self.truncated
 
 
-class Recorded(NamedTuple):
+class HostBatch(NamedTuple):
     """Steps of all learners as a host environment leaves them: NumPy arrays, leading axes M, N, T.
 
     As `Trajectories`, but with raw losses ℓ_m and without log-probabilities, which the compiled reply adds.
@@ -187,8 +187,8 @@ class LearnerLog(eqx.Module):
     innovation_norm: Float[Array, ""]
     gradient_norm: Float[Array, ""]
     noise: Float[Array, ""]
-    trigger_left: Float[Array, ""]
-    trigger_right: Float[Array, ""]
+    trigger_statistic: Float[Array, ""]
+    trigger_threshold: Float[Array, ""]
     staleness: Int[Array, ""]
     non_finite: Bool[Array, ""]
 

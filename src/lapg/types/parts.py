@@ -22,7 +22,7 @@ class ScoreBounds(NamedTuple):
 class Policy(NamedTuple):
     """A distribution over actions given an observation.
 
-    ``init: key → θ`` · ``noise: key → noise`` of one action, drawn for a whole episode at once · ``sample: noise, θ, observation →
+    ``init: key → θ`` · ``action_noise: key → noise``, the random numbers of one action, drawn for a whole episode at once · ``sample: noise, θ, observation →
     action, log-probability`` · ``log_prob: θ, observation, action → scalar`` · ``mode: θ, observation → action`` (greedy) · ``num_params``: d ·
     ``actuate: action → what the environment is given``, where that differs from what is recorded (bounds) ·
     ``entropy: θ, observation → scalar``, None where it is not known ·
@@ -31,7 +31,7 @@ class Policy(NamedTuple):
     """
 
     init: calls.InitParams
-    noise: calls.ActionNoise
+    action_noise: calls.ActionNoise
     sample: calls.SampleAction
     log_prob: calls.LogProb
     mode: calls.GreedyAction
@@ -42,7 +42,7 @@ class Policy(NamedTuple):
     linear: bool = False
 
 
-class Step(NamedTuple):
+class Transition(NamedTuple):
     """What one step of an environment brings: the state after it, learner m's raw loss, and whether the episode is over.
 
     ``terminated`` is an end that belongs to the task; ``truncated`` cuts off an episode that would go on. T itself is the problem's, not the environment's.
@@ -58,12 +58,12 @@ class Environment(NamedTuple):
     """A Markov decision process seen by learner m through its task.
 
     ``reset: key, task → state`` · ``observe: state → observation``, global or one per agent (`lapg.policies.replicated`) ·
-    ``step: key, task, state, action → Step``. ``draw: axes, state → None`` paints one frame and may be None; a step lasts ``step_seconds``.
+    ``step: key, task, state, action → Transition``. ``draw: axes, state → None`` paints one frame and may be None; a step lasts ``step_seconds``.
     """
 
     reset: Callable[[Key[Array, ""], Task], Any]
     observe: Callable[[Any], Any]
-    step: Callable[[Key[Array, ""], Task, Any, Any], Step]
+    step: Callable[[Key[Array, ""], Task, Any, Any], Transition]
     draw: Callable[[Any, Any], None] | None = None
     step_seconds: float = 0.125
 
@@ -114,9 +114,9 @@ class Problem(NamedTuple):
     None where the problem comes with a policy of its own or needs none · ``default_policy: spaces → Policy``.
 
     Episodes come from an ``environment``, by ``sampler: problem → sample`` (`lapg.rollouts.episodes`). An environment outside JAX has
-    ``collect: act, seeds, N, learners → Recorded`` instead: it plays N episodes for each of some learners, all M by default, asking
+    ``collect: act, seeds, N, learners → HostBatch`` instead: it plays N episodes for each of some learners, all M by default, asking
     ``act: observations (leading axes M, N), t → actions to record, actions to execute`` at every step; ``seeds`` are a whole number for each of
-    them, and equal seeds and actions mean equal episodes. ``proceed: act, seeds, N, learners, lane, T → Recorded`` is the same for segments of T steps of
+    them, and equal seeds and actions mean equal episodes. ``proceed: act, seeds, N, learners, lane, T → HostBatch`` is the same for segments of T steps of
     environments that live on, those of each lane and learner, until they are closed. ``close`` closes the environments that it has made; a later
     ``collect`` makes new ones.
     ``rollouts: problem → Rollout`` says how learners come by their batches; None is `lapg.rollouts.whole_episodes`.

@@ -16,9 +16,9 @@ from lapg.types.messages import (
     ControllerState,
     Decision,
     Estimate,
+    HostBatch,
     LearnerLog,
     LearnerState,
-    Recorded,
     RoundLog,
     Task,
     Upload,
@@ -111,7 +111,7 @@ class Collect(Protocol):
     learner, and equal seeds and actions mean equal episodes. ``learners``: whom they are for; all M by default. Raises `EnvironmentFailed`.
     """
 
-    def __call__(self, act: Any, seeds: Any, num: int, /, learners: Sequence[int] | None = None) -> Recorded: ...
+    def __call__(self, act: Any, seeds: Any, num: int, /, learners: Sequence[int] | None = None) -> HostBatch: ...
 
 
 @runtime_checkable
@@ -123,7 +123,7 @@ class Proceed(Protocol):
 
     def __call__(
         self, act: Any, seeds: Any, num: int, /, learners: Sequence[int], lane: Hashable, num_steps: int
-    ) -> Recorded: ...
+    ) -> HostBatch: ...
 
 
 @runtime_checkable

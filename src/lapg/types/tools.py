@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 Scalar = int | float | Float[Array, ""]
 
 
-def known(value: Any) -> bool:
+def is_concrete(value: Any) -> bool:
     """Whether a value is concrete, so that a constructor can check it; tracers are not."""
     return not isinstance(value, Tracer)
 

@@ -12,7 +12,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from lapg.types import Broadcast, Compressor, Estimate, Memory, Scalar, weighed
+from lapg.types import Broadcast, Compressor, Estimate, Memory, Scalar, is_concrete, weighed
 from lapg.uplink.aggregates import arrivals, running_sum
 
 
@@ -59,11 +59,28 @@ def fresh() -> Memory:
     return memory._replace(forgets=True)
 
 
-def accumulator() -> Memory:
-    """E ← E + g every round; an upload hands over the whole of E. Nothing is ever lost, only late."""
+def accumulator(keep: Scalar = 1.0) -> Memory:
+    """E ← E + g every round; an upload hands over the whole of E, and what a message does not carry waits. Nothing is ever lost, only late.
+
+    Args:
+      keep: the part of what a message has not carried that stays, in [0, 1]; below 1 old errors fade.
+    Raises:
+      ValueError: keep outside [0, 1].
+    Source: Stich, Cordonnier, Jaggi, arXiv 1809.07599; fading errors: SparseLoCo, arXiv 2508.15706.
+    """
+    if is_concrete(keep) and not 0 <= float(keep) <= 1:
+        raise ValueError(f"accumulator(keep=...) must lie in [0, 1], got {float(keep)}; 1 loses nothing.")
     memory = _residual(
         lambda state, estimate: Residual(state.value + estimate.gradient, state.noise + estimate.noise_or_inf)
     )
+    if not (is_concrete(keep) and float(keep) == 1):
+        held = memory.settle
+
+        def settle(state: Residual, decoded: Float[Array, " d"]) -> Residual:
+            left = held(state, decoded)
+            return Residual((keep * left.value).astype(left.value.dtype), left.noise)
+
+        memory = memory._replace(settle=settle)
     return memory._replace(residual=lambda state: state.value)
 
 

@@ -4,7 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from lapg.types import Broadcast, Estimate, GradientAt, Scalar, VarianceReduction, known
+from lapg.types import Broadcast, Estimate, GradientAt, Scalar, VarianceReduction, is_concrete
 from lapg.uplink.memories import blended_noise
 
 
@@ -42,7 +42,7 @@ def storm(weight: Scalar = 0.2) -> VarianceReduction:
       ValueError: weight outside (0, 1].
     Source: Cutkosky and Orabona, arXiv 1905.10018; with importance weights Yuan et al., arXiv 2003.04302.
     """
-    if known(weight) and not 0 < float(weight) <= 1:
+    if is_concrete(weight) and not 0 < float(weight) <= 1:
         raise ValueError(f"storm(weight=...) must lie in (0, 1], got {float(weight)}; 1 is the plain gradient.")
 
     def refine(
@@ -119,7 +119,7 @@ def federated_momentum(
       ValueError: weight outside (0, 1].
     Source: Wang et al., arXiv 2405.19499, Algorithm 1 (FedSVRPG-M).
     """
-    if known(weight) and not 0 < float(weight) <= 1:
+    if is_concrete(weight) and not 0 < float(weight) <= 1:
         raise ValueError(f"federated_momentum(weight=...) must lie in (0, 1], got {float(weight)}; 1 is FedAvg.")
 
     controller_step = num_learners * plain_step_size * upload_period

@@ -55,8 +55,8 @@ def play(method: Method, problem: Problem, key: Key[Array, ""], num_rounds: int,
             log.sent,
             memory.value,
             getattr(memory, "uploaded", memory.value),
-            log.learner.trigger_left,
-            log.learner.trigger_right,
+            log.learner.trigger_statistic,
+            log.learner.trigger_threshold,
         )
 
     _, (path, *rest) = jax.lax.scan(step, initialise(method, problem, key, params), length=num_rounds)

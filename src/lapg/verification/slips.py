@@ -285,7 +285,7 @@ def assumption() -> list[Row]:
         return jnp.linalg.norm(jax.grad(policy.log_prob)(params, here, action))
 
     params = normal.init(keys[0])
-    usual = jax.vmap(lambda key: length(normal, params, normal.sample(normal.noise(key), params, here)[0]))(keys)
+    usual = jax.vmap(lambda key: length(normal, params, normal.sample(normal.action_noise(key), params, here)[0]))(keys)
     theta = network.init(keys[0])
     nearby = jax.vmap(lambda action: length(network, theta, action))(jnp.arange(3))
     scaled = jax.vmap(lambda action: length(network, 10 * theta, action))(jnp.arange(3))

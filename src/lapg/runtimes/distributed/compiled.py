@@ -1,4 +1,4 @@
-"""The compiled functions that both ends of a distributed run call, one set for all learners, lanes and lives in a process."""
+"""The compiled functions that controller and learners of a distributed run call, one set for all learners and lanes of a process."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +23,7 @@ from lapg.rounds import (
     take_step,
 )
 from lapg.runtimes import wire
-from lapg.runtimes.host_env import Outside
+from lapg.runtimes.host_env import HostSampler
 from lapg.types import (
     Broadcast,
     ControllerState,
@@ -45,9 +45,9 @@ class Compiled:
     ``start: hyper, seed, θ⁰ or None → RunState`` · ``announce: hyper, seed, ControllerState → Broadcast`` · ``present: hyper, seed, round → Bool[M]`` ·
     ``play: hyper, seed, m, LearnerState, Broadcast → LearnerState, message, beside``, the last of which is the rest of the `Reply`, for `unpack` ·
     ``renew: hyper, seed, m, θ, LearnerState or None → LearnerState`` · ``relay: hyper, seed, ControllerState, downlink, Uploads, replied → downlink, relay,
-    unsound``, then ``step: hyper, ControllerState, relay → ControllerState, RoundLog`` and, which nobody has to wait for, ``share: hyper, shares, sent,
-    messages, lost → shares`` · ``remove_lost: hyper, seed, ControllerState, shares, downlink, replied, lost → ControllerState, downlink`` if somebody is
-    lost, or an upload unsound; then ``relay`` without those, and with nobody that has heard anything more.
+    unsound``, then ``step: hyper, ControllerState, relay → ControllerState, RoundLog`` and, which no learner waits for, ``share: hyper, shares, sent,
+    messages, lost → shares`` · ``remove_lost: hyper, seed, ControllerState, shares, downlink, replied, lost → ControllerState, downlink`` if a learner is
+    lost, or an upload not finite; then ``relay`` again without those uploads, and with nobody in ``replied``, whose deliveries are counted already.
     """
 
     def __init__(self, recipe: Recipe, problem: Problem, hyper: dict[str, Any]) -> None:
@@ -61,12 +61,12 @@ class Compiled:
         if problem.collect is None:
             sketch, self.play = self._answer, jax.jit(lambda *given: _seal(*self._answer(*given)))
         else:
-            outside, sealed = Outside(recipe, problem, hyper), jax.jit(_seal)
-            sketch, self.play = outside.sketch, lambda *given: sealed(*outside.play_one(*given))
+            sampler, sealed = HostSampler(recipe, problem, hyper), jax.jit(_seal)
+            sketch, self.play = sampler.sketch, lambda *given: sealed(*sampler.play_one(*given))
         self._take_shapes(hyper, sketch)
 
     def _take_shapes(self, hyper: dict[str, Any], sketch: Callable[..., tuple[LearnerState, Reply]]) -> None:
-        """Shapes of states and messages, of which nothing is computed."""
+        """Derives the shapes of states and messages without computing them."""
         seed, stacked = np.uint32(0), lambda leaf: jax.ShapeDtypeStruct((self.num_learners, *leaf.shape), leaf.dtype)
         self.state = jax.eval_shape(self.start, hyper, seed, None)
         """Shapes of a lane's state."""
@@ -74,12 +74,12 @@ class Compiled:
         broadcast = jax.eval_shape(self.announce, hyper, seed, self.state.controller)
         reply = jax.eval_shape(sketch, hyper, seed, np.int32(0), self.learner, broadcast)[1]
         self.broadcast, self.upload, self.record = zeros(broadcast), zeros(reply.upload), notes(reply)
-        """What messages look like: zeros of their shapes."""
+        """Zeros in the shapes of messages, for decoding."""
         self._beside = beside(self.upload)
         everybody = jax.ShapeDtypeStruct((self.num_learners,), bool)
         arrived = self.state.controller, self.state.downlink, jax.tree.map(stacked, reply.upload), everybody
         self.relayed = zeros(jax.eval_shape(self.relay, hyper, seed, *arrived)[1])
-        """What the controller and its replicas step with."""
+        """Zeros in the shape of what the controller and its replicas step with."""
 
     def _start(self, hyper: dict[str, Any], seed: Any, params: Any) -> RunState:
         return initialise(self._recipe(hyper), self.problem, jax.random.key(seed), params)
@@ -99,7 +99,7 @@ class Compiled:
     def _renew(
         self, hyper: dict[str, Any], seed: Any, index: Any, params: Any, old: LearnerState | None
     ) -> LearnerState:
-        """Never uploaded, nothing remembered of it; what its estimator and its own steps have learnt stays, and so do its environments."""
+        """Makes a learner state without uploads; the states of the estimator, the local steps and the environments of ``old`` are kept."""
         task = jax.tree.map(lambda leaf: leaf[index], self.problem.tasks)
         new = first_state(self._recipe(hyper), self.problem, jax.random.key(seed), task, params)
         return new if old is None else replace(new, estimator=old.estimator, local=old.local, rollout=old.rollout)
@@ -113,7 +113,7 @@ class Compiled:
         uploads: Upload,
         replied: Bool[Array, " M"],
     ) -> tuple[PyTree, PyTree, Bool[Array, " M"]]:
-        """What the controller is to step with, and whose upload it must not step with because that is not finite, nor its square."""
+        """Makes what the controller steps with; the mask is of uploads that must not be used, as they or their squares are not finite."""
         method, root = self._recipe(hyper), jax.random.key(seed)
         broadcast = announce(method, root, controller)
         downlink, _ = method.downlink.deliver(downlink, controller, broadcast, replied)
@@ -136,14 +136,14 @@ class Compiled:
         replied: Bool[Array, " M"],
         lost: Bool[Array, " M"],
     ) -> tuple[ControllerState, PyTree]:
-        """The controller without the shares of those that are lost."""
+        """Removes the shares of lost learners from the aggregate."""
         method = self._recipe(hyper)
         codec, broadcast = method.downlink, announce(method, jax.random.key(seed), controller)
         downlink, _ = codec.deliver(codec.resync(downlink, lost), controller, broadcast, replied & ~lost)
         if not method.aggregate.keeps_shares:
             return controller, downlink
         controller = eqx.tree_at(lambda state: state.aggregate, controller, sum_rows(shares, ~lost))
-        # learners then hear the state, so that nothing is left over of what compression has held back
+        # learners are then sent the whole state, which leaves no compression error
         return controller, codec.init(controller, self.num_learners)
 
     def _share(
@@ -154,18 +154,18 @@ class Compiled:
         message: PyTree,
         lost: Bool[Array, " M"],
     ) -> Float[Array, "M d"]:
-        """What the aggregate then holds of each."""
+        """Updates the share of the aggregate that each learner has uploaded."""
         decoded = jax.vmap(self._recipe(hyper).compressor.decompress)(message)
         return jnp.where(lost[:, None], 0, shares) + jnp.where(sent[:, None], decoded, 0)
 
     def _step(
         self, hyper: dict[str, Any], controller: ControllerState, relayed: PyTree
     ) -> tuple[ControllerState, RoundLog]:
-        """Compiled by itself, so that replicas compute the same to the bit."""
+        """Takes the controller's step; compiled by itself, so that replicas compute the same to the bit."""
         return take_step(self._recipe(hyper), controller, relayed)
 
     def rehearse(self, hyper: dict[str, Any]) -> None:
-        """Compiles what a learner needs, so that its first round is as quick as the others."""
+        """Compiles what a learner needs, so that its first round is as fast as the others."""
         broadcast, state = self.broadcast, zeros(self.learner)
         params = jnp.asarray(broadcast.params)
         fresh = self.renew(hyper, np.uint32(0), np.int32(0), params, None)
@@ -177,39 +177,39 @@ class Compiled:
             self.announce(hyper, np.uint32(0), self.step(hyper, zeros(self.state.controller), self.relayed)[0])
 
     def unpack(self, message: PyTree, beside: Any) -> tuple[Upload, bytes]:
-        """What `play` returns beside the state: the upload in NumPy, and what the learner leaves for the record."""
+        """Splits what `play` returns beside the state into the upload, in NumPy, and the learner's diagnostics for the record."""
         raw = np.asarray(beside).data
         end = wire.tree_size(self._beside)
         sent, report, length, bits = wire.decode_tree(raw[:end], self._beside)
         return wire.on_host(self.upload, sent, message, report, length, bits), bytes(raw[end:])
 
     def empty_shares(self) -> Float[Array, "M d"]:
-        """Nobody's share; without entries where the method keeps no sum of uploads."""
+        """Zeros for the shares of all learners; without entries where the method keeps no sum of uploads."""
         params = self.state.controller.params
         return jnp.zeros((self.num_learners, params.shape[0] if self.keeps_shares else 0), params.dtype)
 
 
 def _seal(state: LearnerState, reply: Reply) -> tuple[LearnerState, PyTree, UInt8[Array, " n"]]:
-    """All small numbers as one array: they take longer to fetch one by one than to compute."""
+    """Packs all small numbers into one array: fetching them one by one takes longer than computing them."""
     return state, reply.upload.message, wire.pack((beside(reply.upload), *notes(reply)))
 
 
 def _finite_rows(tree: PyTree) -> Bool[Array, " M"]:
-    """Whether all numbers are finite that a tree holds of each learner."""
+    """Tells for each learner whether all its numbers in a tree are finite."""
     rows = [jnp.isfinite(leaf).reshape(leaf.shape[0], -1).all(1) for leaf in jax.tree.leaves(tree)]
     return jnp.all(jnp.stack(rows), 0)
 
 
 def beside(upload: Upload) -> PyTree:
-    """What an upload has besides its message."""
+    """The fields of an upload other than its message."""
     return upload.sent, upload.report, upload.length, upload.bits
 
 
 def notes(reply: Reply) -> tuple[Any, ...]:
-    """What a learner leaves for the record."""
+    """The fields of a reply that are for the record alone."""
     return reply.log, reply.scores, reply.steps
 
 
 def zeros(shape: Any) -> Any:
-    """NumPy zeros of a tree of shapes."""
+    """Makes NumPy zeros of a tree of shapes."""
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shape)

@@ -1,8 +1,8 @@
-"""The controller's end of a distributed run, between an engine that moves bytes and the pure functions: codec, bookkeeping, nothing else.
+"""The controller's host in a distributed run: encodes broadcasts, validates and decodes replies, calls the controller's functions, keeps the books.
 
-An engine hands a `lapg.runtimes.distributed.learner.LearnerHost` every broadcast that reaches it and carries what comes back to the `ControllerHost`; it may
-lose, delay, repeat and reorder anything (see `lapg.runtimes.distributed.consistency`). The engine alone knows processes, deadlines and quorums. A learner whose
-reply is missing when the round is closed counts as one that skipped.
+An engine passes broadcasts to `lapg.runtimes.distributed.learner.LearnerHost`s and their replies to the `ControllerHost`; it may lose, delay, repeat and
+reorder them (`lapg.runtimes.distributed.consistency`). Processes, deadlines and quorums are the engine's. A learner whose reply is missing when the round
+is closed skips.
 """
 
 from collections.abc import Callable
@@ -16,20 +16,20 @@ import numpy as np
 from lapg.rounds import Log
 from lapg.runtimes import wire
 from lapg.runtimes.distributed.compiled import Compiled, beside, zeros
-from lapg.runtimes.distributed.consistency import OUTDATED, judge, round_of, sequence_of
+from lapg.runtimes.distributed.consistency import OUTDATED, round_of, sequence_of, validate_reply
 from lapg.runtimes.distributed.replica import Outbox
-from lapg.runtimes.distributed.state import Deployed, Roster
+from lapg.runtimes.distributed.state import DistributedState, LearnerTable
 from lapg.runtimes.evaluation import Scores, with_scores
 from lapg.runtimes.per_lane import stack
 from lapg.types import Buffer, RoundLog
 
 FAULTS = ("missing", "late", "duplicate", "outdated", "malformed", "oversized", "unsound", "renewed", "wasted_bits")
-"""What a round counts for every learner: no reply was taken; replies dropped, by reason; replies refused, by reason (not a message, longer than the
-limit, not finite); new generations; bits that came and were not used. A refused reply starts a new generation: the next upload is a full gradient."""
+"""What is counted for every learner and round: no reply accepted; replies dropped, by reason; replies refused, by reason (not a message, longer than the
+limit, not finite); new generations; bits received and not used. A refused reply starts a new generation: the next upload is a full gradient."""
 
 
 class _Round(NamedTuple):
-    """What a round that is over leaves behind: who was lost, what learners left for the record, and fields of the `Log`."""
+    """What a closed round leaves: who was lost (``gone``), the learners' diagnostics (``records``), and fields of the `Log`."""
 
     gone: np.ndarray
     records: dict[int, bytes]
@@ -42,17 +42,17 @@ class _Round(NamedTuple):
 
 
 class ControllerHost:
-    """The controller's end: `open` a round, `receive` replies, `close` it; at the end ask for the `logs`.
+    """Hosts the controller of one lane: `open` a round, send each `message`, `receive` replies, `close` the round; at the end read the `logs`.
 
-    What nobody has to wait for is done when the next round is under way, at `settle`. Replies are written into arrays that last, which compiled functions
-    read where they lie: every one of them is waited for before the next reply is written.
+    Work that no learner waits for is done by `flush`, when the next round has begun. Replies are written into buffers that are reused, which compiled
+    functions read in place: those have finished before the next reply is written.
 
     Args:
       compiled, hyper, seed: as at the learners.
-      lane: where to go on from.
-      patience: rounds without a reply after which a learner counts as lost; None never gives up.
-      limit_bytes: longest message that is looked at; None is twice the size of a message's arrays.
-      evaluator: a `lapg.runtimes.evaluation.Evaluator`, where episodes are played to score θ^k; here, and by no learner.
+      lane: the state to start or resume from.
+      max_silent_rounds: rounds without a reply after which a learner counts as lost; None never gives up.
+      limit_bytes: longest message that is decoded; None is twice the size of a message's arrays.
+      evaluator: a `lapg.runtimes.evaluation.Evaluator`, where episodes are played to score θ^k, in this process.
     """
 
     def __init__(
@@ -60,20 +60,22 @@ class ControllerHost:
         compiled: Compiled,
         hyper: dict[str, Any],
         seed: int,
-        lane: Deployed,
+        lane: DistributedState,
         *,
-        patience: int | None = 100,
+        max_silent_rounds: int | None = 100,
         limit_bytes: int | None = None,
         evaluator: Callable[[Any, Any, int], Scores | None] | None = None,
     ) -> None:
-        if patience is not None and patience < 1:
-            raise ValueError(f"patience must be >= 1 or none, got {patience}; 1 gives up after one silent round.")
+        if max_silent_rounds is not None and max_silent_rounds < 1:
+            raise ValueError(
+                f"max_silent_rounds must be >= 1 or none, got {max_silent_rounds}; 1 gives up after one silent round."
+            )
         self._compiled, self._hyper, self._seed = compiled, hyper, np.uint32(seed)
-        self.state, self._patience = lane.controller, patience
-        counts = lane.roster.generation, lane.roster.accepted, lane.roster.silent
-        self._counts, self._shares = jax.tree.map(np.array, counts), jnp.asarray(lane.roster.shares)
+        self.state, self._max_silent_rounds = lane.controller, max_silent_rounds
+        counts = lane.table.generation, lane.table.accepted, lane.table.silent
+        self._counts, self._shares = jax.tree.map(np.array, counts), jnp.asarray(lane.table.shares)
         self._uploads = jax.tree.map(lambda leaf: _rows(compiled.num_learners, leaf), compiled.upload)
-        self._rounds, self._settled = list[_Round](), True
+        self._rounds, self._flushed = list[_Round](), True
         self._evaluator, self._found, self._began = evaluator, list[Scores | None](), self.state
         upload = compiled.upload
         self.downlink, compressor = lane.downlink, compiled.downlink.compressor
@@ -91,37 +93,37 @@ class ControllerHost:
         self._generation, self._accepted, self._silent = (count.copy() for count in self._counts)
         self._taken: dict[int, bytes] = {}
         for leaf in jax.tree.leaves(beside(self._uploads)):
-            leaf[:] = 0  # messages are long, and whoever was silent has none that counts
+            leaf[:] = 0  # not the messages, which are long: where ``sent`` is False they do not count
         self._payloads: dict[int, bytes] = {}
         self._told = np.zeros(self._compiled.num_learners, np.int32)
         self._present, self._gone = np.zeros((2, self._compiled.num_learners), bool)
         self._faults = {name: np.zeros(self._compiled.num_learners, np.int32) for name in FAULTS}
 
     def open(self) -> list[int]:
-        """Begins a round: who takes part in it."""
+        """Opens a round; the learners that take part in it."""
         self._present = np.asarray(self._compiled.present(self._hyper, self._seed, self.state.round))
         return np.flatnonzero(self._present).tolist()
 
-    def letter(self, learner: int) -> tuple[bytes, bytes]:
-        """The open round's broadcast to one learner, as things are now: header and payload, the same object for all who are to hear the same."""
+    def message(self, learner: int) -> tuple[bytes, bytes]:
+        """Encodes the open round's broadcast to one learner: header and payload, the same object for all learners that are sent the same."""
         generation, base = int(self._generation[learner]), int(self._accepted[learner])
         payload = self._payload(0 if self._outbox is None else round_of(base))
         self._told[learner] = 8 * len(payload)
         return wire.HEADER.pack(self._round, learner, generation, base, len(payload)), payload
 
-    def _payload(self, heard: int) -> bytes:
-        """What a learner hears that has heard everything up to the broadcast of a round; all the same where θ^k itself is sent."""
-        if heard not in self._payloads:
+    def _payload(self, last_broadcast: int) -> bytes:
+        """Encodes the broadcast for learners whose last broadcast was that of a given round; the same for all where θ^k itself is sent."""
+        if last_broadcast not in self._payloads:
             if self._outbox is None:
                 broadcast = self._compiled.announce(self._hyper, self._seed, self.state)
-                self._payloads[heard] = wire.encode_broadcast(broadcast)
+                self._payloads[last_broadcast] = wire.encode_broadcast(broadcast)
             else:
-                self._payloads[heard] = self._outbox.take(heard, self.state)
-        return self._payloads[heard]
+                self._payloads[last_broadcast] = self._outbox.catch_up(last_broadcast, self.state)
+        return self._payloads[last_broadcast]
 
     def receive(self, learner: int, raw: Buffer, record: Buffer = b"") -> str | None:
-        """Takes a reply that came from ``learner``, at whatever time, or says why not: a name of `FAULTS`, counted."""
-        self.settle()
+        """Accepts a reply from ``learner``, and returns None, or counts and returns why not: a name of `FAULTS`."""
+        self.flush()
         reason = self._read(learner, raw)
         if reason is not None:
             self._faults[reason][learner] += 1
@@ -143,7 +145,7 @@ class ControllerHost:
             return "malformed"
         if header.generation == 0 and header.round == self._round and not self._gone[learner]:
             self.lose(learner)
-        reason = judge(
+        reason = validate_reply(
             header,
             round=self._round,
             generation=int(self._generation[learner]),
@@ -167,11 +169,11 @@ class ControllerHost:
             row[learner] = got
 
     def lose(self, learner: int) -> None:
-        """Ends a learner's life: its share leaves the aggregate, and its next broadcast asks it to start anew."""
-        self.settle()
+        """Starts a new generation of a learner: its share leaves the aggregate, and its next broadcast tells it to start again."""
+        self.flush()
         self._taken.pop(learner, None)
         for leaf in jax.tree.leaves(self._uploads):
-            leaf[learner] = 0  # or what is not finite would still be there in later rounds
+            leaf[learner] = 0  # or values that are not finite would stay there in later rounds
         self._gone[learner] = True
         self._generation[learner] += 1
         self._accepted[learner] = 0
@@ -179,20 +181,20 @@ class ControllerHost:
 
     @property
     def answered(self) -> set[int]:
-        """Learners whose replies were taken in this round."""
+        """Learners whose replies were accepted in this round."""
         return set(self._taken)
 
     @property
     def awaited(self) -> set[int]:
-        """Learners that take part in this round and whose replies were not taken yet."""
+        """Learners that take part in this round and whose replies were not accepted yet."""
         return set(np.flatnonzero(self._present).tolist()) - set(self._taken)
 
     def close(self) -> None:
-        """Steps with what was taken, and goes on to the next round."""
-        self.settle()
+        """Steps with the accepted replies, and prepares the next round."""
+        self.flush()
         self._silent = np.where(self._replied(), 0, self._silent + self._present)
-        if self._patience is not None:
-            for m in np.flatnonzero(self._silent >= self._patience):
+        if self._max_silent_rounds is not None:
+            for m in np.flatnonzero(self._silent >= self._max_silent_rounds):
                 self.lose(int(m))
         self._began = before = self.state
         lane, replied = (self._hyper, self._seed), self._replied()
@@ -211,7 +213,7 @@ class ControllerHost:
         self.state, round_log = self._compiled.step(self._hyper, before, relayed)
         if self._outbox is not None:
             if self._compiled.keeps_shares and np.any(self._gone):
-                self._outbox.restart(self._round + 1)  # shares have left the aggregate, which no frame says
+                self._outbox.restart(self._round + 1)  # shares have left the aggregate, which frames do not tell
             else:
                 self._outbox.add(before, relayed)
         taken = self._replied()
@@ -221,7 +223,7 @@ class ControllerHost:
         up = self._uploads.sent.copy(), self._uploads.bits.copy()
         past = _Round(self._gone, self._taken, self._present, self._told, *up, round_log, self._faults)
         self._rounds.append(past)
-        self._settled = False
+        self._flushed = False
         self._prepare(self._round + 1)
 
     def _replied(self) -> np.ndarray:
@@ -229,11 +231,11 @@ class ControllerHost:
         replied[list(self._taken)] = True
         return replied
 
-    def settle(self) -> None:
-        """What is left to do of the last round, if it has not been done: to write down what the aggregate holds of each, and to score its θ."""
-        if self._settled:
+    def flush(self) -> None:
+        """Does the work of the last round that no learner waited for, unless it is done: updates the shares, and scores its θ."""
+        if self._flushed:
             return
-        self._settled, last = True, self._rounds[-1]
+        self._flushed, last = True, self._rounds[-1]
         if self._compiled.keeps_shares and np.any(last.gone | last.sent):
             given = self._shares, last.sent, self._uploads.message, last.gone
             self._shares = jax.block_until_ready(self._compiled.share(self._hyper, *given))
@@ -241,8 +243,8 @@ class ControllerHost:
             self._found.append(self._evaluator(self._seed, self._began.params, int(self._began.round)))
 
     def logs(self) -> Log:
-        """What the rounds since this was asked last leave in the record, with a leading axis (round)."""
-        self.settle()
+        """Returns the log of the rounds since the last call, with a leading axis (round)."""
+        self.flush()
         rounds, self._rounds, learners = self._rounds, [], range(self._compiled.num_learners)
         rows = [past.records.get(m, b"") for past in rounds for m in learners]
         raw = b"".join(row if len(row) == len(self._blank) else self._blank for row in rows)
@@ -259,34 +261,34 @@ class ControllerHost:
         return with_scores(whole, stack([blank if each is None else each for each in found]))
 
     @property
-    def roster(self) -> Roster:
-        """What it remembers of every learner, as of the last round that was closed."""
-        self.settle()
+    def table(self) -> LearnerTable:
+        """The table of learners after the last closed round."""
+        self.flush()
         generation, accepted, silent = self._counts
-        return Roster(generation, accepted, silent, self._shares)
+        return LearnerTable(generation, accepted, silent, self._shares)
 
-    def snapshot(self, states: list[bytes | None]) -> Deployed:
-        """Where to go on from, given what each learner saved; one that could not be asked starts anew from there, and its share is not in it."""
-        controller, roster, downlink = self.state, self.roster, self.downlink
+    def snapshot(self, states: list[bytes | None]) -> DistributedState:
+        """Makes the state to resume from, given what each learner saved; a learner without a saved state (None) starts again, and its share leaves."""
+        controller, table, downlink = self.state, self.table, self.downlink
         unknown = np.array([raw is None for raw in states])
         if unknown.any():
-            shares = jnp.where(unknown[:, None], 0, roster.shares)
-            accepted = np.where(unknown, 0, roster.accepted).astype(np.int32)
-            roster = Roster(roster.generation + unknown.astype(np.int32), accepted, roster.silent, shares)
+            shares = jnp.where(unknown[:, None], 0, table.shares)
+            accepted = np.where(unknown, 0, table.accepted).astype(np.int32)
+            table = LearnerTable(table.generation + unknown.astype(np.int32), accepted, table.silent, shares)
             if self._compiled.keeps_shares:
                 controller = eqx.tree_at(lambda c: c.aggregate, controller, shares.sum(0))
                 downlink = self._compiled.downlink.init(controller, len(states))
         nobody = zeros(self._compiled.learner)
         learners = [nobody if raw is None else wire.decode_tree(raw, self._compiled.learner) for raw in states]
-        return Deployed(controller, stack(learners), roster, downlink)
+        return DistributedState(controller, stack(learners), table, downlink)
 
 
 def _rows(num: int, like: np.ndarray) -> np.ndarray:
-    """Zeros for as many such arrays."""
-    return wire.room(num * like.nbytes).view(like.dtype).reshape(num, *like.shape)
+    """Allocates zeros for ``num`` such arrays."""
+    return wire.aligned_zeros(num * like.nbytes).view(like.dtype).reshape(num, *like.shape)
 
 
 def _unknown(leaf: Any) -> np.ndarray:
-    """What the record says of a learner that did not answer: not a number, −1, or False."""
+    """Fills an array with what the record holds for a learner that did not answer: nan, −1, or False."""
     value = np.nan if np.issubdtype(leaf.dtype, np.floating) else -1 if np.issubdtype(leaf.dtype, np.integer) else False
     return np.full(leaf.shape, value, leaf.dtype)

@@ -1,4 +1,4 @@
-"""The handshake: a learner whose software or problem is another one is refused by name before it can do harm."""
+"""The handshake: a learner whose versions, precision or settings differ from the controller's is refused before the first round."""
 
 import json
 from collections.abc import Mapping
@@ -8,31 +8,31 @@ from typing import Any
 import jax
 
 LIMIT_BYTES = 100_000
-"""Longest introduction that is looked at."""
+"""Longest hello that is read."""
 
 
-def introduction(config: Mapping[str, Any]) -> bytes:
-    """Who is speaking: versions, precision, and the configuration as flat text, JSON in UTF-8."""
+def hello(config: Mapping[str, Any]) -> bytes:
+    """States versions, precision and the configuration as flat text, JSON in UTF-8."""
     precision = "float64" if jax.config.read("jax_enable_x64") else "float32"
     facts = {"lapg": version("lapg"), "jax": version("jax"), "precision": precision} | _flat(config)
     return json.dumps(facts, sort_keys=True).encode()
 
 
-def check(mine: bytes, theirs: bytes) -> None:
-    """Compares two introductions.
+def check_hello(mine: bytes, theirs: bytes) -> None:
+    """Compares two hello messages.
 
     Raises:
-      ValueError: they differ, or the other one is none.
+      ValueError: they differ, or the other one is not a hello.
     """
     if len(theirs) > LIMIT_BYTES:
-        raise ValueError(f"an introduction must have at most {LIMIT_BYTES} bytes, got {len(theirs)}.")
+        raise ValueError(f"a hello must have at most {LIMIT_BYTES} bytes, got {len(theirs)}.")
     wanted = json.loads(mine)
     try:
         found = json.loads(theirs)
         if not isinstance(found, dict):
             raise TypeError("not a table")
     except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"an introduction must be a JSON table of settings ({error}).") from error
+        raise ValueError(f"a hello must be a JSON table of settings ({error}).") from error
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
             raise ValueError(

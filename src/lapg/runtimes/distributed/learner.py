@@ -1,6 +1,6 @@
-"""The learner's end of a distributed run, between an engine that moves bytes and the pure functions: codec, bookkeeping, nothing else.
+"""The learner's host in a distributed run: decodes broadcasts, calls the learner's pure functions, encodes replies, and keeps the session.
 
-See `lapg.runtimes.distributed.controller` for the other end.
+`lapg.runtimes.distributed.controller` is its counterpart.
 """
 
 from typing import Any, NamedTuple
@@ -10,41 +10,48 @@ import numpy as np
 
 from lapg.runtimes import wire
 from lapg.runtimes.distributed.compiled import Compiled
-from lapg.runtimes.distributed.consistency import ASTRAY, RENEW, STALE, Held, hear, sequence_of, settle
+from lapg.runtimes.distributed.consistency import OUT_OF_SYNC, RENEW, STALE, LearnerSession, commit, hear, sequence_of
 from lapg.runtimes.distributed.replica import follow
 from lapg.runtimes.wire import Header
 from lapg.types import Broadcast, Buffer
 
 MOST_ROUNDS = 2**31 - 2
-"""States count rounds in 32-bit numbers."""
+"""States count rounds in 32-bit integers."""
 MOST_SILENT = 10_000
-"""Rounds that a replica makes up for on its own; a learner that was away for longer asks for the state."""
+"""Rounds without uploads that a replica steps through by itself; a learner that was away for longer requests the state."""
 
 
 class Answer(NamedTuple):
-    """A learner's reply, and what it leaves for the record: diagnostics, which no controller may use and no ledger counts."""
+    """A learner's reply, and its diagnostics for the record, which the controller does not use and the ledger does not count."""
 
     reply: bytes
     record: bytes = b""
 
 
 class LearnerHost:
-    """Learner m's end. ``malformed`` counts messages that were refused because they are none.
+    """Hosts learner m. ``malformed`` counts the messages that were refused because they are not broadcasts of this run.
 
     Args:
       compiled: shared by all hosts of a process.
       hyper, seed: of the lane.
     """
 
-    def __init__(self, compiled: Compiled, hyper: dict[str, Any], seed: int, index: int, held: Held = Held()) -> None:  # noqa: B008  (immutable)
-        self.index, self.held, self.malformed = index, held, 0
+    def __init__(
+        self,
+        compiled: Compiled,
+        hyper: dict[str, Any],
+        seed: int,
+        index: int,
+        session: LearnerSession = LearnerSession(),  # noqa: B008  (immutable)
+    ) -> None:
+        self.index, self.session, self.malformed = index, session, 0
         self._compiled, self._lane = compiled, (hyper, np.uint32(seed), np.int32(index))
 
     def hear(self, header: Header, payload: Buffer) -> Answer | None:
-        """Plays the round of a broadcast; None if the broadcast is an old one.
+        """Plays the round of a broadcast; None if a newer one was received before.
 
         Raises:
-          MalformedError: it is not for this learner, or no broadcast of this run; the learner is where it was.
+          MalformedError: it is not for this learner, or not a broadcast of this run; the session stays as it was.
           RuntimeError: an encoded upload is not as long as the learner says.
         """
         try:
@@ -60,21 +67,21 @@ class LearnerHost:
             )
         if header.round > MOST_ROUNDS:
             raise wire.MalformedError(f"a round's number must be at most {MOST_ROUNDS}, got {header.round}.")
-        held, action = hear(self.held, header)
+        session, action = hear(self.session, header)
         if action == STALE:
             return None
-        understood = None if action == ASTRAY else self._understand(held.replica, header.round, payload)
+        understood = None if action == OUT_OF_SYNC else self._understand(session.replica, header.round, payload)
         if understood is None:
             return Answer(wire.frame(b"", round=header.round, learner=self.index, generation=0))
         broadcast, replica = understood
         if action == RENEW:
-            fresh = self._compiled.renew(*self._lane, broadcast.params, held.state)
-            held = held._replace(state=fresh)
-        pending, *said = self._compiled.play(*self._lane, held.state, broadcast)
-        self.held = held._replace(proposed=sequence_of(header.round), pending=pending, replica=replica)
+            fresh = self._compiled.renew(*self._lane, broadcast.params, session.state)
+            session = session._replace(state=fresh)
+        pending, *said = self._compiled.play(*self._lane, session.state, broadcast)
+        self.session = session._replace(proposed=sequence_of(header.round), pending=pending, replica=replica)
         upload, record = self._compiled.unpack(*said)
         encoded = wire.encode_upload(self._compiled.compressor, upload)
-        sender = {"learner": self.index, "generation": held.generation, "base": held.accepted}
+        sender = {"learner": self.index, "generation": session.generation, "base": session.accepted}
         raw = wire.frame(*encoded, round=header.round, **sender)
         if 8 * (len(raw) - wire.HEADER.size) != upload.bits:
             raise RuntimeError(
@@ -83,7 +90,7 @@ class LearnerHost:
         return Answer(raw, record)
 
     def _understand(self, replica: Any, round: int, payload: Buffer) -> tuple[Broadcast, Any] | None:
-        """A broadcast, and where the replica then is; None for frames without a replica that they fit."""
+        """Decodes a broadcast: θ and signal, and the replica after it; None for frames that the replica does not fit."""
         parts, (hyper, seed, _) = self._compiled, self._lane
         if parts.downlink.compressor is None:
             return wire.decode_broadcast(payload, round, parts.broadcast), None
@@ -96,15 +103,15 @@ class LearnerHost:
         return None if replica is None else (parts.announce(hyper, seed, replica), replica)
 
     def save(self, generation: int, base: int) -> bytes | None:
-        """The state that the controller knows of as number ``base`` of a generation; None if this learner knows nothing of it."""
-        held = settle(self.held, base) if generation == self.held.generation else None
-        return None if held is None else wire.encode_tree(held.state)
+        """Encodes the state that reply ``base`` of a generation led to; None if the session has no such state."""
+        session = commit(self.session, base) if generation == self.session.generation else None
+        return None if session is None else wire.encode_tree(session.state)
 
     def load(self, raw: bytes, generation: int, accepted: int) -> None:
-        """Goes on from a saved state; the opposite of `save`.
+        """Starts a session from a saved state; the inverse of `save`.
 
         Raises:
           ValueError: the length does not fit.
         """
         state = jax.tree.map(np.array, wire.decode_tree(raw, self._compiled.learner))
-        self.held = Held(generation, accepted, state)
+        self.session = LearnerSession(generation, accepted, state)

@@ -1,4 +1,4 @@
-"""How long the controller of a distributed run waits, and for whom."""
+"""How long the controller of a distributed run waits for learners."""
 
 from typing import NamedTuple
 
@@ -7,19 +7,19 @@ class Limits(NamedTuple):
     """How long the controller waits for answers; `checked` refuses what does not fit.
 
     Attributes:
-      deadline: seconds after which a round does not wait any longer; None waits for everybody, but not longer than ``timeout``.
-      quorum: learners that must have answered nevertheless.
-      patience: rounds in a row without an answer after which a learner counts as lost.
-      timeout: seconds after which a round without a quorum, or an end, stops the run.
+      deadline: seconds after which a round ends without the missing answers; None waits for all learners, but not longer than ``timeout``.
+      quorum: learners that must have answered even after the deadline.
+      max_silent_rounds: rounds in a row without an answer after which a learner counts as lost.
+      timeout: seconds after which a round that has no quorum, or does not end, stops the run.
     """
 
     deadline: float | None = None
     quorum: int = 1
-    patience: int = 100
+    max_silent_rounds: int = 100
     timeout: float = 600.0
 
     def checked(self, num_learners: int) -> "Limits":
-        """The same, for so many learners.
+        """Returns the limits if they fit a number of learners.
 
         Raises:
           ValueError: the quorum is larger than that, or a limit is not positive.
@@ -30,7 +30,7 @@ class Limits(NamedTuple):
             )
         if self.deadline is not None and not self.deadline > 0:
             raise ValueError(f"deadline must be > 0 seconds, got {self.deadline}; leave it out to wait for everybody.")
-        for name, limit in {"patience": self.patience, "timeout": self.timeout}.items():
+        for name, limit in {"max_silent_rounds": self.max_silent_rounds, "timeout": self.timeout}.items():
             if not limit > 0:
                 raise ValueError(f"{name} must be > 0, got {limit}.")
         return self

@@ -1,4 +1,4 @@
-"""The two ends of a replicated downlink as bytes: what the controller has still to tell a learner, and how the learner's host follows."""
+"""Both ends of a replicated downlink as bytes: the steps that the controller sends to a learner's replica, and how the replica follows."""
 
 from collections.abc import Callable
 
@@ -9,17 +9,17 @@ from jaxtyping import PyTree
 from lapg.runtimes import wire
 from lapg.types import NOBODY, Buffer, Compressor, ControllerState, Relay
 
-Step = Callable[[ControllerState, Relay], ControllerState]
+StepFunction = Callable[[ControllerState, Relay], ControllerState]
 
 
 class Outbox:
-    """The controller's end: one frame for each round in which somebody uploaded, for as long as all of them are no longer than the state.
+    """Keeps the controller's steps for the learners' replicas: one frame for each round with an upload, as long as all frames are no longer than the state.
 
-    It knows nothing of learners: what one has to hear follows from the round that its replica is known to have reached.
+    It keeps nothing about learners: what is sent to one follows from the round that its replica has reached.
 
     Args:
       compressor: of the relays.
-      state: the controller's; what was before has to be told by the state itself.
+      state: the controller's, at which the frames begin; a replica that is further behind is sent the state.
     """
 
     def __init__(self, compressor: Compressor, state: ControllerState) -> None:
@@ -28,11 +28,11 @@ class Outbox:
         self.restart(int(state.round))
 
     def restart(self, round: int) -> None:
-        """The controller has come to this round by more than its own step, which frames cannot tell: everybody needs the state."""
+        """Drops all frames: the controller's state at this round is not the result of its steps alone, so every replica needs the state."""
         self._first, self._frames = round, dict[int, bytes]()
 
     def add(self, state: ControllerState, relay: Relay) -> None:
-        """What the controller stepped with from this state; nothing if nobody uploaded."""
+        """Adds the relay with which the controller stepped from this state; rounds without an upload need no frame."""
         if bool(jnp.any(relay.sent)):
             round, message = int(state.round), wire.encode_relay(self._compressor, relay)
             self._frames[round] = wire.frame(message, round=round, learner=NOBODY, base=wire.checksum(state))
@@ -41,15 +41,15 @@ class Outbox:
             del self._frames[oldest]
             self._first = oldest + 1
 
-    def take(self, heard: int, state: ControllerState) -> bytes:
-        """What takes a replica from the round ``heard`` to ``state``: frames, or the state if those would be longer or do not go back so far.
+    def catch_up(self, last_broadcast: int, state: ControllerState) -> bytes:
+        """Returns what takes a replica from the round ``last_broadcast`` to ``state``: frames, or the state where frames do not go back so far.
 
         Args:
-          heard: round of the last broadcast that the learner is known to have heard; −1 if there is none.
+          last_broadcast: round of the last broadcast that the learner is known to have received; −1 if there is none.
         """
-        if heard < self._first:
+        if last_broadcast < self._first:
             return wire.frame(wire.encode_tree(state), round=int(state.round), learner=NOBODY)
-        return b"".join(frame for round, frame in self._frames.items() if round >= heard)
+        return b"".join(frame for round, frame in self._frames.items() if round >= last_broadcast)
 
 
 def follow(
@@ -57,21 +57,21 @@ def follow(
     raw: Buffer,
     round: int,
     compressor: Compressor,
-    step: Step,
+    step: StepFunction,
     *,
     like: tuple[ControllerState, PyTree],
 ) -> ControllerState | None:
-    """The learner's end: the controller's state at the beginning of ``round``, from an older one and what the `Outbox` had for it.
+    """Advances a learner's replica to the controller's state at the beginning of ``round`` with what `Outbox.catch_up` returned.
 
-    A frame says which round it is of, so that one which was heard before is not stepped with again, and what the controller's state was, so that a
-    replica which another processor or program has led elsewhere, if only by a rounding error, is found out the next time that somebody uploads.
+    A frame carries its round, so that no step is taken twice, and a checksum of the controller's state before the step, so that a replica that differs,
+    if only by a rounding error of another processor, is detected at the next upload.
 
     Args:
-      replica: where it was when the learner heard something last; None if there is none.
-      step: the controller's own, without its log.
-      like: shapes and dtypes of a state and of a relay; None for the latter where only the state can come.
+      replica: the learner's, at the last broadcast that it received; None if there is none.
+      step: the controller's step without its log.
+      like: shapes and dtypes of a state and of a relay; None for the latter where only states are sent.
     Returns:
-      None if there is no replica that the frames fit, and the state has not come.
+      None if the frames do not fit the replica and do not hold the state.
     Raises:
       MalformedError: a frame is not complete, or its length does not fit.
     """

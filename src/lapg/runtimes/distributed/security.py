@@ -1,14 +1,14 @@
-"""Whom an engine may be reached by that runs whatever code it is sent."""
+"""The security that is required of a cluster."""
 
 import ipaddress
 import os
 
 
 def check_security(address: str | None, insecure: bool) -> None:
-    """A cluster that other machines can reach needs a token or TLS, since Ray runs whatever code it is sent.
+    """Requires a token or TLS of a cluster that other machines can reach, since Ray runs whatever code it is sent.
 
     Raises:
-      ValueError: it is given neither.
+      ValueError: it has neither.
     """
     host = (address or "local").removeprefix("ray://")
     host = host.rsplit(":", 1)[0].strip("[]") if ":" in host else host

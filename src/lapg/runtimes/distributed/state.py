@@ -1,4 +1,4 @@
-"""What the controller's end of a distributed run remembers between rounds: enough to go on from, whatever became of the processes."""
+"""The state of a distributed run between rounds: enough to resume it, whatever has become of the processes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,11 +13,11 @@ from lapg.runtimes.distributed.compiled import Compiled
 from lapg.types import ControllerState, LearnerState
 
 
-class Roster(eqx.Module):
-    """What the controller's end remembers of every learner.
+class LearnerTable(eqx.Module):
+    """What the controller's host remembers of every learner.
 
     Attributes:
-      generation: which life.
+      generation: counts from 1; every resync starts a new one.
       accepted: sequence number of the last accepted reply; 0 if there is none in this generation.
       silent: rounds since that reply.
       shares: what the aggregate holds of each; without entries where the method keeps no sum of uploads.
@@ -29,27 +29,27 @@ class Roster(eqx.Module):
     shares: Float[Array, "M d"]
 
 
-class Deployed(eqx.Module):
-    """What a `lapg.rounds.RunState` is where learners live elsewhere: everything to go on from, between rounds.
+class DistributedState(eqx.Module):
+    """The state of a run whose learners live in other processes, between rounds; the counterpart of `lapg.rounds.RunState`.
 
-    Learners' replicas of the controller, where its downlink is replicated, are not in it: who goes on from here hears the controller's state first.
+    Replicas of the controller, where its downlink is replicated, are not part of it: a run that resumes sends the controller's state first.
     """
 
     controller: ControllerState
     learners: LearnerState
-    roster: Roster
+    table: LearnerTable
     downlink: PyTree = ()
 
     def saved(self, learners: Sequence[int]) -> dict[int, tuple[bytes, int, int]]:
-        """What those learners go on from, for `LearnerHost.load`: state, generation, sequence number. Who has nothing accepted yet starts by itself."""
-        known = [m for m in learners if self.roster.accepted[m]]
+        """Returns what `LearnerHost.load` takes, by learner: state, generation, sequence number. Learners without an accepted reply need nothing loaded."""
+        known = [m for m in learners if self.table.accepted[m]]
         states = {m: wire.encode_tree(jax.tree.map(lambda leaf, m=m: leaf[m], self.learners)) for m in known}
-        return {m: (states[m], int(self.roster.generation[m]), int(self.roster.accepted[m])) for m in known}
+        return {m: (states[m], int(self.table.generation[m]), int(self.table.accepted[m])) for m in known}
 
 
-def begin(compiled: Compiled, hyper: dict[str, Any], seed: Any, params: Any = None) -> Deployed:
-    """Before round 0, at θ⁰ or the given parameters: everybody in the first life, nothing accepted yet."""
+def begin(compiled: Compiled, hyper: dict[str, Any], seed: Any, params: Any = None) -> DistributedState:
+    """Makes the state before round 0, at θ⁰ or the given parameters: all learners in generation 1, no reply accepted yet."""
     state = compiled.start(hyper, np.uint32(seed), params)
     nothing = np.zeros(compiled.num_learners, np.int32)
-    roster = Roster(nothing + 1, nothing, nothing, compiled.empty_shares())
-    return Deployed(state.controller, state.learners, roster, state.downlink)
+    table = LearnerTable(nothing + 1, nothing, nothing, compiled.empty_shares())
+    return DistributedState(state.controller, state.learners, table, state.downlink)

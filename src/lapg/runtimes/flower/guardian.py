@@ -1,7 +1,7 @@
-"""Ends processes whose starter is gone, however it went; a program of its own, which imports nothing of lapg.
+"""A program that ends the processes of its parent when the parent has ended, even by SIGKILL; it imports nothing of lapg.
 
-Whoever starts it holds the other end of its standard input, writes a line with the number of every process that is to end with it, and need not do
-anything else: when it is gone, by force even, the pipe ends.
+The parent holds the other end of its standard input, and writes the number of every process that is to end with it, one a line. When the parent has ended,
+the pipe is closed.
 """
 
 import contextlib
@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from typing import Any
 
 GRACE = 5.0
-"""Seconds that processes have to end by themselves."""
+"""Seconds between SIGTERM and SIGKILL."""
 
 
 def end(processes: Iterable[Any]) -> None:
-    """Ends processes (of psutil) and whatever they have started, if need be by force."""
+    """Ends processes (of psutil) and all their children, by force if necessary."""
     import psutil
 
     family = []
@@ -31,14 +31,14 @@ def end(processes: Iterable[Any]) -> None:
 
 
 def main() -> None:
-    """Reads numbers of processes until there is nobody left to write them; then ends those, and removes the directory that is named."""
+    """Reads process numbers until the pipe is closed; then ends those processes, and removes the directory that the argument names."""
     import psutil
 
-    wards = []
+    guarded = []
     for line in sys.stdin:
         with contextlib.suppress(psutil.NoSuchProcess):
-            wards.append(psutil.Process(int(line)))
-    end(wards)
+            guarded.append(psutil.Process(int(line)))
+    end(guarded)
     shutil.rmtree(sys.argv[1], ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""A Flower federation on this machine, for as long as a run takes: a SuperLink and SuperNodes on the loopback interface, with TLS and node keys."""
+"""Runs a Flower federation on this machine for one run: a SuperLink and SuperNodes on the loopback interface, with TLS and node keys."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ class SuperLink:
 
     Attributes:
       name: of the connection, in Flower's own configuration.
-      processes: without which it would not work.
+      processes: that must stay alive.
     """
 
     name: str
@@ -38,10 +38,10 @@ class SuperLink:
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def flwr(self, *arguments: str, seconds: float = 300.0) -> Any:
-        """What the program says, from JSON.
+        """Runs the program, and returns its JSON output.
 
         Raises:
-          ValueError: it fails, or takes too long; a process has ended.
+          ValueError: it fails, or takes too long, or one of ``processes`` has ended.
         """
         if any(process.poll() is not None for process in self.processes):
             raise ValueError(
@@ -70,10 +70,10 @@ class SuperLink:
 
 @contextlib.contextmanager
 def loopback(num_learners: int, logs: Path, timeout: float) -> Iterator[SuperLink]:
-    """A SuperLink, and a SuperNode for each learner; all that was started is stopped afterwards, and the keys are gone, also if this process is killed.
+    """Starts a SuperLink, and a SuperNode for each learner; stops them afterwards and removes the keys, also if this process is killed.
 
     Args:
-      logs: directory for what the processes say.
+      logs: directory for the output of the processes.
       timeout: seconds in which the SuperLink must listen.
     Raises:
       ValueError: Flower is not installed, or does not start.
@@ -113,7 +113,7 @@ def loopback(num_learners: int, logs: Path, timeout: float) -> Iterator[SuperLin
 
 
 def _environment(home: Path) -> dict[str, str]:
-    """For all processes. What this process can import they can, too; nodes that share a machine do not share its accelerators."""
+    """Builds the environment of all processes: they import from the same places as this one, and compute on the CPU by default."""
     local = "127.0.0.1,localhost"
     defaults = {"JAX_COMPILATION_CACHE_DIR": str(home / "cache"), "JAX_PLATFORMS": "cpu"}
     needed = {
@@ -133,7 +133,7 @@ def _environment(home: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def guarded(home: Path) -> Iterator[Callable[[int], None]]:
-    """What ends processes, given their numbers, and removes the directory ``home``, if this process is gone before it does so itself."""
+    """Starts the guardian, and gives the function that registers processes with it by their numbers; it also removes ``home``."""
     command = [sys.executable, "-P", str(Path(guardian.__file__)), str(home)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdin is not None
@@ -148,7 +148,7 @@ def guarded(home: Path) -> Iterator[Callable[[int], None]]:
 def running(
     command: list[str], environment: Mapping[str, str], cwd: Path, log: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process; it and whatever it has started are ended afterwards, if need be by force."""
+    """Starts a process; ends it and all its children afterwards, by force if necessary."""
     import psutil
 
     with log.open("wb") as stream:
@@ -164,14 +164,18 @@ def running(
 
 
 def free_ports(num: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on now."""
+    """Finds ports of the loopback interface that are free now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(num)]
         return [entry.getsockname()[1] for entry in sockets]
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes], ends: float) -> None:
-    """Returns once somebody listens."""
+    """Waits until a port is listened on.
+
+    Raises:
+      ValueError: the process ends before, or the time ``ends`` is reached.
+    """
     while True:
         if process.poll() is not None or time.monotonic() > ends:
             raise ValueError("flower-superlink must listen within the timeout, but it does not; see superlink.log.")
@@ -181,7 +185,7 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], ends: float) -> N
 
 
 def write_certificates(where: Path) -> None:
-    """``ca.crt``, and ``server.pem`` with ``server.key`` for the loopback interface, good for a day; the authority's own key is kept nowhere."""
+    """Writes ``ca.crt``, and ``server.pem`` with ``server.key`` for the loopback interface, valid for a day; the authority's key is not kept."""
     from cryptography import x509  # pyright: ignore[reportMissingImports]
     from cryptography.hazmat.primitives import hashes, serialization  # pyright: ignore[reportMissingImports]
     from cryptography.hazmat.primitives.asymmetric import ec  # pyright: ignore[reportMissingImports]
@@ -213,7 +217,7 @@ def write_certificates(where: Path) -> None:
 
 
 def write_node_key(path: Path) -> None:
-    """A P-384 key in OpenSSH's format, and its public half beside it."""
+    """Writes a P-384 key in OpenSSH's format, and its public key beside it."""
     from cryptography.hazmat.primitives import serialization  # pyright: ignore[reportMissingImports]
     from cryptography.hazmat.primitives.asymmetric import ec  # pyright: ignore[reportMissingImports]
 
@@ -230,7 +234,7 @@ def _secret(path: Path, content: bytes) -> None:
 
 
 def program(name: str) -> str:
-    """Where one of Flower's programs is.
+    """Finds one of Flower's programs.
 
     Raises:
       ValueError: it is not installed.

@@ -1,8 +1,8 @@
-"""Rounds by post: what a federation engine carries, and the loop that plays a round with it. Records of whole numbers and bytes; no engine.
+"""Messages of a federation as records of whole numbers and bytes, both ends of them, and the round that is played with them; no engine.
 
-A learner of a federation has no process of its own: its end is built from what it remembers whenever a letter comes, and taken apart again. A letter
-holds a record for each lane that it concerns. The answer to a broadcast that is a skip is no record. Nothing is lost by that: an answer says which
-letter it belongs to, and whoever plays a round builds on the very ``generation`` and ``base`` that the broadcast named (`lapg.runtimes.distributed.consistency`).
+A learner of a federation has no process of its own: its host is rebuilt from its stored session for every message, and stored again afterwards. A message
+holds a record for each lane that it concerns. An answer that skips has no record: the engine says which message it answers, and a learner that plays a
+round builds on the ``generation`` and ``base`` of the broadcast (`lapg.runtimes.distributed.consistency`), so that the header of the skip is known.
 """
 
 import time
@@ -15,26 +15,26 @@ import numpy as np
 
 from lapg.runtimes import wire
 from lapg.runtimes.distributed.compiled import Compiled
-from lapg.runtimes.distributed.consistency import Held
+from lapg.runtimes.distributed.consistency import LearnerSession
 from lapg.runtimes.distributed.controller import ControllerHost
 from lapg.runtimes.distributed.learner import LearnerHost
 
 Record = dict[str, Any]
 """Names to bytes or lists of whole numbers."""
-Letter = dict[int, Record]
-"""A record for each lane that is spoken of."""
+Message = dict[int, Record]
+"""A record for each lane that it concerns."""
 MAX_TRIES = 3
-"""How often a learner is asked in a round."""
+"""How often a learner is asked in a round, at most."""
 PLAY, SAVE, LOAD = "play", "save", "load"
-"""What a letter asks for: to play a round; what the learner knows as the controller does, and what it has noted; to go on from a saved state.
+"""What a message asks for: to play a round; to return the committed state and the diagnostics of the rounds since (``notes``); to load a saved state.
 
 In records: ``frame`` → ``frame``, or no record for a skip · ``number`` (generation, sequence number) → ``state``, ``notes`` · ``number``, ``state`` → none.
-Generation 0 is nobody's: it asks for the notes alone.
+No learner is in generation 0, which therefore asks for the notes alone.
 """
 
 
 class Terms(NamedTuple):
-    """What both ends of a federation must know; ``settings`` is what they must agree on (`lapg.runtimes.distributed.handshake`). A lane for each seed."""
+    """What both ends of a federation know, one lane for each seed; ``settings`` is what they must agree on (`lapg.runtimes.distributed.handshake`)."""
 
     compiled: Compiled
     hyper: dict[str, Any]
@@ -42,43 +42,46 @@ class Terms(NamedTuple):
     settings: Mapping[str, Any]
 
 
-def remember(held: Held) -> Record:
-    """What a learner remembers, as a record. A state that there is not yet is left out."""
-    states = {"state": held.state, "pending": held.pending, "replica": held.replica}
-    counts: Record = {"counts": [held.generation, held.accepted, held.proposed, held.heard]}
+def remember(session: LearnerSession) -> Record:
+    """Stores a session in a record; states that do not exist yet are left out."""
+    states = {"state": session.state, "pending": session.pending, "replica": session.replica}
+    counts: Record = {"counts": [session.generation, session.accepted, session.proposed, session.last_broadcast]}
     return counts | {name: wire.encode_tree(state) for name, state in states.items() if state is not None}
 
 
-def recall(record: Mapping[str, Any], compiled: Compiled) -> Held:
-    """Inverse of `remember`; an empty record is a learner that remembers nothing.
+def recall(record: Mapping[str, Any], compiled: Compiled) -> LearnerSession:
+    """Inverse of `remember`; an empty record is a new session.
 
     Raises:
-      ValueError: a state is of another length, as one of another problem or method would be.
+      ValueError: a state has another length, as one of another problem or method has.
     """
     if not record:
-        return Held()
-    generation, accepted, proposed, heard = record["counts"]
+        return LearnerSession()
+    generation, accepted, proposed, last_broadcast = record["counts"]
 
     def state(name: str, like: Any) -> Any:
         return jax.tree.map(np.array, wire.decode_tree(record[name], like)) if name in record else None
 
     mine, controller = compiled.learner, compiled.state.controller
     states = {"state": state("state", mine), "pending": state("pending", mine), "replica": state("replica", controller)}
-    return Held(generation, accepted, proposed=proposed, heard=heard, **states)
+    return LearnerSession(generation, accepted, proposed=proposed, last_broadcast=last_broadcast, **states)
 
 
 def answer(
-    terms: Terms, learner: int, memories: Mapping[int, Record], what: str, letter: Letter
-) -> tuple[Letter, Letter]:
-    """A learner's end.
+    terms: Terms, learner: int, memories: Mapping[int, Record], what: str, message: Message
+) -> tuple[Message, Message]:
+    """Runs the learner's side of a message.
 
+    Args:
+      memories: the learner's records by lane, a session and notes each.
+      what: `PLAY`, `SAVE` or `LOAD`.
     Returns:
-      What it remembers next, by lane, and its reply.
+      The records that replace ``memories``, and the reply.
     Raises:
-      MalformedError: a broadcast is none, or not for this learner.
+      MalformedError: a frame is not a broadcast, or not for this learner.
     """
     after, reply = dict(memories), {}
-    for lane, record in letter.items():
+    for lane, record in message.items():
         memory = memories.get(lane, {})
         host = LearnerHost(terms.compiled, terms.hyper, terms.seeds[lane], learner, recall(memory, terms.compiled))
         notes = memory.get("notes", b"")
@@ -86,7 +89,7 @@ def answer(
             said = host.hear(*wire.unframe(_frame(record)))
             if said is not None:
                 if said.record:
-                    notes += wire.frame(said.record, round=host.held.heard, learner=learner)
+                    notes += wire.frame(said.record, round=host.session.last_broadcast, learner=learner)
                 if said.reply != as_skip(record["frame"]):
                     reply[lane] = {"frame": said.reply}
         elif what == SAVE:
@@ -96,66 +99,68 @@ def answer(
         else:
             host.load(record["state"], *record["number"])
             notes = b""
-        after[lane] = remember(host.held) | ({"notes": notes} if notes else {})
+        after[lane] = remember(host.session) | ({"notes": notes} if notes else {})
     return after, reply
 
 
 def as_skip(broadcast: bytes) -> bytes:
-    """The frame of the reply that says nothing, to the broadcast with this header."""
+    """Makes the frame of a skip in reply to a broadcast."""
     header = wire.Header(*wire.HEADER.unpack_from(broadcast))
     return wire.HEADER.pack(*header._replace(length=0))
 
 
 @runtime_checkable
-class Post(Protocol):
-    """What an engine must do.
+class Transport(Protocol):
+    """Carries messages to learners and their answers back; what an engine provides."""
 
-    ``send: learner, what is asked for, letter, seconds that it is worth → ticket`` · ``fetch: tickets → what has come, by ticket``, at once; None in
-    place of a letter that will not come.
-    """
+    def send(self, learner: int, what: str, message: Message, seconds: float) -> Hashable:
+        """Sends a message that asks for ``what`` and expires after ``seconds``; the ticket of its answer."""
+        ...
 
-    def send(self, learner: int, what: str, letter: Letter, seconds: float) -> Hashable: ...
-
-    def fetch(self, tickets: set[Hashable]) -> dict[Hashable, Letter | None]: ...
+    def fetch(self, tickets: set[Hashable]) -> dict[Hashable, Message | None]:
+        """Returns, without waiting, the answers that have arrived, by ticket; None for an answer that will never arrive."""
+        ...
 
 
 def play_round(
-    hosts: Sequence[ControllerHost], post: Post, *, deadline: float, quorum: int = 1, pause: float = 0.2
+    hosts: Sequence[ControllerHost], transport: Transport, *, deadline: float, quorum: int = 1, pause: float = 0.2
 ) -> None:
-    """A round of all lanes: ends when everybody has answered, or at the deadline. What comes later is not fetched: a learner that is late has skipped.
+    """Plays a round of all lanes, which ends when all participants have answered, or at the deadline. Later answers are not fetched: their learners skip.
 
     Args:
-      hosts: of the lanes, all in the same round.
+      hosts: the lanes' controllers, all in the same round.
       deadline: seconds.
       quorum: learners that must have answered by then, in each lane.
-      pause: seconds between two looks into the post.
+      pause: seconds between two calls of `Transport.fetch`.
     Raises:
       RuntimeError: fewer than the quorum have answered.
     """
     ends = time.monotonic() + deadline
     present = {learner for host in hosts for learner in host.open()}
-    tries, sent = Counter[int](), dict[Hashable, tuple[int, Letter]]()
+    tries, sent = Counter[int](), dict[Hashable, tuple[int, Message]]()
 
     def ask(learner: int) -> None:
         left = ends - time.monotonic()
         lanes = [lane for lane, host in enumerate(hosts) if learner in host.awaited]
         if lanes and tries[learner] < MAX_TRIES and left > 0:
             tries[learner] += 1
-            letter = {lane: {"frame": b"".join(hosts[lane].letter(learner))} for lane in lanes}
-            sent[post.send(learner, PLAY, letter, left)] = learner, letter
+            message = {lane: {"frame": b"".join(hosts[lane].message(learner))} for lane in lanes}
+            sent[transport.send(learner, PLAY, message, left)] = learner, message
 
     for learner in sorted(present):
         ask(learner)
     for host in hosts:
-        host.settle()
+        host.flush()
     over = False
     while sent and not over:
-        over = time.monotonic() >= ends  # what had come by then is still fetched: scoring θ^k may have taken until now
-        come = post.fetch(set(sent))
+        over = (
+            time.monotonic() >= ends
+        )  # answers that arrived in time are still fetched: scoring θ^k may have taken until now
+        come = transport.fetch(set(sent))
         for ticket, reply in come.items():
-            learner, letter = sent.pop(ticket)
+            learner, message = sent.pop(ticket)
             if reply is not None:
-                for lane, record in letter.items():
+                for lane, record in message.items():
                     frame = _frame(reply[lane]) if lane in reply else as_skip(record["frame"])
                     hosts[lane].receive(learner, frame)
             ask(learner)
@@ -173,19 +178,19 @@ def play_round(
 
 
 def ask_all(
-    post: Post, what: str, letters: Mapping[int, Letter], *, deadline: float, pause: float = 0.2
-) -> dict[int, Letter]:
-    """Sends a letter to each of some learners, once.
+    transport: Transport, what: str, messages: Mapping[int, Message], *, deadline: float, pause: float = 0.2
+) -> dict[int, Message]:
+    """Sends a message to each of some learners, once.
 
     Returns:
-      What they have answered by the deadline, in seconds; who has not is missing.
+      The answers that arrive before the deadline, in seconds, by learner.
     """
     ends = time.monotonic() + deadline
-    sent = {post.send(learner, what, letter, deadline): learner for learner, letter in letters.items()}
-    answers: dict[int, Letter] = {}
+    sent = {transport.send(learner, what, message, deadline): learner for learner, message in messages.items()}
+    answers: dict[int, Message] = {}
     while sent and time.monotonic() < ends:
-        come = post.fetch(set(sent))
-        answers |= {sent[ticket]: letter for ticket, letter in come.items() if letter is not None}
+        come = transport.fetch(set(sent))
+        answers |= {sent[ticket]: message for ticket, message in come.items() if message is not None}
         for ticket in come:
             del sent[ticket]
         if not come:
@@ -194,6 +199,6 @@ def ask_all(
 
 
 def _frame(record: Mapping[str, Any]) -> bytes:
-    """A stranger's record: whatever is no frame becomes one that the controller refuses."""
+    """The frame of an untrusted record; an empty one, which the controller refuses, where it has none."""
     frame = record.get("frame")
     return frame if isinstance(frame, bytes) else b""

@@ -1,4 +1,4 @@
-"""What an actor does: some learners, of all lanes, and the parcels of bytes in which an engine hands several of them their letters at once."""
+"""An actor: some learners, of all lanes, and the bytes in which one call of it carries the messages of several of them."""
 
 import os
 import struct
@@ -10,26 +10,26 @@ import numpy as np
 
 from lapg.runtimes import wire
 from lapg.runtimes.distributed.compiled import Compiled
-from lapg.runtimes.distributed.handshake import introduction
+from lapg.runtimes.distributed.handshake import hello
 from lapg.runtimes.distributed.learner import LearnerHost
 from lapg.runtimes.vectorised import use_all_cores
 from lapg.types import Buffer, Problem, Recipe
 
 Parts = Callable[[], tuple[Recipe, Problem]]
-"""Gives the recipe and the problem; called in every process."""
-LETTER = struct.Struct(f"<II{wire.HEADER.size}s")
-"""For one learner: its lane, which of the payloads is meant for it, the broadcast's header."""
+"""Returns the recipe and the problem; called in every process."""
+MESSAGE = struct.Struct(f"<II{wire.HEADER.size}s")
+"""Of one learner: its lane, the index of its payload, the broadcast's header."""
 INLINE_BYTES = 100_000
 """Longer messages go through the engine's object store, a broadcast once per machine."""
 _ANSWER = struct.Struct("<III")
-"""Before one learner's answer: who it is, and the lengths of its reply and of what it leaves for the record."""
+"""Before one learner's answer: its number, and the lengths of its reply and its record."""
 
 
 class Learners:
-    """Some learners, of all lanes.
+    """Hosts some learners, of all lanes.
 
     Args:
-      crowded: whether there are as many actors as cores, so that each had better compute with one thread.
+      crowded: whether there are as many actors as cores, so that each computes with one thread.
     """
 
     def __init__(
@@ -55,14 +55,14 @@ class Learners:
     def _newborn(self, lane: int) -> dict[int, LearnerHost]:
         return {m: LearnerHost(self._compiled, *self._lanes[lane], m) for m in self._learners}
 
-    def join(self, settings: Mapping[str, Any]) -> bytes:
-        """Compiled and ready."""
-        return introduction(settings)
+    def handshake(self, settings: Mapping[str, Any]) -> bytes:
+        """Returns the hello of this process, once everything is compiled."""
+        return hello(settings)
 
-    def hear(self, letters: bytes, *payloads: bytes | np.ndarray) -> bytes | np.ndarray:
-        """A round's broadcast to some learners: their answers, for `unpack`."""
+    def hear(self, messages: bytes, *payloads: bytes | np.ndarray) -> bytes | np.ndarray:
+        """Hands a round's broadcasts to some learners, and returns their answers, for `unpack`."""
         answers: list[Buffer] = []
-        for lane, which, head in LETTER.iter_unpack(letters):
+        for lane, which, head in MESSAGE.iter_unpack(messages):
             payload = np.frombuffer(payloads[which], np.uint8).data
             header = wire.read_header(head, payload)
             answer = self._hosts[lane][header.learner].hear(header, payload)
@@ -71,31 +71,31 @@ class Learners:
         return as_engine_takes(b"".join(answers))
 
     def listen(self, told: tuple[bytes | np.ndarray, ...]) -> bytes | np.ndarray:
-        """`hear` by a channel, whose memory is written over by what comes next."""
-        letters, *payloads = told
-        kept = [wire.room(len(payload)) for payload in payloads]
+        """Does what `hear` does for a channel, whose memory is overwritten by the next call."""
+        messages, *payloads = told
+        kept = [wire.aligned_zeros(len(payload)) for payload in payloads]
         for copy, payload in zip(kept, payloads, strict=True):
             copy[:] = np.frombuffer(payload, np.uint8)
-        return self.hear(bytes(letters), *kept)
+        return self.hear(bytes(messages), *kept)
 
     def save(self, lane: int, wanted: dict[int, tuple[int, int]]) -> dict[int, bytes | None]:
-        """The states of learners as the controller knows them, by generation and sequence number."""
+        """Encodes the states of learners by generation and sequence number; see `LearnerHost.save`."""
         return {m: self._hosts[lane][m].save(*number) for m, number in wanted.items()}
 
     def load(self, lane: int, states: dict[int, tuple[bytes, int, int]]) -> None:
-        """States to go on from; learners without one know nothing."""
+        """Loads saved states into new hosts; learners without one start new sessions."""
         self._hosts[lane] = self._newborn(lane)
         for m, state in states.items():
             self._hosts[lane][m].load(*state)
 
 
 def as_engine_takes(message: bytes) -> bytes | np.ndarray:
-    """Bytes are quickest, but a long message is an array: both ends can read it where it lies in the object store."""
+    """Returns short messages as bytes, which is fastest, and long ones as arrays, which both ends read in place in the object store."""
     return message if len(message) <= INLINE_BYTES else np.frombuffer(message, np.uint8)
 
 
 def unpack(raw: Buffer) -> Iterator[tuple[int, memoryview, memoryview]]:
-    """Learner, reply and record, of everyone whose answer is in what `Learners.hear` returned."""
+    """Splits what `Learners.hear` returned into learner, reply and record of each answer."""
     begin, raw = 0, memoryview(raw)
     while begin < len(raw):
         m, reply, record = _ANSWER.unpack_from(raw, begin)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from lapg.types import Buffer, Compressor, Scalar, check_length, known, tree_bits
+from lapg.types import Buffer, Compressor, Scalar, check_length, is_concrete, tree_bits
 from lapg.uplink.compressors.codes import Reader, pack, positions_length, whole_bytes, write_positions
 from lapg.uplink.compressors.rounded import quantise
 
@@ -25,7 +25,7 @@ def top_k(fraction: Scalar = 0.05, *, bits: int | None = None) -> Compressor:
       ValueError: fraction outside (0, 1], bits out of range.
     Source: Stich, Cordonnier, Jaggi, arXiv 1809.07599.
     """
-    if known(fraction) and not 0 < float(fraction) <= 1:
+    if is_concrete(fraction) and not 0 < float(fraction) <= 1:
         raise ValueError(f"top_k(fraction=...) must lie in (0, 1], got {float(fraction)}; 1 sends every entry.")
 
     def choose(vector: Float[Array, " d"]) -> Float[Array, " d"]:

@@ -2,6 +2,7 @@
 
 from lapg.uplink.triggers import measures
 from lapg.uplink.triggers.age_weighted import Scale, Window, age_weighted
+from lapg.uplink.triggers.budget import budget
 from lapg.uplink.triggers.lazy import changed, lazy
 from lapg.uplink.triggers.schedules import Phase, always, never, periodic, random
 
@@ -11,6 +12,7 @@ __all__ = [
     "Window",
     "age_weighted",
     "always",
+    "budget",
     "changed",
     "lazy",
     "measures",

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from lapg.types import Arrival, Candidate, Decision, Estimate, GradientAt, Scalar, Trigger, known, squared_norm
+from lapg.types import Arrival, Candidate, Decision, Estimate, GradientAt, Scalar, Trigger, is_concrete, squared_norm
 from lapg.uplink.triggers.common import GOLDEN, check_max_age, golden_fraction, overdue
 
 Scale = Literal["report", "step"]
@@ -20,7 +20,7 @@ def default_threshold(num_rounds: int | None) -> float:
 
 def _first_age(fraction: Scalar | None, num_rounds: int | None) -> Scalar | None:
     """The whole number of rounds, at least 1, that is this fraction of K; None where there is no fraction or no K."""
-    if fraction is not None and known(fraction) and not 0 < float(fraction) <= 1:
+    if fraction is not None and is_concrete(fraction) and not 0 < float(fraction) <= 1:
         raise ValueError(
             f"age_weighted(first_upload=...) must lie in (0, 1], a fraction of the rounds, got {float(fraction)}; None: nobody uploads before its "
             "trigger fires."
@@ -73,11 +73,11 @@ def age_weighted(
       ValueError: threshold or step_size not positive, an unknown scale, max_age < 1, decay outside [0, 1), first_upload outside (0, 1].
     """
     threshold = default_threshold(num_rounds) if threshold is None else threshold
-    if known(threshold) and float(threshold) <= 0:
+    if is_concrete(threshold) and float(threshold) <= 0:
         raise ValueError(
             f"age_weighted(threshold=...) must be > 0, got {float(threshold)}; triggers.always() uploads every round."
         )
-    if known(step_size) and float(step_size) <= 0:
+    if is_concrete(step_size) and float(step_size) <= 0:
         raise ValueError(f"age_weighted(step_size=...) must be > 0, got {float(step_size)}.")
     if scale not in ("report", "step"):
         raise ValueError(f"age_weighted(scale=...) must be 'report' or 'step', got {scale!r}.")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from lapg.types import Candidate, Decision, Estimate, GradientAt, Scalar, Trigger, known, squared_norm, weighed
+from lapg.types import Candidate, Decision, Estimate, GradientAt, Scalar, Trigger, is_concrete, squared_norm, weighed
 from lapg.uplink.triggers.common import check_max_age, overdue
 from lapg.uplink.triggers.measures import Measure, innovation
 
@@ -34,7 +34,7 @@ def past_weights(xi: Weights, window: int | None = None) -> Float[Array, " D"]:
         raise ValueError(
             f"lazy(xi=...) must have 1 or window={window} entries, got {weights.size}; give one weight for all, or change the window."
         )
-    if known(xi) and bool(np.any(np.asarray(xi) < 0)):
+    if is_concrete(xi) and bool(np.any(np.asarray(xi) < 0)):
         raise ValueError(f"lazy(xi=...) must be non-negative, got {np.asarray(xi).tolist()}; 0 switches the drift off.")
     return jnp.broadcast_to(weights, (window,))
 
@@ -81,12 +81,12 @@ def lazy(
     """
     xi = past_weights(xi, window)
     scale = step_size if displacement_scale is None else displacement_scale
-    if known(noise_weight) and float(noise_weight) < 0:
+    if is_concrete(noise_weight) and float(noise_weight) < 0:
         raise ValueError(f"lazy(noise_weight=...) must be >= 0, got {float(noise_weight)}; 0 ignores the noise.")
-    if known(scale) and float(scale) <= 0:
+    if is_concrete(scale) and float(scale) <= 0:
         name = "step_size" if displacement_scale is None else "displacement_scale"
         raise ValueError(f"lazy({name}=...) must be > 0, got {float(scale)}.")
-    weighs = noise_bound is None and not (known(noise_weight) and float(noise_weight) == 0)
+    weighs = noise_bound is None and not (is_concrete(noise_weight) and float(noise_weight) == 0)
     if weighs and batch_size == 1 and measure is None:
         raise ValueError(
             "batch_size must be >= 2 for this trigger, got 1; the noise of one trajectory cannot be estimated: raise batch_size, or give "
@@ -130,7 +130,7 @@ def lazy(
             jnp.roll(movements, 1).at[0].set(squared_norm(displacement))
         ),
         signal=signal,
-        needs_noise=noise_bound is None and known(noise_weight) and float(noise_weight) > 0,
+        needs_noise=noise_bound is None and is_concrete(noise_weight) and float(noise_weight) > 0,
     )
 
 
@@ -144,7 +144,7 @@ def changed(weight: Scalar = 1.0, *, max_age: int | None = None) -> Trigger:
       ValueError: weight is negative, or max_age < 1.
     Source: Richtárik et al., arXiv 2202.00998 (CLAG), after LAG's condition; its state is one gradient, and nothing is broadcast.
     """
-    if known(weight) and float(weight) < 0:
+    if is_concrete(weight) and float(weight) < 0:
         raise ValueError(f"changed(weight=...) must be >= 0, got {float(weight)}; 0 uploads every round.")
     check_max_age("changed", max_age)
 

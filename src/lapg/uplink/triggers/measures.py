@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from lapg.types import Candidate, GradientAt, Scalar, known, squared_norm, weighed
+from lapg.types import Candidate, GradientAt, Scalar, is_concrete, squared_norm, weighed
 
 
 class Sides(NamedTuple):
@@ -62,7 +62,7 @@ def staleness(smoothness: Scalar | Sequence[float] | Float[Array, " M"] = 1.0) -
       ValueError: an entry is negative.
     Source: Chen et al., arXiv 1805.09965, eq. (15b).
     """
-    if known(smoothness) and bool(np.any(np.asarray(smoothness) < 0)):
+    if is_concrete(smoothness) and bool(np.any(np.asarray(smoothness) < 0)):
         raise ValueError(
             f"staleness(smoothness=...) must be >= 0, got {np.asarray(smoothness).tolist()}; it bounds the Hessian."
         )

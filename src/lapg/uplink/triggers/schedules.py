@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from lapg.types import Candidate, Decision, Estimate, GradientAt, Scalar, Trigger, known, squared_norm
+from lapg.types import Candidate, Decision, Estimate, GradientAt, Scalar, Trigger, is_concrete, squared_norm
 from lapg.uplink.triggers.common import golden_fraction
 
 Phase = Literal["together", "staggered"]
@@ -32,7 +32,7 @@ def always() -> Trigger:
 
 
 def never() -> Trigger:
-    """Upload in round 0 and never again: the control that shows what one gradient is worth."""
+    """Upload in round 0 and never again: the baseline that shows what one gradient is worth."""
     return _rule(lambda key, candidate: (jnp.bool_(False), squared_norm(candidate.innovation), jnp.inf))
 
 
@@ -46,7 +46,7 @@ def periodic(period: Scalar = 10.0, *, phase: Phase = "together") -> Trigger:
     Raises:
       ValueError: period < 1, or an unknown phase.
     """
-    if known(period) and float(period) < 1:
+    if is_concrete(period) and float(period) < 1:
         raise ValueError(f"periodic(period=...) must be >= 1, got {float(period)}; 1 uploads every round.")
     if phase not in ("together", "staggered"):
         raise ValueError(f"periodic(phase=...) must be 'together' or 'staggered', got {phase!r}.")
@@ -81,7 +81,7 @@ def random(rate: Scalar = 0.1) -> Trigger:
     Raises:
       ValueError: rate outside [0, 1].
     """
-    if known(rate) and not 0 <= float(rate) <= 1:
+    if is_concrete(rate) and not 0 <= float(rate) <= 1:
         raise ValueError(f"random(rate=...) must lie in [0, 1], got {float(rate)}.")
 
     def rule(key: Key[Array, ""], candidate: Candidate) -> tuple[Bool[Array, ""], Any, Any]:
