@@ -24,12 +24,8 @@ QUICK = {  # compiling is most of the tests' time: without optimisation it is sh
 for name, value in QUICK.items():
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)
-os.environ["XLA_FLAGS"] = " ".join(
-    [
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_cpu_use_fusion_emitters=false",
-        "--xla_cpu_parallel_codegen_split_count=1",
-    ]
+os.environ["XLA_FLAGS"] = (  # read when JAX starts: the older emitters compile a third faster
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 )
 
 install_import_hook("lapg", "beartype.beartype")
