@@ -19,6 +19,7 @@ SHORT = {  # arguments for a moment, and a word of the last table
     "throughput": ("--repeats 1 --figures fig4 --methods PG --seeds 1 --learners 2", "cooperative navigation"),
     "wire": ("--rounds 2 --figure scales-apart", "SCOUT, 4 bits down"),
     "schedules": ("scales-apart --rounds 25 --seeds 1", "staggered period 130 step 1.4"),
+    "ppo": ("CartPole-v1 --steps 1024 --seeds 1", "steps / second"),
     "host": ("--rounds 2 --repeats 1 --environments 8", "env.step"),
     "ray_rounds": ("--learners 1 --dimensions 10 --rounds 1 --idle 0", "| skip |"),
     "slow_link": (
@@ -27,7 +28,7 @@ SHORT = {  # arguments for a moment, and a word of the last table
     ),
 }
 """A negative target is reached in the fifth round."""
-NEEDS = {"throughput": "mpe2", "host": "gymnasium", "ray_rounds": "ray", "slow_link": "ray"}
+NEEDS = {"throughput": "mpe2", "ppo": "gymnasium", "host": "gymnasium", "ray_rounds": "ray", "slow_link": "ray"}
 
 
 def namespaces():
