@@ -23,7 +23,7 @@ SECONDS_PER_STEP = 0.1
 
 
 def cart() -> Environment:
-    """A cart at (position, velocity) is pushed left, not at all or right, and charged its distance to 0. The episode ends when it rests there."""
+    """A cart at (position, velocity) is pushed left, not at all or right, and its loss is its distance to 0. The episode ends when it rests there."""
 
     def reset(key: jax.Array, task: Task) -> jax.Array:
         return jnp.stack([jax.random.uniform(key, minval=-1.0, maxval=1.0), jnp.zeros(())])

@@ -19,7 +19,7 @@ from lapg.types import Policy, Spaces
 
 
 class Residual(nn.Module):
-    """A layer beside which the observation goes on unchanged; the output is the logits of two actions."""
+    """A layer beside a path that passes the observation on unchanged; the output is the logits of two actions."""
 
     width: int = 16
 

@@ -45,7 +45,7 @@ from lapg.uplink.aggregates import arrivals
 
 
 def swings(*, num_learners: int = 3, num_steps: int = 10, discount: float = 0.95) -> Problem:
-    """A swing is pushed one way or the other and charged its deflection; every learner has a swing of another length."""
+    """A swing is pushed one way or the other and its loss is its deflection; every learner has a swing of another length."""
 
     def step(key: jax.Array, task: Any, state: jax.Array, action: jax.Array) -> Transition:
         angle, speed = state

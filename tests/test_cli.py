@@ -498,7 +498,7 @@ def test_reproduce_goes_on(reproduced, tmp_path, monkeypatch):
 
 
 def test_reproduce_something_else_in_the_same_place(reproduced, fails, tmp_path):
-    """Oracle: every byte before and after; a foreign directory, a damaged comparison, and another line-up are told apart from ours."""
+    """Oracle: every byte before and after; a foreign directory, a damaged comparison, and another line-up are distinguished from ours."""
     before = snapshot(reproduced)
     (tmp_path / "foreign" / "fig4-recommended").mkdir(parents=True)
     (tmp_path / "foreign" / "fig4-recommended" / "notes.txt").write_text("mine")

@@ -16,8 +16,9 @@ from lapg.problems import quadratic
 from lapg.runtimes import wire
 from lapg.runtimes.distributed.compiled import Compiled
 from lapg.runtimes.distributed.consistency import OUT_OF_SYNC, PLAY, RENEW, STALE, LearnerSession, hear, validate_reply
-from lapg.runtimes.distributed.controller import FAULTS, ControllerHost
+from lapg.runtimes.distributed.controller import ControllerHost
 from lapg.runtimes.distributed.handshake import check_hello, hello
+from lapg.runtimes.distributed.history import FAULTS
 from lapg.runtimes.evaluation import Evaluation, finish_log
 from lapg.runtimes.per_lane import stack
 from lapg.runtimes.sequential import Sequential
@@ -232,7 +233,7 @@ def test_what_the_controller_makes_of_a_reply(header, answered, reason):
 
 @pytest.mark.parametrize("downlink", DOWNLINKS)
 def test_a_perfect_network_is_the_plain_loop(compiled, problems, recipes, downlink):
-    """Oracle: the sequential runtime, bit for bit; state, record with what was heard, and the learners' own states."""
+    """Oracle: the sequential runtime, bit for bit; state, record with downlink bits, and the learners' own states."""
     hyper, kind = HYPER["reuse"], ("reuse", downlink)
     network = Network(compiled[kind], hyper, 0, {})
     logs = [network.play(now) for now in range(20)]
@@ -252,7 +253,7 @@ def test_a_perfect_network_is_the_plain_loop(compiled, problems, recipes, downli
 
 @pytest.mark.parametrize("kind", [PLAIN, ("accumulate", "replicated")])
 def test_going_on_from_a_snapshot(compiled, kind):
-    """Oracle: the same run without an interruption, bit for bit, but for what has to be heard again."""
+    """Oracle: the same run without an interruption, bit for bit, but for what has to be sent again."""
     hyper = HYPER[kind[0]]
     whole, network, again = (Network(compiled[kind], hyper, 0, {}) for _ in range(3))
     logs = [whole.play(now) for now in range(12)]

@@ -131,7 +131,7 @@ def limit(name="garnet", method=PG, **problem):
 
 
 def test_steps_are_limited_where_learners_share_a_policy():
-    """Oracle: the rule: parallel RL with plain steps, unless told otherwise; not where the policy is one of several agents, or there is none."""
+    """Oracle: the rule: parallel RL with plain steps, by default; not where the policy is one of several agents, or there is none."""
     assert limit() == limit("cart_pole") == KL.options["limit"]
     assert limit(method=Choice("pg", step_limit=Part("kl", limit=5.0))) == 5
     assert limit(method=Choice("pg", step_limit=Part("unlimited"))) is None

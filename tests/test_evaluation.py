@@ -125,7 +125,7 @@ PLAYED = collections.Counter()
 
 
 def walk(*, outside):
-    """A walker at 1 is charged its distance to 0.3 and stops beyond ±2 or below −0.4; every step in Python is counted."""
+    """A walker at 1 has as its loss its distance to 0.3 and stops beyond ±2 or below −0.4; every step in Python is counted."""
 
     def moved(place, action):
         return place + jnp.asarray([-0.5, 0.25, 0.5])[action]

@@ -10,7 +10,7 @@ import pytest
 from lapg import compressors, estimators, methods
 from lapg.downlink import dense, replicated
 from lapg.experiments.config import Config
-from lapg.experiments.run import train
+from lapg.experiments.train import train
 from lapg.methods import Part
 from lapg.problems import quadratic
 from lapg.runtimes import wire
@@ -61,7 +61,7 @@ def new_host(terms, lane=0, **given):
 
 
 class LocalTransport:
-    """A post transport with learners behind it that live in records alone. ``spoil: learner, number of the message, answer → what arrives``."""
+    """A transport to learners that live in records alone. ``spoil: learner, number of the message, answer → what arrives``."""
 
     def __init__(self, terms, spoil=lambda learner, number, message: message):
         self.terms, self.spoil, self.numbers = terms, spoil, count()
@@ -184,7 +184,7 @@ def test_an_empty_reply_names_what_it_answers():
 
 
 def test_trouble_in_transport(terms):
-    """Oracle: by hand: a reply that fails, a stranger's record and a learner that forgets are mended in their own round; aggregate == Σ shares throughout."""
+    """Oracle: by hand: a reply that fails, a malformed record and a learner that forgets are repaired in their own round; aggregate == Σ shares throughout."""
 
     def spoil(learner, number, message):
         if number == 5:

@@ -13,8 +13,9 @@ import xarray as xr
 from lapg import Config, Interrupted, cli, compressors, estimators, evaluate, load, methods
 from lapg.downlink import replicated
 from lapg.experiments.evaluate import render
-from lapg.experiments.predict import measure, predict
-from lapg.experiments.run import resume, train
+from lapg.experiments.measure import measure
+from lapg.experiments.predict import predict
+from lapg.experiments.train import resume, train
 from lapg.methods import Part
 from lapg.policies import softmax_mlp
 from lapg.problems.builders import from_environment, make_tasks
@@ -29,7 +30,7 @@ START, END = 1.0, 2.0
 
 
 def walk_in_jax():
-    """A walker at 1 moves by −0.5, 0.25 or 0.5, is charged its distance to 0.3, and stops beyond ±2 or is cut off below −0.4."""
+    """A walker at 1 moves by −0.5, 0.25 or 0.5, has as its loss its distance to 0.3, and stops beyond ±2 or is cut off below −0.4."""
 
     def step(key, task, state, action):
         after = state + jnp.asarray([-0.5, 0.25, 0.5])[action][None]

@@ -40,10 +40,10 @@ def test_with_m_times_the_step_it_is_federated_averaging(problem, setting):
         "periodic",
         setting,
         optimiser=Part("sgd", step_size=STEP),
-        local=Part("sgd", step_scale=hyper["look_ahead"]),
+        local=Part("sgd", step_scale=hyper["step_scale"]),
         trigger=Part(period=PERIOD),
     )
-    states, _ = player(recipe, problem, PERIOD * PERIODS)({"look_ahead": float(LEARNERS)})
+    states, _ = player(recipe, problem, PERIOD * PERIODS)({"step_scale": float(LEARNERS)})
     params = states.controller.params[0]
     for period in range(PERIODS):
         models = np.tile(params, (LEARNERS, 1))

@@ -97,16 +97,16 @@ def play(compiled, hyper, num, seed):
             message = b"".join(controller.message(m))
             for _ in range(3):
                 outcome["frames"] += 1
-                stranger = LearnerHost(
+                mutated = LearnerHost(
                     compiled, hyper, 0, m, learners[m].session
                 )  # it must not be deaf to what comes later
-                before = wire.encode_tree(stranger.session.state)
+                before = wire.encode_tree(mutated.session.state)
                 try:
-                    said = stranger.hear(*wire.unframe(mutate(draw, message, other)))
+                    said = mutated.hear(*wire.unframe(mutate(draw, message, other)))
                 except wire.MalformedError:
                     outcome["refused by learners"] += 1
-                    assert stranger.session == learners[m].session
-                    assert wire.encode_tree(stranger.session.state) == before
+                    assert mutated.session == learners[m].session
+                    assert wire.encode_tree(mutated.session.state) == before
                 else:
                     outcome["passed over" if said is None else "played"] += 1
             answer = learners[m].hear(*wire.unframe(message))

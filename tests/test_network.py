@@ -55,7 +55,7 @@ def test_leading_axes():
 
 
 def test_profiles_in_order():
-    """Oracle: common sense: for the same traffic, a sensor is slower than a robot, that than a cluster; and dearer."""
+    """Oracle: common sense: for the same traffic, a sensor is slower than a robot, that than a cluster; and costs more."""
     for measure in (seconds, joules):
         spent = [measure(PROFILES[name], TRAFFIC)[-1] for name in ("lte-m", "wifi-robot", "cluster")]
         assert spent == sorted(spent, reverse=True)

@@ -1,4 +1,4 @@
-"""The learner's own steps as a part: look-ahead on Figure 4, an optimiser with epochs and minibatches, limits and refusals."""
+"""The learner's own steps as a part: local steps on Figure 4, an optimiser with epochs and minibatches, limits and refusals."""
 
 import dataclasses
 

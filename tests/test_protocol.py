@@ -702,18 +702,18 @@ def test_pictures_of_short_and_long_runs(tmp_path, rounds):
 def test_tuning_chooses_by_the_protocol():
     """Oracle: by hand.
 
-    'cheap' uploads least but is too slow, 'fair' is admitted and uploads less than 'dear'; where nothing is admitted,
+    'cheap' uploads least but is too slow, 'fair' is admitted and uploads less than 'costly'; where nothing is admitted,
     the best final score.
     """
     curves = {
         "PG": curve(step(100, 100)),
         "cheap": curve(step(130, 130), per_round=0.1),
         "fair": curve(step(105, 105), per_round=0.5),
-        "dear": curve(step(100, 100), per_round=1),
+        "costly": curve(step(100, 100), per_round=1),
         "weak": curve(step(100, 100, height=0.92), per_round=0.2),
     }
     comparison = compare(curves)
-    assert tune.choose(comparison, ["cheap", "dear", "fair", "weak"]) == "fair"
+    assert tune.choose(comparison, ["cheap", "costly", "fair", "weak"]) == "fair"
     assert tune.choose(comparison, ["weak", "cheap"]) == "cheap"
 
 

@@ -31,7 +31,10 @@ seeds = 2
 batch_size = 3
 problem = {name = "quadratic", num_learners = 3, scales = [1, 0.5, 0.2]}
 estimator.name = "noisy"
-method = {name = "lapg", step_size = 0.05, noise_weight = 1, xi = [0.03], downlink = "replicated", downlink_compressor = "top_k", downlink_fraction = 0.5}
+method = "lapg"
+optimiser.step_size = 0.05
+trigger = {noise_weight = 1, xi = [0.03]}
+downlink = {name = "replicated", compressor = {name = "top_k", fraction = 0.5}}
 """
 STATE = "state-000040.eqx"
 
@@ -73,9 +76,9 @@ class Trials:
             time.sleep(0.005)
         return process
 
-    def survivors(self, patience=120):
+    def survivors(self, seconds=120):
         """Processes that stem from these ones and do not end within so many seconds; two agents of Ray's own need one minute. They are ended."""
-        mark, deadline = f"LAPG_TRIAL={self.folder}".encode(), time.monotonic() + patience
+        mark, deadline = f"LAPG_TRIAL={self.folder}".encode(), time.monotonic() + seconds
         while found := [int(folder.name) for folder in Path("/proc").glob("[0-9]*") if mark in environment(folder)]:
             if time.monotonic() > deadline:
                 for pid in found:

@@ -277,7 +277,7 @@ def test_segments_are_unbiased_with_the_exact_critic():
     """Oracle: Σ_t Σ_s P(s_t = s) Σ_a ∇π(a|s) Q(s, a) in NumPy, Q of the infinite horizon, 4 standard errors; episodes are cut off after 3 steps.
 
     The second segment of two holds the last step of the first episode and the first of the next: P(s_2), then ρ. Starting afresh would be
-    P(s_0), P(s_1), which is told apart.
+    P(s_0), P(s_1), which is distinguished.
     """
     gamma, rows = 0.8, 40_000
     problem = tabular(*map(jnp.asarray, (TRANSITIONS, COSTS, INITIAL)), num_steps=3, discount=gamma)
@@ -319,7 +319,7 @@ def test_segments_are_unbiased_with_the_exact_critic():
 
 
 def walk_in_jax():
-    """From 1 by −0.5, 0.25 or 0.5, charged the distance to 0.3; terminated beyond ±2, cut off below −0.4."""
+    """From 1 by −0.5, 0.25 or 0.5, the loss is the distance to 0.3; terminated beyond ±2, cut off below −0.4."""
 
     def step(key, task, state, action):
         after = state + jnp.asarray([-0.5, 0.25, 0.5])[action][None]

@@ -298,7 +298,7 @@ def test_age_weighted_before_the_first_upload():
 
 
 def test_somebody_speaks_first():
-    """Oracle: M = 3, fractions .618, .236, .854, so that learner 1 comes first, then 0, then 2: at ages 5, 6, 7 while nobody has been heard, and never after."""
+    """Oracle: M = 3, fractions .618, .236, .854, so that learner 1 comes first, then 0, then 2: at ages 5, 6, 7 while nobody has uploaded, and never after."""
     trigger = triggers.age_weighted(1e9, num_learners=3, max_age=None, first_upload=0.5, num_rounds=10)
     start = trigger.init(jnp.zeros(2))
 

@@ -10,7 +10,7 @@ import pytest
 
 from lapg import Config, estimators, methods
 from lapg.experiments.build import build_problem
-from lapg.experiments.run import train
+from lapg.experiments.train import train
 from lapg.methods import Part
 from lapg.policies import conv, from_equinox, from_flax, gaussian_mlp, linear, make_policy, mlp, networks, with_policy
 from lapg.problems import cart_pole, cooperative_navigation, garnet, linear_quadratic, pendulum, quadratic

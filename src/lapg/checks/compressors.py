@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lapg.checks.common import Z_LIMIT, compiled, repeats, signatures, vector, z_scores
-from lapg.problems.check import Checklist, CheckResult, describe, equal, need
+from lapg.problems.checklist import Checklist, CheckResult, describe, equal, need
 from lapg.types import Compressor
 
 

@@ -18,7 +18,7 @@ from lapg.checks.common import (
     z_scores,
 )
 from lapg.estimators import gpomdp
-from lapg.problems.check import Checklist, CheckResult, need
+from lapg.problems.checklist import Checklist, CheckResult, need
 from lapg.types import Estimate, Estimator, Problem, Trajectories
 
 DISCOUNT_LIMIT = 4.0

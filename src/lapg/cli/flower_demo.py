@@ -10,7 +10,8 @@ from rich.table import Table
 from lapg.cli.terminal import console
 from lapg.costs.ledger import downlink_bits, uplink_bits
 from lapg.experiments.config import Choice, Config
-from lapg.experiments.run import Run, train
+from lapg.experiments.run import Run
+from lapg.experiments.train import train
 from lapg.methods import Part
 
 METHODS = {

@@ -50,7 +50,7 @@ def verify(problems: int = 200, seed: int = 0, json: bool = False, out: Path | N
     else:
         _print(found)
     if out is not None:
-        from lapg.verification.figures import draw
+        from lapg.verification.plots import draw
 
         for path in draw(found, out):
             if not json:

@@ -1,4 +1,4 @@
-"""Results in the layouts of rliable and marl-eval, for whoever goes on there."""
+"""Results in the layouts of rliable and marl-eval, for further analysis there."""
 
 import json
 from collections.abc import Mapping

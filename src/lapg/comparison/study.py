@@ -42,7 +42,7 @@ class Study:
     seeds: int = 10
     """Reported seeds, from 0."""
     rounds: int | None = None
-    """K; the experiments' own unless told."""
+    """K; default: the experiments' own."""
     tuning_seeds: int = NUM_SEEDS
     """Tuning seeds, from 1000, which are never reported."""
     participation: tuple[float, ...] = (1.0,)

@@ -64,19 +64,19 @@ class ClusterConfig:
     """Where learners live and how long the controller waits for them; for runtimes ray and flower."""
 
     address: str | None = None
-    """ray: a running cluster, as ray.init takes it (auto, HOST:PORT); flower: a SuperLink, by its name in Flower's own configuration; left out: processes on this machine, for this run alone."""
+    """ray: a running cluster, as ray.init takes it (auto, HOST:PORT); flower: a SuperLink, by its name in Flower's own configuration; default: processes on this machine, for this run alone."""
     processes: int | None = None
-    """ray: among how many processes the learners are dealt out; left out: one for each, but at most one for each core."""
+    """ray: number of processes, among which the learners are dealt out; default: one for each learner, but at most one for each core."""
     deadline: float | None = None
-    """Seconds after which a round does not wait any longer; left out: it waits for everybody."""
+    """Seconds after which a round ends without the missing answers; default: rounds wait for all learners."""
     quorum: int = 1
-    """How many learners must have answered nevertheless."""
+    """How many learners must have answered even after the deadline."""
     max_silent_rounds: int = 100
-    """Rounds without an answer after which a learner is given up and started again."""
+    """Rounds without an answer after which a learner counts as lost and is started again."""
     timeout: float = 600.0
-    """Seconds after which a round that has no quorum, or no end, stops the run."""
+    """Seconds after which a round that has no quorum, or does not end, stops the run."""
     channels: bool | None = None
-    """ray: rounds are milliseconds shorter through memory that processes share, but whoever waits keeps looking there, which takes what the processors have left; left out: yes on one machine without a deadline."""
+    """ray: send messages through shared memory, which makes rounds milliseconds shorter, but waiting processes poll it, which takes idle processor time; default: yes on one machine without a deadline."""
     insecure: bool = False
     """ray: join a cluster on other machines that has neither token nor TLS."""
 

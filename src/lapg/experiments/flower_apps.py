@@ -1,4 +1,4 @@
-"""The two apps of a Flower federation, from settings in the app's own configuration."""
+"""The two apps of a Flower federation, configured by the settings in the app's own configuration."""
 
 import json
 import tomllib
@@ -21,7 +21,7 @@ from lapg.runtimes.flower.transport import Terms
 
 
 def read_settings(run_config: Any) -> Config:
-    """The experiment of a run: TOML text, as `lapg train --config` reads it from a file, under the name ``experiment``.
+    """Reads the experiment of a run: TOML text, as `lapg train --config` reads it from a file, under the name ``experiment``.
 
     Raises:
       ValueError: it is missing, is not TOML, or has a setting that does not fit.
@@ -35,12 +35,12 @@ def read_settings(run_config: Any) -> Config:
 
 
 def read_terms(run_config: Any) -> Terms:
-    """What is played, as every process reads it."""
+    """Reads what is played; called in every process."""
     return prepare(read_settings(run_config))[0]
 
 
 def prepare(config: Config, built: Built | None = None) -> tuple[Terms, Limits]:
-    """What is played, one lane for each seed, and how long the controller waits.
+    """Builds what is played, one lane for each seed, and the limits of the controller's waiting.
 
     Raises:
       ValueError: a setting does not fit.
@@ -53,7 +53,7 @@ def prepare(config: Config, built: Built | None = None) -> tuple[Terms, Limits]:
 
 
 def play(run_config: Any, gather: Any) -> None:
-    """The controller's half: plays a run, or goes on with it, in the run directory ``out``; a finished one is left as it is.
+    """Runs the controller's side of a run, or resumes it, in the run directory ``out``; a finished one is left as it is.
 
     Args:
       gather: see `lapg.runtimes.flower.apps`.
@@ -91,14 +91,14 @@ def _play(path: Path, config: Config, gather: Any) -> None:
 
 
 def client_app() -> Any:
-    """The ClientApp; see docs/federation.md."""
+    """Makes the ClientApp; see docs/federation.md."""
     from lapg.runtimes.flower import apps
 
     return apps.client_app(read_terms)
 
 
 def server_app() -> Any:
-    """The ServerApp; see docs/federation.md."""
+    """Makes the ServerApp; see docs/federation.md."""
     from lapg.runtimes.flower import apps
 
     return apps.server_app(play)

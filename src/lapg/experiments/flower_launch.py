@@ -1,4 +1,4 @@
-"""Having a run played by a Flower federation: the app that travels, SuperLink and SuperNodes on this machine or elsewhere, and waiting for the end."""
+"""Plays a run in a Flower federation: writes the app, starts SuperLink and SuperNodes or uses running ones, submits the run, and follows it to its end."""
 
 import contextlib
 import json
@@ -21,14 +21,14 @@ from lapg.runtimes.flower.loopback import SuperLink, loopback, program
 
 APP = '"""The app: everything is in lapg, which is installed on every node."""\n\nfrom lapg.experiments import flower_apps\n\nclient = flower_apps.client_app()\nserver = flower_apps.server_app()\n'
 LOOK_SECONDS = 20.0
-"""Between two questions to the SuperLink about the run; each starts a program."""
+"""Between two queries of the run's status at the SuperLink; each starts a program."""
 ENDED = "finished:"
 COMPLETED = "finished:completed"
 STARTING = ("pending", "starting")
 
 
 def check_flower(config: Config, built: Built, has_initial: bool = False) -> None:
-    """What can be known before anything is started.
+    """Checks what can be checked before anything is started.
 
     Raises:
       ValueError: Flower is not installed, or a setting does not go with it.
@@ -61,7 +61,7 @@ def federate(
     callbacks: tuple[Callback, ...],
     checkpoint_seconds: float = 0.0,
 ) -> xr.Dataset:
-    """Plays a run, or resumes it; its record. The run directory is the ServerApp's, which reads θ⁰ there and saves chunks; here it is only looked at.
+    """Plays a run, or resumes it; its record. The run directory is the ServerApp's, which reads θ⁰ there and saves chunks; here it is only read.
 
     ``path``/flower has the app, the logs of what was started here, and Flower's own account of the run.
 
@@ -111,7 +111,7 @@ def federate(
 def following(
     path: Path, config: Config, show_progress: bool, callbacks: tuple[Callback, ...]
 ) -> Iterator[Callable[[], None]]:
-    """What looks for newly saved rounds, and tells of them."""
+    """Makes the function that looks for newly saved rounds, shows them, and calls the callbacks."""
     seen = record.progress(path)
     with display(config, seen, show_progress) as report:
 
@@ -133,7 +133,7 @@ def following(
 
 
 def write_app(path: Path, out: Path, config: Config) -> None:
-    """The app that travels: the settings that are not the defaults, and where the ServerApp leaves the run."""
+    """Writes the app that is sent to the nodes: the settings that are not the defaults, and the directory of the run."""
     import tomli_w  # pyright: ignore[reportMissingImports]
 
     path.mkdir(parents=True, exist_ok=True)
@@ -150,12 +150,12 @@ def write_app(path: Path, out: Path, config: Config) -> None:
 
 
 def _given(settings: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
-    """What differs from the default, tables whole."""
+    """Selects the settings that differ from the default, whole tables each."""
     return {name: _worded(value) for name, value in settings.items() if value != default.get(name)}
 
 
 def _worded(value: Any) -> Any:
-    """The value as TOML has it, which has no None: the word stands for it."""
+    """Converts a value to TOML, which has no None: the word stands for it."""
     if isinstance(value, Mapping):
         return {name: _worded(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Playing a run to its end: stretches, progress, checkpoints, interruption."""
+"""Plays a run to its end: stretches, progress, checkpoints, interruption."""
 
 import signal
 import time
@@ -35,7 +35,7 @@ class Interrupted(Exception):  # noqa: N818  (an outcome, not an error)
 
 @runtime_checkable
 class Callback(Protocol):
-    """Told about every saved stretch of rounds."""
+    """Called after every saved stretch of rounds, with its dataset and the round after it."""
 
     def __call__(self, segment: xr.Dataset, until: int, /) -> None: ...
 

@@ -20,7 +20,7 @@ def require_trust(config: Config, path: Path, trust: Trust, *, resumed: bool = F
 
     Args:
       path: the run, for the message.
-      resumed: whether the run goes on, and so may connect to a cluster.
+      resumed: whether the run is resumed, and so may connect to a cluster.
     Raises:
       RunError: it would, and the caller does not.
     """

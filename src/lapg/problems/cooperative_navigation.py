@@ -1,6 +1,6 @@
 """Cooperative navigation (MPE simple_spread) as the paper modifies it.
 
-M agents move in the plane; agent m has its own landmark m, sees the global state, and is charged its distance to the landmark
+M agents move in the plane; agent m has its own landmark m, sees the global state, and has as its loss its distance to the landmark
 plus one for every other agent that it touches. Physics as in mpe2 and JaxMARL (integrator ``explicit``, tested against mpe2 with
 injected states) or as in the 2018 code (``semi_implicit``: velocity first).
 """
@@ -123,7 +123,7 @@ def cooperative_navigation(
       scales: c_m > 0, one per agent; None is the homogeneous case. The paper does not print its own.
       integrator: ``explicit`` as in mpe2 and JaxMARL, ``semi_implicit`` as in the 2018 code.
       shared_trajectories: whether all learners see the same episodes (one physical environment) or each samples its own.
-      collision_penalty: charge per touched agent and step.
+      collision_penalty: loss per touched agent and step.
       num_steps: T; 20 in the paper.
       discount: γ; 0.99 in the paper.
     Raises:

@@ -28,7 +28,7 @@ class State(eqx.Module):
 
 
 def environment(game: Any, observations: Observations, alike: bool) -> Environment:
-    """A JaxMARL environment in which learner m is charged minus the reward of agent m.
+    """A JaxMARL environment in which learner m has minus the reward of agent m as its loss.
 
     JaxMARL has one flag, ``done["__all__"]``, for the end of an episode and for its time limit: from the limit on it counts as a truncation,
     before it as a termination. Flags of single agents are left to the environment's rewards.

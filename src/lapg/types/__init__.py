@@ -1,4 +1,4 @@
-"""The letters of the code base: messages, states and the protocols of every part.
+"""The types of the code base: messages, states and the protocols of every part.
 
 Everything is unbatched. ``M`` learners, ``N`` trajectories a batch, ``T`` steps a trajectory, ``K``
 rounds, ``D`` window of the trigger, ``d`` parameters; ``θ`` is one flat vector of ``d`` entries and
@@ -27,23 +27,25 @@ from lapg.types.parts import (
     Compressor,
     Controller,
     Downlink,
-    Environment,
     Estimator,
-    Interface,
     Learner,
     Local,
     Memory,
     Method,
+    Recipe,
+    StepLimit,
+    Trigger,
+    VarianceReduction,
+)
+from lapg.types.problems import (
+    Environment,
+    Interface,
     Model,
     Policy,
     Problem,
-    Recipe,
     Rollout,
     ScoreBounds,
-    StepLimit,
     Transition,
-    Trigger,
-    VarianceReduction,
 )
 from lapg.types.signatures import Buffer, GradientAt
 from lapg.types.spaces import Box, Discrete, JointSpaces, Spaces

@@ -45,7 +45,7 @@ def literal_trigger(
         )
         path = play(method, problem, key, num_rounds, problem.init(key))
         # whatever the samples: ‖ĝ‖ is at most half of V_m, so ‖δ‖² at most V_m²
-        return jnp.sum(path.sent[1:]), path.left[1:] / path.right[1:], deviation**2 / (6 * bound)
+        return jnp.sum(path.sent[1:]), path.statistic[1:] / path.threshold[1:], deviation**2 / (6 * bound)
 
     uploads, ratio, possible = many(one, seed, num)
     where = f"random MDPs, N={batch_size}, K={num_rounds}, δ={failure:g}"

@@ -25,15 +25,15 @@ class Path(eqx.Module):
       sent: who uploaded.
       measured: every learner's own gradient of the round, exact or estimated.
       held: what the controller believes it to be after the round.
-      left, right: both sides of the trigger's condition.
+      statistic, threshold: both sides of the trigger's condition.
     """
 
     params: Float[Array, "n d"]
     sent: Bool[Array, "K M"]
     measured: Float[Array, "K M d"]
     held: Float[Array, "K M d"]
-    left: Float[Array, "K M"]
-    right: Float[Array, "K M"]
+    statistic: Float[Array, "K M"]
+    threshold: Float[Array, "K M"]
 
     @property
     def squared_steps(self) -> Float[Array, " K"]:

@@ -147,7 +147,7 @@ def _promises(case: Case, xi: Any, step: Any, path: Path, bound: Any) -> tuple[d
     lazy = theory.laziness(hardness, theory.hardness_thresholds(xi, step, case.total, num_learners))
     # uploads of what rounding has left of an innovation are no evidence
     resolved = ROUNDING**2 * jnp.max(jnp.sum(path.measured**2, -1), 0)
-    sent = path.sent & ((path.left > resolved[None]) | (counts == 1)[:, None])
+    sent = path.sent & ((path.statistic > resolved[None]) | (counts == 1)[:, None])
     age = jax.lax.associative_scan(jnp.maximum, jnp.where(sent, counts[:, None], 0), axis=0)
     gaps = jnp.where(sent[1:], counts[1:, None] - age[:-1], num_rounds)  # rounds since the upload before this one
     sides = {

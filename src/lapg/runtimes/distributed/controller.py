@@ -6,7 +6,7 @@ is closed skips.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -17,28 +17,12 @@ from lapg.rounds import Log
 from lapg.runtimes import wire
 from lapg.runtimes.distributed.compiled import Compiled, beside, zeros
 from lapg.runtimes.distributed.consistency import OUTDATED, round_of, sequence_of, validate_reply
+from lapg.runtimes.distributed.history import FAULTS, ClosedRound, to_log
 from lapg.runtimes.distributed.replica import Outbox
 from lapg.runtimes.distributed.state import DistributedState, LearnerTable
-from lapg.runtimes.evaluation import Scores, with_scores
+from lapg.runtimes.evaluation import Scores
 from lapg.runtimes.per_lane import stack
-from lapg.types import Buffer, RoundLog
-
-FAULTS = ("missing", "late", "duplicate", "outdated", "malformed", "oversized", "unsound", "renewed", "wasted_bits")
-"""What is counted for every learner and round: no reply accepted; replies dropped, by reason; replies refused, by reason (not a message, longer than the
-limit, not finite); new generations; bits received and not used. A refused reply starts a new generation: the next upload is a full gradient."""
-
-
-class _Round(NamedTuple):
-    """What a closed round leaves: who was lost (``gone``), the learners' diagnostics (``records``), and fields of the `Log`."""
-
-    gone: np.ndarray
-    records: dict[int, bytes]
-    present: np.ndarray
-    told: np.ndarray
-    sent: np.ndarray
-    bits: np.ndarray
-    controller: RoundLog
-    faults: dict[str, np.ndarray]
+from lapg.types import Buffer
 
 
 class ControllerHost:
@@ -75,7 +59,7 @@ class ControllerHost:
         counts = lane.table.generation, lane.table.accepted, lane.table.silent
         self._counts, self._shares = jax.tree.map(np.array, counts), jnp.asarray(lane.table.shares)
         self._uploads = jax.tree.map(lambda leaf: _rows(compiled.num_learners, leaf), compiled.upload)
-        self._rounds, self._flushed = list[_Round](), True
+        self._rounds, self._flushed = list[ClosedRound](), True
         self._evaluator, self._found, self._began = evaluator, list[Scores | None](), self.state
         upload = compiled.upload
         self.downlink, compressor = lane.downlink, compiled.downlink.compressor
@@ -85,7 +69,6 @@ class ControllerHost:
             if limit_bytes is None
             else limit_bytes
         )
-        self._blank = wire.encode_tree(jax.tree.map(_unknown, compiled.record))
         self._prepare(int(self.state.round))
 
     def _prepare(self, round: int) -> None:
@@ -221,7 +204,7 @@ class ControllerHost:
         self._accepted[taken] = sequence_of(self._round)
         self._counts = self._generation, self._accepted, np.where(self._gone, 0, self._silent).astype(np.int32)
         up = self._uploads.sent.copy(), self._uploads.bits.copy()
-        past = _Round(self._gone, self._taken, self._present, self._told, *up, round_log, self._faults)
+        past = ClosedRound(self._gone, self._taken, self._present, self._told, *up, round_log, self._faults)
         self._rounds.append(past)
         self._flushed = False
         self._prepare(self._round + 1)
@@ -245,20 +228,9 @@ class ControllerHost:
     def logs(self) -> Log:
         """Returns the log of the rounds since the last call, with a leading axis (round)."""
         self.flush()
-        rounds, self._rounds, learners = self._rounds, [], range(self._compiled.num_learners)
-        rows = [past.records.get(m, b"") for past in rounds for m in learners]
-        raw = b"".join(row if len(row) == len(self._blank) else self._blank for row in rows)
-        notes = wire.decode_rows(raw, self._compiled.record, len(rows))
-        log, scores, steps = jax.tree.map(lambda leaf: leaf.reshape(len(rounds), len(learners), *leaf.shape[1:]), notes)
-        *noted, controller, faults = stack([past[2:] for past in rounds])
-        fields: Any = (*noted, log, controller, scores, steps)
-        one: Any = jax.tree.map(lambda leaf: leaf[0], (fields, faults))
-        whole = wire.on_host(Log(*one[0], faults=one[1]), *fields, faults)
-        if self._evaluator is None:
-            return whole
-        found, self._found = self._found, []
-        blank = jax.tree.map(lambda leaf: np.zeros_like(leaf[0]), (scores, steps))
-        return with_scores(whole, stack([blank if each is None else each for each in found]))
+        rounds, found = self._rounds, self._found
+        self._rounds, self._found = [], []
+        return to_log(self._compiled, rounds, None if self._evaluator is None else found)
 
     @property
     def table(self) -> LearnerTable:
@@ -286,9 +258,3 @@ class ControllerHost:
 def _rows(num: int, like: np.ndarray) -> np.ndarray:
     """Allocates zeros for ``num`` such arrays."""
     return wire.aligned_zeros(num * like.nbytes).view(like.dtype).reshape(num, *like.shape)
-
-
-def _unknown(leaf: Any) -> np.ndarray:
-    """Fills an array with what the record holds for a learner that did not answer: nan, −1, or False."""
-    value = np.nan if np.issubdtype(leaf.dtype, np.floating) else -1 if np.issubdtype(leaf.dtype, np.integer) else False
-    return np.full(leaf.shape, value, leaf.dtype)

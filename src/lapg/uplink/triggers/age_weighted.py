@@ -56,7 +56,7 @@ def age_weighted(
     its own gradients. The scale is in units of one round's gradient and honest: it is made of what has arrived. Until its first upload a learner takes
     the others for equals who upload one after the other: its scale is then at least a fraction of M times its own mean ‖g‖, the fractional part of
     (m + 1)(√5 − 1)/2, so that the first step does not wait for everybody and those with little to say hear so first. Where κ is so large that nobody
-    would speak for long, ``first_upload`` makes somebody: in the order of these fractions, one learner a round from that age on, until one is heard.
+    would speak for long, ``first_upload`` makes somebody: in the order of these fractions, one learner a round from that age on, until one has uploaded.
 
     Args:
       threshold: κ; larger is lazier. Dimensionless. None is 0.3 K for K rounds, and 2,560 where K is not known.
@@ -97,13 +97,13 @@ def age_weighted(
         alone = num_learners * mean * golden_fraction(candidate.index)
         scale = jnp.where(window.sent, candidate.signal, jnp.maximum(candidate.signal, alone))
         size = jnp.sqrt(squared_norm(candidate.innovation))
-        left = (candidate.age.astype(size.dtype) ** age_power * size).astype(size.dtype)
-        right = (threshold * scale).astype(left.dtype)
-        fires = (left > right) | overdue(candidate.age, max_age)
+        statistic = (candidate.age.astype(size.dtype) ** age_power * size).astype(size.dtype)
+        bound = (threshold * scale).astype(statistic.dtype)
+        fires = (statistic > bound) | overdue(candidate.age, max_age)
         if first_age is not None:
             turn = jnp.take(jnp.asarray(turns), candidate.index)
             fires |= ~window.sent & (candidate.signal == 0) & (candidate.age >= first_age + turn)
-        return window, Decision(fires, left, right, mean if reports else ())
+        return window, Decision(fires, statistic, bound, mean if reports else ())
 
     def empty(dtype: Any, sent: bool) -> Window:
         return Window(jnp.zeros((), dtype), jnp.int32(0), jnp.bool_(sent))

@@ -112,11 +112,11 @@ def lazy(
     ) -> tuple[Any, Decision]:
         noise = candidate.noise if noise_bound is None else jnp.take(noise_bound, candidate.index)
         state, sides = measured.update(state, candidate, gradient_at)
-        left = sides.left
+        statistic = sides.statistic
         noise = jnp.where(sides.noisy, weighed(noise_weight, noise), 0)
-        right = (candidate.signal + sides.error + noise).astype(left.dtype)
-        fires = (left > right if strict else left >= right) | overdue(candidate.age, max_age)
-        return state, Decision(fires, left, right)
+        threshold = (candidate.signal + sides.error + noise).astype(statistic.dtype)
+        fires = (statistic > threshold if strict else statistic >= threshold) | overdue(candidate.age, max_age)
+        return state, Decision(fires, statistic, threshold)
 
     def signal(key: Key[Array, ""], movements: Float[Array, " D"]) -> Float[Array, ""]:
         return (jnp.sum(xi * movements) / (scale * num_learners) ** 2).astype(movements.dtype)
@@ -152,8 +152,8 @@ def changed(weight: Scalar = 1.0, *, max_age: int | None = None) -> Trigger:
         key: Key[Array, ""], last: Any, candidate: Candidate, estimate: Estimate, gradient_at: GradientAt
     ) -> tuple[Any, Decision]:
         gradient = estimate.gradient
-        left = squared_norm(candidate.innovation)
-        right = (weight * squared_norm(gradient - last)).astype(left.dtype)
-        return gradient, Decision((left > right) | overdue(candidate.age, max_age), left, right)
+        statistic = squared_norm(candidate.innovation)
+        threshold = (weight * squared_norm(gradient - last)).astype(statistic.dtype)
+        return gradient, Decision((statistic > threshold) | overdue(candidate.age, max_age), statistic, threshold)
 
     return Trigger(update=update, init=jnp.zeros_like)

@@ -12,9 +12,9 @@ from lapg.types import Candidate, GradientAt, Scalar, is_concrete, squared_norm,
 
 
 class Sides(NamedTuple):
-    """The change ``left``, an ``error`` that counts against it, and whether it is ``noisy``, so that the trigger's noise term applies."""
+    """The change as a ``statistic``, an ``error`` that counts against it, and whether it is ``noisy``, so that the trigger's noise term applies."""
 
-    left: Float[Array, ""]
+    statistic: Float[Array, ""]
     error: Scalar
     noisy: bool | Bool[Array, ""]
 
@@ -70,8 +70,8 @@ def staleness(smoothness: Scalar | Sequence[float] | Float[Array, " M"] = 1.0) -
 
     def update(last: Float[Array, " d"], candidate: Candidate, gradient_at: GradientAt) -> tuple[Any, Sides]:
         bound = bounds[0] if bounds.size == 1 else jnp.take(bounds, candidate.index)
-        left = bound.astype(last.dtype) ** 2 * squared_norm(last - candidate.params)
-        return last, Sides(left, 0.0, False)
+        statistic = bound.astype(last.dtype) ** 2 * squared_norm(last - candidate.params)
+        return last, Sides(statistic, 0.0, False)
 
     return Measure(update, lambda params: params, lambda last, candidate: candidate.params)
 

@@ -14,14 +14,14 @@ Phase = Literal["together", "staggered"]
 
 
 def _rule(rule: Callable[[Key[Array, ""], Candidate], tuple[Bool[Array, ""], Any, Any]]) -> Trigger:
-    """A trigger without state from ``key, candidate → fires, left, right``."""
+    """A trigger without state from ``key, candidate → fires, statistic, threshold``."""
 
     def update(
         key: Key[Array, ""], state: Any, candidate: Candidate, estimate: Estimate, gradient_at: GradientAt
     ) -> tuple[Any, Decision]:
-        fires, left, right = rule(key, candidate)
+        fires, statistic, threshold = rule(key, candidate)
         dtype = candidate.noise.dtype
-        return state, Decision(fires, jnp.asarray(left, dtype), jnp.asarray(right, dtype))
+        return state, Decision(fires, jnp.asarray(statistic, dtype), jnp.asarray(threshold, dtype))
 
     return Trigger(update=update)
 
