@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lapg import cli
+from lapg import Config, cli
+from lapg.experiments.progress import Display
 from lapg.methods import REGISTRY
 from lapg.problems import adapters
 
@@ -325,3 +326,14 @@ def test_every_command_has_an_example(command, capsys):
     status, printed = lapg(command, "--help", capsys=capsys)
     assert status == 0
     assert f"For example: lapg {command}" in printed
+
+
+def test_progress_after_the_first_round(capsys):
+    """Oracle: the lines: before a round is done no time is left to tell, and from the first one on nothing is being compiled."""
+    shown = Display(Config(rounds=10), 0, None, plain=True)
+    shown.line()
+    shown.reach(1)
+    shown.line()
+    before, after = capsys.readouterr().out.splitlines()
+    assert ("compiling" in before, "left" in before) == (True, False)
+    assert ("compiling" in after, "left" in after) == (False, True)
