@@ -70,7 +70,7 @@ def test_own_environment(tmp_path):
 def test_own_network(tmp_path):
     """Oracle: the run it leaves: parameters of LayerNorm and three layers, counted; nobody balances longer than T."""
     shown = python(tmp_path, EXAMPLES / "own_network.py", "--rounds", 2, "--num-steps", 12, "--out", tmp_path / "out")
-    assert f"{2 * 4 + 4 * 16 + 16 + 16 * 4 + 4 + 4 * 2 + 2} parameters" in shown
+    assert f"{2 * 4 + 4 * 32 + 32 + 32 * 4 + 4 + 4 * 2 + 2} parameters" in shown
     lengths = [float(found) for found in re.findall(r"for ([\d.]+) of 12", shown)]
     assert len(lengths) == 2
     assert all(0 < length <= 12 for length in lengths)
