@@ -22,7 +22,7 @@ from rich.table import Table
 
 from lapg import Config
 from lapg.experiments.build import build
-from lapg.experiments.run import make_lanes
+from lapg.experiments.train import make_lanes
 from lapg.methods import Part
 from lapg.runtimes import use_all_cores
 

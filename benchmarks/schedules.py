@@ -108,7 +108,8 @@ def play(
     rounds: int | None = None,
 ) -> dict[str, Any]:
     """Costs to 90 % of PG, SCOUT and every schedule of the grids, or of the one named: see `points_of`."""
-    from lapg.comparison import presets, tune
+    from lapg.comparison import presets
+    from lapg.comparison.sweeps import sweep_curves
 
     figure = presets.FIGURES[name]
     config = replace(presets.setting(figure), seeds=seeds, first_seed=first_seed, rounds=rounds or figure.rounds)
@@ -126,7 +127,7 @@ def play(
                 period = Part(period=point["period"]) if "period" in point else Part()
                 points[full] = base.but(optimiser=Part(step_size=step), trigger=period)
         if points:
-            found = tune.sweep_curves(config, list(points.values()), out / f"{label}.nc", console=console, label=label)
+            found = sweep_curves(config, list(points.values()), out / f"{label}.nc", console=console, label=label)
             curves |= dict(zip(points, found, strict=True))
     return points_of(curves)
 

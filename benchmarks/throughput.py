@@ -27,7 +27,7 @@ from rich.table import Table
 from lapg import estimators, methods, problems
 from lapg.comparison.presets import FIGURES, RECOMMENDED, lineup
 from lapg.experiments.build import build
-from lapg.experiments.run import make_lanes
+from lapg.experiments.train import make_lanes
 from lapg.runtimes import Vectorised, use_all_cores
 from lapg.types import Problem, Trajectories
 

@@ -17,7 +17,7 @@ import numpy as np  # noqa: E402
 from lapg import ClusterConfig, Config, Part, compressors, estimators, methods  # noqa: E402
 from lapg.downlink import dense, replicated  # noqa: E402
 from lapg.experiments.build import build  # noqa: E402
-from lapg.experiments.run import make_lanes  # noqa: E402
+from lapg.experiments.train import make_lanes  # noqa: E402
 from lapg.problems import quadratic  # noqa: E402
 from lapg.runtimes import Sequential, Vectorised  # noqa: E402
 from lapg.runtimes.ray.runtime import Ray  # noqa: E402

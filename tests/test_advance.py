@@ -18,8 +18,8 @@ import xarray as xr
 from lapg import Config, Interrupted, Vectorised, cli, load, record
 from lapg.experiments import progress, run, size
 from lapg.experiments.build import build
-from lapg.experiments.run import make_lanes, resume, train
 from lapg.experiments.soundness import mean_score, unsound
+from lapg.experiments.train import make_lanes, resume, train
 from lapg.methods import Part
 from lapg.record import upgrade
 

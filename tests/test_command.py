@@ -299,3 +299,29 @@ def test_usage_errors_are_one_line(words, message, capsys):
     assert errors.startswith("lapg: ")
     assert len(errors.splitlines()) == 1
     assert message in errors
+
+
+COMMANDS = [
+    "reproduce",
+    "train",
+    "compare",
+    "evaluate",
+    "report",
+    "guide",
+    "render",
+    "tune",
+    "verify",
+    "predict",
+    "check",
+    "check-env",
+    "flower-demo",
+    "list",
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_an_example(command, capsys):
+    """Oracle: its --help: a line that a user would type."""
+    status, printed = lapg(command, "--help", capsys=capsys)
+    assert status == 0
+    assert f"For example: lapg {command}" in printed

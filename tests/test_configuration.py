@@ -5,6 +5,7 @@ import pickle
 import sys
 from dataclasses import replace
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +22,7 @@ from lapg.experiments.predict import predict
 from lapg.methods import REGISTRY, Part, make
 from lapg.record import about
 from lapg.record.files import sealed, unsealed
+from lapg.uplink import triggers
 
 QUADRATIC = Config(
     problem=Part("quadratic"), estimator=Part("noisy"), method="pg", optimiser=Part("sgd", step_size=0.05)
@@ -304,8 +306,8 @@ def own_problem(*, a, b):
         (lambda: Config(optimiser=Part(step_size="0.1")), "optimiser.step_size must be a number, got '0.1'"),
         (lambda: Config(optimiser=Part(step_size=10 ** 400)), "optimiser.step_size must fit into 32 bits"),
         (lambda: Config(optimiser=Part(step_size=float("inf"))), "optimiser.step_size must be finite, got inf"),
-        (lambda: Config(optimiser=optax.adam(0.1)), "optimiser must be a name or a table of settings, got"),
-        (lambda: Config(problem=problems.quadratic()), "problem must be a name or a table of settings, got something of type Problem"),
+        (lambda: Config(optimiser=optax.adam(0.1)), "optimiser must be a name, a factory or a table of settings, got"),
+        (lambda: Config(problem=problems.quadratic()), "problem must be a name, a factory or a table of settings, got something of type Problem"),
         (lambda: Config(problem=lambda: 3), "problem must be a name, or a function at the top of a module"),
         (lambda: Config(problem=Part(own_problem, a=[object()])), "problem.a must be plain data"),
         (lambda: Config(policy=Part(hidden="wide")), "policy.hidden must be a list of whole numbers, got 'wide'"),
@@ -331,3 +333,20 @@ def test_values_that_do_not_fit(make, message, unchecked):
     with pytest.raises(ValueError, match=message) as error:
         make()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Config(triger="periodic"), r"Config\(triger=...\) is not a setting \(did you mean 'trigger'\?\); known are"),
+        (lambda: Config().but(triger=Part()), r"but\(triger=...\) is not a setting \(did you mean 'trigger'\?\)"),
+        (lambda: Config(trigger=triggers.periodic(3.0)), r"trigger must be .*got something of type Trigger; that part is made already: give its factory"),
+        (lambda: Config(trigger=Part(triggers.periodic(3.0))), r"got something of type Trigger; that part is made already"),
+        (lambda: Config(policy=eqx.nn.MLP(2, 2, 2, 1, key=jax.random.key(0))), r"policy must be a factory, .* got a network, MLP; put net ="),
+        (lambda: load(None), r"a directory must be given as a path, got None"),
+    ],
+)  # fmt: skip
+def test_slips_in_python_are_named(make, message, unchecked):
+    """Oracle: one line with the name that was meant, or with what to give instead, and a ValueError like all others."""
+    with pytest.raises(ValueError, match=message):
+        make()

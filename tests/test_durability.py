@@ -25,7 +25,7 @@ import lapg.record.files
 from disks import DAMAGE, Disk, after_power_cut
 from lapg import Config, RunError, load, record, resume, train
 from lapg.experiments.config import Choice
-from lapg.experiments.run import default_out
+from lapg.experiments.train import default_out
 from lapg.methods import Part
 from lapg.record.files import DiskError, unsealed
 

@@ -10,7 +10,7 @@ import pytest
 from lapg import compressors, estimators, methods
 from lapg.downlink import dense, replicated
 from lapg.experiments.config import Config
-from lapg.experiments.run import train
+from lapg.experiments.train import train
 from lapg.methods import Part
 from lapg.problems import quadratic
 from lapg.runtimes import wire

@@ -22,7 +22,8 @@ from lapg.costs.ledger import downlink_bits, uplink_bits
 from lapg.experiments import flower_apps
 from lapg.experiments.config import Choice, ClusterConfig, Config
 from lapg.experiments.flower_launch import write_app
-from lapg.experiments.run import load, train
+from lapg.experiments.run import load
+from lapg.experiments.train import train
 from lapg.methods import Part
 from lapg.record import RunError
 from lapg.runtimes.flower import apps

@@ -13,8 +13,9 @@ import xarray as xr
 from lapg import Config, Interrupted, cli, compressors, estimators, evaluate, load, methods
 from lapg.downlink import replicated
 from lapg.experiments.evaluate import render
-from lapg.experiments.predict import measure, predict
-from lapg.experiments.run import resume, train
+from lapg.experiments.measure import measure
+from lapg.experiments.predict import predict
+from lapg.experiments.train import resume, train
 from lapg.methods import Part
 from lapg.policies import softmax_mlp
 from lapg.problems.builders import from_environment, make_tasks

@@ -343,11 +343,11 @@ def test_wrong_settings_are_refused(change, message):
 
 
 def test_ppo_learns_with_defaults(tmp_path):
-    """Oracle: 475 of 500 steps on cart pole, learners alike, within 60,000 steps of each of 2, where a random policy lives about 22."""
+    """Oracle: 475 of 500 steps on cart pole, learners alike, within 38,400 steps, where a random policy lives about 22."""
     config = Config(
         method="ppo",
-        problem=Part("cart_pole", num_learners=2),
-        rounds=45,
+        problem=Part("cart_pole", num_learners=1),
+        rounds=31,
         seeds=1,
         evaluation=EvaluationConfig(every=5, episodes=4),
     )

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from lapg import RunError, cli, load
-from lapg.comparison import export, presets, report, reproduce, study, tune
+from lapg.comparison import export, presets, report, reproduce, study, sweeps, tune
 from lapg.comparison.curves import Curve, to_curve
 from lapg.comparison.guide import cheapest
 from lapg.comparison.statistics import compare
@@ -293,7 +293,7 @@ def test_a_study_goes_on(small, done, tmp_path, monkeypatch):
         shutil.copytree(done / "noisy" / "random", out)
         return load(out)
 
-    monkeypatch.setattr(tune, "sweep", sweep)
+    monkeypatch.setattr(sweeps, "sweep", sweep)
     monkeypatch.setattr(reproduce, "train", train)
     study.run(small, tmp_path / "part", console=QUIET, show_progress=False)
     assert played == ["sweep random", "run random"]

@@ -15,13 +15,14 @@ from lapg import theory
 from lapg import verification as verification
 from lapg.cli import main
 from lapg.experiments.config import Choice, Config
-from lapg.experiments.predict import known_constants, predict
+from lapg.experiments.measure import known_constants
+from lapg.experiments.predict import predict
 from lapg.methods import Part
 from lapg.policies import product, softmax_table, with_policy
 from lapg.problems import cooperative_navigation, garnet, linear_quadratic, quadratic
 from lapg.problems.quadratic import minimiser, total_smoothness
 from lapg.types import ScoreBounds
-from lapg.verification import outside, slips
+from lapg.verification import constants, outside, slips
 from lapg.verification.families import quadratics, tables
 from lapg.verification.rows import compare
 from lapg.verification.theorems import examine, judge
@@ -244,7 +245,7 @@ def test_checks_can_fail():
 
 def test_slips_are_refuted_and_repaired():
     """Oracle: the counter-examples; each printed form fails on its own, each corrected one holds there."""
-    rows = [*slips.constants(), *slips.trigger(), *slips.assumption(), *slips.sufficient_condition(5, 0)]
+    rows = [*constants.slips(), *slips.trigger(), *constants.assumption(), *slips.sufficient_condition(5, 0)]
     assert {"printed", "repaired"} <= {row.kind for row in rows}
     assert [row for row in rows if not row.as_expected] == []
 

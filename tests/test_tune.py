@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from lapg import Config, RunError, train
-from lapg.comparison import presets, tune
+from lapg.comparison import presets, sweeps, tune
 from lapg.comparison.curves import Curve, to_curve
 from lapg.comparison.grids import KNOWN, NUM_POINTS, Contender, check_budgets, contender
 from lapg.experiments.build import build
@@ -165,8 +165,8 @@ def test_tuning_goes_on(tuned, tmp_path, monkeypatch):
     """Oracle: what is there is not played again: with PG's sweep kept, the other is played alone and comes out the same."""
     out, found = tuned
     (tmp_path / "pg.nc").write_bytes((out / "pg.nc").read_bytes())
-    played, play = [], tune.sweep
-    monkeypatch.setattr(tune, "sweep", lambda *given, **named: played.append(named["label"]) or play(*given, **named))
+    played, play = [], sweeps.sweep
+    monkeypatch.setattr(sweeps, "sweep", lambda *given, **named: played.append(named["label"]) or play(*given, **named))
     again = tune.tune(METHODS, SETTING, tmp_path, step=0.05, console=QUIET)
     assert played == ["periodic"]
     assert (tmp_path / tune.RESULT).read_text() == (out / tune.RESULT).read_text()

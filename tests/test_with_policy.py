@@ -10,7 +10,7 @@ import pytest
 
 from lapg import Config, estimators, methods
 from lapg.experiments.build import build_problem
-from lapg.experiments.run import train
+from lapg.experiments.train import train
 from lapg.methods import Part
 from lapg.policies import conv, from_equinox, from_flax, gaussian_mlp, linear, make_policy, mlp, networks, with_policy
 from lapg.problems import cart_pole, cooperative_navigation, garnet, linear_quadratic, pendulum, quadratic
@@ -345,3 +345,29 @@ def test_wrong_configurations_are_refused(problem, policy, message, unchecked):
     """Oracle: the docstrings, in the words of the configuration."""
     with pytest.raises(ValueError, match=message):
         build_problem(Config(problem=Part(problem), policy=policy))
+
+
+def test_a_network_that_does_not_fit_says_what_it_was_given(unchecked):
+    """Oracle: cart-pole's observation has 4 entries; the network wants 7."""
+
+    class Seven(nn.Module):
+        @nn.compact
+        def __call__(self, seen):
+            return nn.Dense(2)(seen @ jnp.ones((7, 3)))
+
+    with pytest.raises(Exception, match="contracting") as error:
+        with_policy(cart_pole(), from_flax(Seven()))
+    assert any("given an observation of shape (4,)" in note for note in error.value.__notes__)
+
+
+def uncalled(spaces):
+    return from_flax(Net())
+
+
+def test_a_factory_that_returns_a_factory(unchecked):
+    """Oracle: the message says what to call."""
+    with pytest.raises(
+        ValueError,
+        match=r"got function; from_flax\(NETWORK\(\)\) is a factory: return from_flax\(NETWORK\(\)\)\(spaces\)",
+    ):
+        build_problem(Config(problem=Part("cart_pole"), policy=Part(uncalled)))

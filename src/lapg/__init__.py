@@ -10,7 +10,8 @@ from lapg.costs import ledger
 from lapg.experiments.config import ClusterConfig, Config, EvaluationConfig
 from lapg.experiments.evaluate import evaluate, render
 from lapg.experiments.loop import Interrupted
-from lapg.experiments.run import Run, load, resume, train
+from lapg.experiments.run import Run, load
+from lapg.experiments.train import resume, train
 from lapg.methods import Part, Preset
 from lapg.record import RunError
 from lapg.runtimes import Vectorised, sequential

@@ -6,7 +6,8 @@ from lapg.checks.local import check_local
 from lapg.checks.memories import check_memory
 from lapg.checks.policies import check_policy
 from lapg.checks.triggers import check_trigger
-from lapg.problems.check import CheckResult, check_problem
+from lapg.problems.check import check_problem
+from lapg.problems.checklist import CheckResult
 
 __all__ = [
     "CheckResult",

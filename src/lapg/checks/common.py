@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from lapg.problems.check import Flaw, describe, equal, need
+from lapg.problems.checklist import Flaw, describe, equal, need
 
 Z_LIMIT = 5.0
 """Standard errors that a sample mean may be off; of thousands of entries less than one in a thousand is by chance."""

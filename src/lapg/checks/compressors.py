@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lapg.checks.common import Z_LIMIT, compiled, repeats, signatures, vector, z_scores
-from lapg.problems.check import Checklist, CheckResult, describe, equal, need
+from lapg.problems.checklist import Checklist, CheckResult, describe, equal, need
 from lapg.types import Compressor
 
 
@@ -24,11 +24,9 @@ def check_compressor(
     checks = Checklist()
     checks.run("functions", signatures, compressor)
     if quick:
-        if checks.sound:
-            message = checks.run("messages", _message, compressor, _vectors(size, seed)["random"])
-        if checks.sound:
+        message = checks.run("messages", _message, compressor, _vectors(size, seed)["random"]) if checks.sound else None
+        if message is not None:
             checks.run("lengths", _lengths, compressor, message)
-        if checks.sound:
             checks.run("wire", _wire, compressor, message)
         return checks.results
     messages = checks.run("messages", _messages, compressor, _vectors(size, seed)) if checks.sound else None

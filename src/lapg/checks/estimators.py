@@ -18,7 +18,7 @@ from lapg.checks.common import (
     z_scores,
 )
 from lapg.estimators import gpomdp
-from lapg.problems.check import Checklist, CheckResult, need
+from lapg.problems.checklist import Checklist, CheckResult, need
 from lapg.types import Estimate, Estimator, Problem, Trajectories
 
 DISCOUNT_LIMIT = 4.0
@@ -83,11 +83,12 @@ def check_estimator(
             checks.run("parts of a batch", vector, "the gradient of a part", part.gradient, params)
         except ValueError as error:  # it cannot be taken apart, which only minibatches need
             checks.results.append(CheckResult("parts of a batch", True, note=str(error)))
-        found = checks.run("batches", _measured, estimate, problem, task, params, batch_size, num_batches, seed)
-        if found is not None:
+        measured = checks.run("batches", _measured, estimate, problem, task, params, batch_size, num_batches, seed)
+        if measured is not None:
             checks.results.pop()  # they are drawn for the checks that follow
-            _mean(checks, *found, problem, task, params, unbiased)
-            checks.run("noise", _noise, found[0])
+            found, own, undiscounted = measured
+            _mean(checks, found, own, undiscounted, problem, task, params, unbiased)
+            checks.run("noise", _noise, found)
     return checks.results
 
 

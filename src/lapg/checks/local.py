@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from lapg.checks.common import compiled, keeps_types, scalar, signatures, traced, vector
-from lapg.problems.check import Checklist, CheckResult, need
+from lapg.problems.checklist import Checklist, CheckResult, need
 from lapg.types import Broadcast, Estimate, Local
 
 

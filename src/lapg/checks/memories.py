@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from lapg.checks.common import keeps_types, repeats, scalar, signatures, traced, vector
-from lapg.problems.check import Checklist, CheckResult, equal, need
+from lapg.problems.checklist import Checklist, CheckResult, equal, need
 from lapg.types import Broadcast, Estimate, Memory
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from lapg.checks.common import Z_LIMIT, repeats, signatures, traced, z_scores
-from lapg.problems.check import Checklist, CheckResult, describe, need
+from lapg.problems.checklist import Checklist, CheckResult, describe, need
 from lapg.types import Policy
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from lapg.checks.common import keeps_types, repeats, scalar, signatures, traced
-from lapg.problems.check import Checklist, CheckResult, describe, equal, need
+from lapg.problems.checklist import Checklist, CheckResult, describe, equal, need
 from lapg.types import Arrival, Candidate, Estimate, Trigger
 
 

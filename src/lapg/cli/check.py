@@ -20,7 +20,7 @@ from lapg.methods.parts import merged
 from lapg.methods.registry import no_network
 from lapg.methods.signatures import RUN, SUPPLIED, signature
 from lapg.problems.adapters import imported
-from lapg.problems.check import Checklist
+from lapg.problems.checklist import Checklist
 from lapg.problems.contract import theirs
 from lapg.runtimes import use_all_cores
 from lapg.types import Compressor, Estimator, Local, Memory, Policy, Problem, Trigger

@@ -39,6 +39,10 @@ def reproduce(
 
     Results go to OUT/FIGURE-PRESET. Calling again continues where an earlier call stopped; finished runs are kept and only reported.
 
+    For example:
+      lapg reproduce fig4
+      lapg reproduce fig4 --preset literal paper --seeds 3 --rounds 500
+
     Args:
       figure: fig3 to fig7, or all; or a problem of parallel RL, with learners that are alike and with ones that differ.
       preset: literal (the equations word by word), paper (what the paper most plausibly ran) or recommended; several may be given.
@@ -62,11 +66,14 @@ def tune(
 
     All trials, and the methods chosen among them, go to OUT/FIGURE and onto the terminal. Calling again continues where an earlier call stopped.
 
+    For example:
+      lapg tune fig4 --methods scout lapg
+
     Args:
       figure: fig3 to fig7, or all; or a problem of parallel RL, with learners that are alike and with ones that differ.
-      methods: those to tune beside PG; default: the experiment's own.
+      methods: those to tune beside PG; the experiment's own by default.
       seeds: how many, from 1000.
-      rounds: K; default: as reported.
+      rounds: K; as reported by default.
       out: directory for the results.
     """
     use_all_cores()

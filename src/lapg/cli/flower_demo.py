@@ -10,7 +10,8 @@ from rich.table import Table
 from lapg.cli.terminal import console
 from lapg.costs.ledger import downlink_bits, uplink_bits
 from lapg.experiments.config import Choice, Config
-from lapg.experiments.run import Run, train
+from lapg.experiments.run import Run
+from lapg.experiments.train import train
 from lapg.methods import Part
 
 METHODS = {
@@ -29,6 +30,9 @@ def flower_demo(
     """Train in a Flower federation on this machine: one SuperLink and a SuperNode for each learner, with TLS and node keys, and show the ledger.
 
     Everything that is started is stopped again. OUT is the run, and has the app and the processes' logs beside it.
+
+    For example:
+      lapg flower-demo --learners 3 --rounds 20 --check
 
     Args:
       learners: M.

@@ -3,7 +3,7 @@
 import re
 from typing import Literal
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from lapg.cli.check import print_checks
 from lapg.cli.terminal import Positional, console
@@ -29,12 +29,17 @@ def check_env(
 
     Every check that fails is one line that says what to mend; exit status 2 then.
 
+    For example:
+      lapg check-env thermostat:rooms
+      lapg check-env CartPole-v1 --episodes 5
+      lapg check-env Pendulum-v1 --env-kind gymnax
+
     Args:
       factory: MODULE:FACTORY of a function that needs no arguments and returns a `lapg.types.Problem`; a built-in problem by name; or an environment:
         an id of Gymnasium (CartPole-v1, package:Env-v0), a module of PettingZoo (mpe2.simple_spread_v3), or with env-kind any that its adapter takes.
       episodes: per learner; they are played twice.
       seed: of the parameters and of the episodes.
-      loss_bounds: two numbers between which raw losses are meant to lie; default: any finite ones.
+      loss_bounds: two numbers between which raw losses are meant to lie; by default only that they are finite.
       env-kind: whose environment it is.
     """
     use_all_cores()
@@ -53,8 +58,13 @@ def _problem(name: str, kind: EnvKind | None) -> Part:
 
 
 def list_parts() -> None:
-    """List the built-in parts by kind, methods among them, and figures and presets."""
-    table = Table("part", "name", "what it is")
+    """List the built-in parts by kind, methods among them, and figures and presets.
+
+    For example:
+      lapg list
+      lapg list | grep trigger
+    """
+    table = Table(Column("part", no_wrap=True), Column("name", no_wrap=True), "what it is")
     for kind, parts in REGISTRY.items():
         for name, part in parts.items():
             table.add_row(kind, name, part.about if isinstance(part, Preset) else summary(part))

@@ -23,6 +23,9 @@ from lapg.runtimes import use_all_cores
 def evaluate(run: Positional[Path], episodes: int = 100, seed: int = 0, trust: bool = False) -> None:
     """Measure a trained policy on fresh episodes, stochastic and greedy.
 
+    For example:
+      lapg evaluate runs/scout-20260101-120000 --episodes 500
+
     Args:
       run: directory of a run.
       episodes: per learner and trained seed.
@@ -53,6 +56,10 @@ def report(
     out: Path = Path("runs/report"),
 ) -> None:
     """Draw figures and tables again from records alone.
+
+    For example:
+      lapg report runs/compare/fig4                         (a study, again)
+      lapg report runs/pg runs/scout --network lte-m --out runs/report
 
     Args:
       runs: directories of studies (`lapg compare`) or reproduced figures, each reported in place, or directories of runs to compare with each other,
@@ -115,6 +122,9 @@ def guide(
 ) -> None:
     """Answer from finished studies which upload rule to deploy: the cheapest by uploads, bits, and time and energy on networks.
 
+    For example:
+      lapg guide runs/compare/fig4 --network lte-m wan --compute-seconds 0.05
+
     Args:
       studies: directories of `lapg compare`.
       network: lte-m, wifi-robot, wan, cluster, or `lapg.costs.links.LinkModel`s of your own as MODULE:NAME.
@@ -140,10 +150,13 @@ def render(
 ) -> None:
     """Draw an episode under the learned policy as an animated GIF.
 
+    For example:
+      lapg render runs/scout-20260101-120000 --episode 3 --out episode.gif
+
     Args:
       run: directory of a run.
-      out: new GIF file; default: RUN/episode-EPISODE.gif.
-      seed: which trained seed; default: the first.
+      out: new GIF file; RUN/episode-EPISODE.gif by default.
+      seed: which trained seed; the first by default.
       episode: which fresh episode.
       stochastic: sample actions instead of taking the most probable ones.
       trust: run code from outside lapg that the run names.

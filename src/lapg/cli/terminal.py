@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import inspect
 import io
 import os
 import re
@@ -61,7 +62,7 @@ def one_line_errors(
     real, caught = sys.stderr, io.StringIO()
 
     def begins(command: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(command)
+        @functools.wraps(inspect.unwrap(command))
         def run(*args: Any, **options: Any) -> Any:
             sys.stderr = real
             real.write(caught.getvalue())

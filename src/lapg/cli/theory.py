@@ -31,6 +31,9 @@ def verify(problems: int = 200, seed: int = 0, json: bool = False, out: Path | N
 
     Exit status 2 if a corrected statement is violated, or if a misprint or a case outside the premises is not.
 
+    For example:
+      lapg verify --problems 50 --out runs/verify           (tables, and verify.json with pictures)
+
     Args:
       problems: random problems of each family.
       seed: of the problems.
@@ -101,6 +104,9 @@ def predict(
     source: Positional[Path], json: bool = False, batches: int = 16, seed: int = 0, trust: bool = False
 ) -> None:
     """Say what the theory and a few measured batches predict for an experiment.
+
+    For example:
+      lapg predict experiment.toml --batches 32
 
     Args:
       source: TOML file with settings, or the directory of a run.

@@ -11,10 +11,11 @@ from lapg.cli.flags import flags_of, from_flags
 from lapg.cli.terminal import console
 from lapg.experiments.config import Config, read_toml
 from lapg.experiments.loop import Callback
-from lapg.experiments.run import default_out, load
-from lapg.experiments.run import resume as resume_run
-from lapg.experiments.run import train as train_run
+from lapg.experiments.run import load
 from lapg.experiments.soundness import last_score
+from lapg.experiments.train import default_out
+from lapg.experiments.train import resume as resume_run
+from lapg.experiments.train import train as train_run
 from lapg.record.files import expand
 
 Settings = TypeVar("Settings")
@@ -53,7 +54,7 @@ def train_command(default: Config, *, everything: bool = False) -> Callable[...,
         Args:
           settings: the experiment.
           config: TOML file with settings; flags override it.
-          out: new directory for the run; default: runs/METHOD-DATE-TIME.
+          out: new directory for the run; runs/METHOD-DATE-TIME by default.
           resume: directory of an interrupted run to finish; everything else is taken from there.
           init_from: run whose final parameters this one starts from.
           tensorboard: also write scalars to OUT/tensorboard (extra `tensorboard`).

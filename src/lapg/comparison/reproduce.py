@@ -18,7 +18,8 @@ from lapg.comparison.presets import FIGURES, RECOMMENDED, REPORTED_SEED, Entry, 
 from lapg.comparison.statistics import Comparison, compare
 from lapg.costs.ledger import upload_fraction
 from lapg.costs.links import LinkModel
-from lapg.experiments.run import Run, load, read_config, resume, train
+from lapg.experiments.run import Run, load, read_config
+from lapg.experiments.train import resume, train
 from lapg.methods import Part
 from lapg.record import RunError
 

@@ -207,7 +207,10 @@ def choose_policy(part: Part, problem: Problem, owner: str) -> Problem:
     with as_typed("policy", found):
         made = with_policy(problem, guarded(preferred, f"policy {name!r} could not be made"), **options)
     if not isinstance(made.policy, Policy):
-        raise ValueError(f"policy {name!r} must return a lapg.types.Policy, got {type(made.policy).__name__}.")
+        call = (
+            "; from_flax(NETWORK()) is a factory: return from_flax(NETWORK())(spaces)" if callable(made.policy) else ""
+        )
+        raise ValueError(f"policy {name!r} must return a lapg.types.Policy, got {type(made.policy).__name__}{call}.")
     return made
 
 

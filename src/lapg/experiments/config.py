@@ -1,13 +1,14 @@
 """Experiments as data: frozen dataclasses, from Python, flags or TOML."""
 
 import dataclasses
+import functools
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
-from lapg.experiments.fitting import changed, fit, fit_part
+from lapg.experiments.fitting import changed, check_names, fit, fit_part
 from lapg.methods import KINDS, PREFERRED, Part, choose, resolve
 from lapg.methods.parts import as_table, merged
 from lapg.methods.registry import DEFAULTS
@@ -15,6 +16,22 @@ from lapg.runtimes import REMOTE, RuntimeName
 
 MAX_SEEDS = 2**20
 """Runs side by side, far more than fit into a computer."""
+
+
+Settings = TypeVar("Settings")
+
+
+def _names_checked(cls: type[Settings]) -> type[Settings]:
+    """The dataclass with settings that it does not have refused as everywhere else, with the nearest name."""
+    made: Any = cls.__init__
+
+    @functools.wraps(made)
+    def init(self: Any, *args: Any, **settings: Any) -> None:
+        check_names(cls, settings, cls.__name__)
+        made(self, *args, **settings)
+
+    cls.__init__ = init  # pyright: ignore[reportAttributeAccessIssue]
+    return cls
 
 
 @dataclass(frozen=True)
@@ -67,6 +84,7 @@ class ClusterConfig:
         fit(self, "cluster.")
 
 
+@_names_checked
 @dataclass(frozen=True)
 class Choice:
     """A method: a preset, and what is changed of it. A part without a name is the preset's with the options that are given."""
@@ -119,12 +137,14 @@ class Choice:
 
     def but(self, **changes: Any) -> Any:
         """The same with other settings; a `Part` without a name, or with the same, changes the options that it names."""
+        check_names(type(self), changes, "but")
         for name, value in changes.items():
             if isinstance(old := getattr(self, name), Part) and isinstance(value, Part):
                 changes[name] = merged(old, value)
         return dataclasses.replace(self, **changes)
 
 
+@_names_checked
 @dataclass(frozen=True)
 class Config(Choice):
     """One experiment: a method on a problem, over several seeds."""

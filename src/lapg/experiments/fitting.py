@@ -5,7 +5,7 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import jax
@@ -13,7 +13,7 @@ import numpy as np
 
 from lapg.methods.making import check_options
 from lapg.methods.parts import Part, from_table, merged
-from lapg.methods.registry import ASKED, DEFAULTS, REGISTRY, meant, named, resolve
+from lapg.methods.registry import ASKED, DEFAULTS, REGISTRY, meant, named, no_network, resolve
 from lapg.methods.signatures import Signature, signature
 
 FUNCTIONS = {"env": "environment"}
@@ -21,6 +21,18 @@ FUNCTIONS = {"env": "environment"}
 KINDS = {int: "a whole number", float: "a number", str: "a name", bool: "True or False"}
 PLAIN = (bool, int, float, str, list, Mapping, type(None))
 PLURALS = {int: "whole numbers", float: "numbers", str: "names"}
+
+
+def check_names(kind: type, names: Iterable[str], where: str) -> None:
+    """Refuses settings that a dataclass does not have.
+
+    Raises:
+      ValueError: there is one; with the nearest name.
+    """
+    known = [item.name for item in dataclasses.fields(kind)]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{where}({name}=...) is not a setting{meant(name, known)}; known are {', '.join(known)}.")
 
 
 def fit(config: Any, where: str = "") -> None:
@@ -55,7 +67,12 @@ def fit_part(kind: str, value: Any, where: str, below: Part | None = None, *, ow
     name = part.name
     if name is not None and not isinstance(name, str):
         if not callable(name):
-            raise ValueError(f"{where} must be a name or a table of settings, got {_got(name)}.")
+            made = "; that part is made already: give its factory, and options beside it, as Part(FACTORY, option=...)"
+            raise ValueError(
+                f"{where} must be a name, a factory or a table of settings, got {_got(name)}{made if isinstance(name, tuple) else ''}."
+            )
+        if kind == "policy":
+            no_network(name)
         name = named(kind, name)
     called = name or below.name
     if called is None or (":" in called and not own):
@@ -222,7 +239,7 @@ def _within(value: Any, where: str) -> Any:
 def _got(value: Any) -> str:
     """A value in a message, its kind alone where it would fill pages."""
     text = repr(value)
-    return text if len(text) < 100 else f"something of type {type(value).__name__}"
+    return text if len(text) < 100 and not hasattr(value, "_fields") else f"something of type {type(value).__name__}"
 
 
 def _words(hint: Any) -> str:

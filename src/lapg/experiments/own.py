@@ -8,7 +8,7 @@ import jax
 from lapg import checks
 from lapg.checks.common import signatures
 from lapg.methods import Part
-from lapg.problems.check import Checklist
+from lapg.problems.checklist import Checklist
 from lapg.rollouts import rollout_of
 from lapg.types import Problem
 

@@ -83,7 +83,11 @@ def _flat(owner: str, spaces: Spaces, init: Callable[..., Any], apply: Callable[
     """A network with one flat vector of weights, of ``init: key, input → weights`` and ``apply: weights, input → output``."""
     seen = spaces.observation
     example = jnp.zeros(spaces.num_inputs if isinstance(seen, Discrete) else seen.shape)
-    weights = init(jax.random.key(0), example)
+    try:
+        weights = init(jax.random.key(0), example)
+    except Exception as error:
+        error.add_note(f"{owner}(...): the network was given an observation of shape {example.shape}")
+        raise
     flat, unravel = ravel_pytree(weights)
     found = jax.eval_shape(apply, weights, example)
     wanted = (spaces.num_outputs,)

@@ -3,58 +3,15 @@
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from lapg.problems.contract import EnvironmentFailed, Misfit
+from lapg.problems.checklist import Checklist, CheckResult, Flaw, describe, equal, finite, need
 from lapg.types import Environment, HostBatch, Policy, Problem, Task, Trajectories, Transition
-
-
-class CheckResult(NamedTuple):
-    """One check: its name, whether it passed, and if not what to mend. With ``note`` it is no check, but something to know."""
-
-    name: str
-    passed: bool
-    remedy: str = ""
-    note: str = ""
-
-    def __str__(self) -> str:
-        if self.note:
-            return f"note  {self.name}: {self.note}"
-        return f"ok    {self.name}" if self.passed else f"FAIL  {self.name}: {self.remedy}"
-
-
-class Flaw(Exception):  # noqa: N818
-    """What to mend."""
-
-
-class Checklist:
-    """Runs checks one after the other: a check raises `Flaw` with what to mend, or whatever else the user's code raises."""
-
-    def __init__(self) -> None:
-        self.results: list[CheckResult] = []
-
-    @property
-    def sound(self) -> bool:
-        """Whether all checks have passed so far."""
-        return all(result.passed for result in self.results)
-
-    def run(self, name: str, check: Callable[..., Any], *args: Any) -> Any:
-        """What the check returns, None where it fails."""
-        value, remedy = None, ""
-        try:
-            value = check(*args)
-        except (Flaw, Misfit, EnvironmentFailed) as flaw:
-            remedy = str(flaw)
-        except Exception as error:  # the user's code may raise anything
-            reason = str(error).strip().partition("\n")[0]
-            remedy = f"it raises {type(error).__name__}: {reason}"
-        self.results.append(CheckResult(name, not remedy, remedy))
-        return value
 
 
 def check_problem(
@@ -110,40 +67,6 @@ def _said(caught: Sequence[warnings.WarningMessage]) -> list[str]:
     return list(dict.fromkeys(" ".join(re.sub(r"\x1b\[[\d;]*m", "", str(message)).split()) for message in own))
 
 
-def need(condition: Any, remedy: str) -> None:
-    """Raises a `Flaw` unless the condition holds."""
-    if not condition:
-        raise Flaw(remedy)
-
-
-def equal(one: PyTree, other: PyTree) -> bool:
-    """Whether two trees are the same, NaNs and keys included."""
-    if jax.tree.structure(one) != jax.tree.structure(other):
-        return False
-    return all(
-        np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
-        for a, b in zip(map(_plain, jax.tree.leaves(one)), map(_plain, jax.tree.leaves(other)), strict=True)
-    )
-
-
-def _plain(leaf: Any) -> np.ndarray:
-    """NumPy's view of a leaf, which may be a key."""
-    is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
-
-
-def _finite(tree: PyTree) -> bool:
-    return all(np.isfinite(leaf).all() for leaf in map(np.asarray, jax.tree.leaves(tree)) if leaf.dtype.kind == "f")
-
-
-def describe(tree: PyTree) -> str:
-    """Structure, dtypes and shapes, as text."""
-    leaves, structure = jax.tree.flatten(tree)
-    return ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in leaves) + (
-        "" if len(leaves) == 1 else f" in {structure}"
-    )
-
-
 def _tasks(problem: Problem) -> None:
     tasks, num = problem.tasks, problem.num_learners
     need(num >= 1, f"num_learners must be >= 1, got {num}.")
@@ -163,7 +86,7 @@ def _initial_params(problem: Problem, seed: int) -> Any:
         np.ndim(params) == 1 and jnp.issubdtype(params.dtype, jnp.floating),
         f"init must return one flat vector of floats, got {describe(params)}; flatten it with jax.flatten_util.ravel_pytree.",
     )
-    need(_finite(params), "init must return finite numbers.")
+    need(finite(params), "init must return finite numbers.")
     need(
         equal(params, problem.init(jax.random.key(seed))),
         "init must return the same θ⁰ under the same key; draw with jax.random from it.",
@@ -276,7 +199,7 @@ def _shapes(problem: Problem, batch: Any, num: int) -> None:
                 leaf.shape[:3] == lead,
                 f"{name} must have leading axes {lead} (learners, episodes, steps), got {describe(leaf)}.",
             )
-            need(_finite(leaf), f"{name} must be finite; look for 0/0 and overflow in observe.")
+            need(finite(leaf), f"{name} must be finite; look for 0/0 and overflow in observe.")
     seen, following = (jax.tree.map(np.asarray, tree) for tree in (batch.observations, batch.following))
     need(
         describe(seen) == describe(following),
@@ -290,7 +213,7 @@ def _losses(problem: Problem, batch: Any, loss_bounds: tuple[float, float] | Non
         losses = losses / np.asarray(problem.tasks.scale)[:, None, None]
     counted = losses[np.asarray(batch.mask)]
     need(
-        _finite(counted),
+        finite(counted),
         f"losses must be finite, got {np.sum(~np.isfinite(counted))} that are not; look for 0/0 and overflow in step.",
     )
     if loss_bounds is not None:
@@ -335,7 +258,7 @@ def _policy(policy: Policy, params: Any, batch: Any, seed: int) -> None:
         f"policy.log_prob must say of a sampled action what sample says, {log_prob}, got {again}; is one of them for the squashed action?",
     )
     need(
-        _finite(slope),
+        finite(slope),
         "policy.log_prob must have a finite gradient in θ; look for log(0), sqrt(0) and jnp.where around them.",
     )
     need(np.any(np.asarray(slope) != 0), "policy.log_prob must depend on θ, but its gradient is 0.")
@@ -361,4 +284,4 @@ def _score(problem: Problem, batch: Any) -> None:
         need(
             value.shape == (problem.num_learners,), f"score[{name!r}] must be one number, got shape {value.shape[1:]}."
         )
-        need(_finite(value), f"score[{name!r}] must be finite.")
+        need(finite(value), f"score[{name!r}] must be finite.")

@@ -82,7 +82,13 @@ def usable(name: str, path: Path) -> Iterator[None]:
 
 
 def expand(path: str | Path) -> Path:
-    """The place that a user means: ``~`` is the home directory."""
+    """The place that a user means: ``~`` is the home directory.
+
+    Raises:
+      ValueError: it is no path.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"a directory must be given as a path, got {path!r}; a Run has its own as run.path.")
     try:
         return Path(path).expanduser()
     except RuntimeError:  # there is no such user, so it is a name like any other

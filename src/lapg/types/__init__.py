@@ -27,23 +27,25 @@ from lapg.types.parts import (
     Compressor,
     Controller,
     Downlink,
-    Environment,
     Estimator,
-    Interface,
     Learner,
     Local,
     Memory,
     Method,
+    Recipe,
+    StepLimit,
+    Trigger,
+    VarianceReduction,
+)
+from lapg.types.problems import (
+    Environment,
+    Interface,
     Model,
     Policy,
     Problem,
-    Recipe,
     Rollout,
     ScoreBounds,
-    StepLimit,
     Transition,
-    Trigger,
-    VarianceReduction,
 )
 from lapg.types.signatures import Buffer, GradientAt
 from lapg.types.spaces import Box, Discrete, JointSpaces, Spaces

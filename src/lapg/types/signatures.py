@@ -1,10 +1,9 @@
-"""What the functions of the parts take and return.
+"""What the functions of a method's parts take and return (those of problems and policies: `lapg.types.problem_signatures`).
 
 Arguments are positional, their names free. A state is any PyTree of arrays whose structure, shapes and dtypes never change. All functions but those on
 the host (`Encode`, `Decode`, `Collect`) are traced: pure, without Python branches on values. What goes wrong in them must become a number, not an exception.
 """
 
-from collections.abc import Hashable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
@@ -16,7 +15,6 @@ from lapg.types.messages import (
     ControllerState,
     Decision,
     Estimate,
-    HostBatch,
     LearnerLog,
     LearnerState,
     RoundLog,
@@ -42,125 +40,6 @@ class FromParams(Protocol):
     """A state before round 0, of θ⁰."""
 
     def __call__(self, params: Float[Array, " d"], /) -> Any: ...
-
-
-# Policies and problems
-
-
-@runtime_checkable
-class InitParams(Protocol):
-    """θ⁰, one flat vector, of a key."""
-
-    def __call__(self, key: Key[Array, ""], /) -> Float[Array, " d"]: ...
-
-
-@runtime_checkable
-class ActionNoise(Protocol):
-    """The random numbers of one action; drawn for a whole episode at once."""
-
-    def __call__(self, key: Key[Array, ""], /) -> PyTree: ...
-
-
-@runtime_checkable
-class SampleAction(Protocol):
-    """An action under π_θ and its log-probability, a deterministic function of the noise."""
-
-    def __call__(self, noise: Any, params: Float[Array, " d"], observation: Any, /) -> tuple[Any, Any]: ...
-
-
-@runtime_checkable
-class LogProb(Protocol):
-    """log π_θ(a|s), a scalar, differentiable in θ; of the joint action where there are several agents."""
-
-    def __call__(self, params: Float[Array, " d"], observation: Any, action: Any, /) -> Any: ...
-
-
-@runtime_checkable
-class GreedyAction(Protocol):
-    """The most probable action, in the form that `SampleAction` returns."""
-
-    def __call__(self, params: Float[Array, " d"], observation: Any, /) -> Any: ...
-
-
-@runtime_checkable
-class Entropy(Protocol):
-    """The entropy of the action's distribution at an observation, in nats, a scalar differentiable in θ."""
-
-    def __call__(self, params: Float[Array, " d"], observation: Any, /) -> Any: ...
-
-
-@runtime_checkable
-class ActionMap(Protocol):
-    """From an action as it is recorded to what an environment is given."""
-
-    def __call__(self, action: Any, /) -> Any: ...
-
-
-@runtime_checkable
-class SampleBatch(Protocol):
-    """N trajectories (leading axis N) or other samples of learner m's task at θ; the same under the same key."""
-
-    def __call__(self, key: Key[Array, ""], task: Task, params: Float[Array, " d"], num: int, /) -> Any: ...
-
-
-@runtime_checkable
-class Collect(Protocol):
-    """N episodes for each of some learners, played on the host, leading axes M, N, T.
-
-    ``act: observations (leading axes M, N), t → actions to record, actions to execute`` is asked at every step; ``seeds`` are a whole number for each
-    learner, and equal seeds and actions mean equal episodes. ``learners``: whom they are for; all M by default. Raises `EnvironmentFailed`.
-    """
-
-    def __call__(self, act: Any, seeds: Any, num: int, /, learners: Sequence[int] | None = None) -> HostBatch: ...
-
-
-@runtime_checkable
-class Proceed(Protocol):
-    """As `Collect`, N segments of T steps of environments that live on from call to call, those of each lane and learner by themselves.
-
-    ``lane``: any name for a run. ``seeds`` begin what has not begun, and whatever begins in the segment.
-    """
-
-    def __call__(
-        self, act: Any, seeds: Any, num: int, /, learners: Sequence[int], lane: Hashable, num_steps: int
-    ) -> HostBatch: ...
-
-
-@runtime_checkable
-class RolloutInit(Protocol):
-    """The state of N environments that live on; () where nothing does."""
-
-    def __call__(self, key: Key[Array, ""], task: Task, num: int, /) -> Any: ...
-
-
-@runtime_checkable
-class Advance(Protocol):
-    """The next batch of learner m at θ, N rows, and the state after it; the same under the same key and state."""
-
-    def __call__(
-        self, key: Key[Array, ""], task: Task, state: Any, params: Float[Array, " d"], num: int, /
-    ) -> tuple[Any, Any]: ...
-
-
-@runtime_checkable
-class Score(Protocol):
-    """Scalars for the record, by name, of a learner's batch: ``score_scaled`` and ``score_raw`` at least."""
-
-    def __call__(self, task: Task, batch: Any, /) -> dict[str, Any]: ...
-
-
-@runtime_checkable
-class OfTask(Protocol):
-    """A number that belongs to learner m: ℓ̄_m, L_m."""
-
-    def __call__(self, task: Task, /) -> Any: ...
-
-
-@runtime_checkable
-class OfTaskAndParams(Protocol):
-    """L_m(θ), a scalar, or ∇L_m(θ), a vector [d]."""
-
-    def __call__(self, task: Task, params: Float[Array, " d"], /) -> Any: ...
 
 
 # Estimators

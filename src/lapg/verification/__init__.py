@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lapg.verification import bounds, outside, scaling, slips
+from lapg.verification import bounds, constants, outside, scaling, slips
 from lapg.verification.families import quadratics, tables
 from lapg.verification.literal import literal_trigger
 from lapg.verification.rows import Row, compare
@@ -100,7 +100,7 @@ def verify(problems: int = 200, seed: int = 0, progress: Callable[[float, str], 
         **{f"runs: {where}": lambda where=where: on_runs(where) for where in FAMILIES},
         "1/M": on_sizes,
         "Theorem 2's condition": lambda: slips.sufficient_condition(problems, seed),
-        "slips": lambda: [*slips.constants(), *slips.trigger(), *slips.equalities(seed), *slips.assumption()],
+        "slips": lambda: [*constants.slips(), *slips.trigger(), *slips.equalities(seed), *constants.assumption()],
         "slips: union bound": lambda: slips.union(seed),
         "outside": lambda: [*outside.rising(problems, seed), *outside.cycle(), *outside.measured_counts()],
         "literal trigger": lambda: literal_trigger(problems, seed),

@@ -97,3 +97,11 @@ def compare(
         int((used & (left - right > rounding)).sum()),
         note,
     )
+
+
+def pair(statement: str, where: str, left: Any, printed: Any, corrected: Any, **options: Any) -> list[Row]:
+    """``left ≤ printed``, to be refuted, and ``left ≤ corrected``."""
+    return [
+        compare(f"{statement}, printed", where, left, printed, kind="printed", **options),
+        compare(f"{statement}, corrected", where, left, corrected, kind="repaired", **options),
+    ]
