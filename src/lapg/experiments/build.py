@@ -72,6 +72,7 @@ def build(config: Config) -> Built:
         return compose(preset, here, about=about, hyper=own, **changes)
 
     values = {name: float(value) for name, value in hyper.items()}
+    every = values.pop("upload_every", None)
     made = make_parts(preset, setting, about=about, hyper=values, **changes)
     optimiser = parts["optimiser"]
     if ":" in optimiser.name:
@@ -79,7 +80,7 @@ def build(config: Config) -> Built:
     names = {kind: part.name for kind, part in parts.items()}
     beside = {"problem": problem, "policy": problem.policy, "rollout": problem.rollout, "estimator": estimator}
     check_own(parts | {"problem": config.problem}, made | beside, problem, config.batch_size)
-    method = assemble(setting._replace(upload_every=values.get("upload_every")), **made, names=names)
+    method = assemble(setting._replace(upload_every=every), **made, names=names)
     _check_lengths(method, problem)
     return Built(problem, recipe, hyper)
 
