@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OUT ?= runs/reproduce
 
-.PHONY: setup reproduce test test-all lint bench wheel clean
+.PHONY: setup reproduce test test-all test-flower lint bench wheel clean
 
 setup: $(READY)
 
@@ -24,6 +24,11 @@ test: $(READY) ## all but the longer checks
 test-all: $(READY) ## the longer checks too
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+test-flower: ## Flower's tests, the longer ones too, in an environment of its own: it wants older packages than constraints.txt names
+	$(PYTHON) -m venv .venv-flower
+	.venv-flower/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[flower,gymnasium]' pytest
+	.venv-flower/bin/python -m pytest tests/test_flower.py
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -36,4 +41,4 @@ wheel: $(READY)
 	$(BIN)/python -m build --wheel --outdir dist
 
 clean:
-	rm -rf $(VENV) dist build
+	rm -rf $(VENV) .venv-flower dist build
