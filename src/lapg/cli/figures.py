@@ -21,14 +21,15 @@ FigureName = Literal[
     "parallel-lqr",
     "scales-apart",
 ]
+"""Experiments with grids of their own, which can be tuned."""
 
 
-def _chosen(figure: FigureName) -> tuple[str, ...]:
-    return presets.GROUPS.get(figure, (figure,))
+def _chosen(figure: str) -> tuple[str, ...]:
+    return presets.REPRODUCIBLE_GROUPS.get(figure, (figure,))
 
 
 def reproduce(
-    figure: Positional[FigureName],
+    figure: Positional[FigureName | Literal["ppo-cartpole"]],
     preset: tuple[presets.Preset, ...] = ("recommended",),
     seeds: int | None = None,
     first_seed: int = presets.REPORTED_SEED,
@@ -44,7 +45,7 @@ def reproduce(
       lapg reproduce fig4 --preset literal paper --seeds 3 --rounds 500
 
     Args:
-      figure: fig3 to fig7, or all; or a problem of parallel RL, with learners that are alike and with ones that differ.
+      figure: fig3 to fig7, or all; or a problem of parallel RL, with learners that are alike and with ones that differ; ppo-cartpole with PPO.
       preset: literal (the equations word by word), paper (what the paper most plausibly ran) or recommended; several may be given.
       seeds: Monte Carlo runs; 10 by default.
       first_seed: the first of them; those below the default were looked at while settings were chosen.

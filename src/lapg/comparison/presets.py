@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from lapg.comparison import tuned
 from lapg.comparison.grids import SHARED, XI, Contender, Grid, contender
-from lapg.experiments.config import Choice, Config
+from lapg.experiments.config import Choice, Config, EvaluationConfig
 from lapg.methods import Part
 
 RECOMMENDED = "SCOUT"
@@ -37,8 +37,12 @@ class Figure:
     step: float
     """The step size about which PG's is sought."""
     policy: Part = Part()
+    rollout: Part = Part()
     estimator: Part = Part("gpomdp", baseline="leave_one_out")
     """Of preset recommended."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    reference: str = "PG"
+    """The method beside which the others are put."""
     shared: Grid = field(default_factory=lambda: SHARED, repr=False)
     """The number that every method may tune beside its step and one of its own."""
     grids: dict[str, Grid] = field(default_factory=dict, repr=False)
@@ -201,6 +205,28 @@ SCALES_APART = Figure(
     shared={"optimiser.decay": (0.0, 5e-3)},
     grids=_paced(20.0, 40.0, 80.0, thresholds=(30.0, 60.0, 120.0), steps=(1.0, 2.0)),
 )
+
+
+def _on_ppo(word: str, heterogeneity: float) -> Figure:
+    """PPO at 16 cart poles that are alike, or that differ; a round is a segment of 2 · 128 steps."""
+    return Figure(
+        name=f"ppo-cartpole-{word}",
+        title=f"PPO, cart pole: 16 learners, {word}",
+        problem=Part("cart_pole", num_learners=16, heterogeneity=heterogeneity),
+        policy=Part("actor"),
+        rollout=Part("segments", num_steps=128),
+        estimator=Part("ppo"),
+        evaluation=EvaluationConfig(every=2, episodes=1),
+        batch_size=2,
+        rounds=120,
+        tuned=tuned.ON_PPO,
+        step=1.0,
+        reference="PPO",
+    )
+
+
+ON_PPO = {"ppo-cartpole": (_on_ppo("homogeneous", 0.0), _on_ppo("heterogeneous", 1.0))}
+"""Experiments whose learners train with PPO. They are reproduced; `lapg tune` and `lapg compare` know nothing of them."""
 GROUPS = {"all": tuple(figure.name for figure in PAPER)} | {
     name: tuple(figure.name for figure in pair) for name, pair in PARALLEL.items()
 }
@@ -208,6 +234,9 @@ GROUPS = {"all": tuple(figure.name for figure in PAPER)} | {
 FIGURES = {
     figure.name: figure for figure in (*PAPER, *(figure for pair in PARALLEL.values() for figure in pair), SCALES_APART)
 }
+REPRODUCIBLE = FIGURES | {figure.name: figure for pair in ON_PPO.values() for figure in pair}
+"""All that `lapg reproduce` plays."""
+REPRODUCIBLE_GROUPS = GROUPS | {name: tuple(figure.name for figure in pair) for name, pair in ON_PPO.items()}
 
 
 @dataclass(frozen=True)
@@ -232,7 +261,9 @@ def setting(figure: Figure) -> Config:
     return Config(
         problem=figure.problem,
         policy=figure.policy,
+        rollout=figure.rollout,
         estimator=figure.estimator,
+        evaluation=figure.evaluation,
         batch_size=figure.batch_size,
         rounds=figure.rounds,
     )
