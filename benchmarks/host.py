@@ -105,7 +105,7 @@ class Run:
         self._lanes, self._rounds = make_lanes(config, built), rounds
         if spent is not None:
             self._lanes._finish = timed(spent["finish"], self._lanes._finish)
-            self._lanes._outside.answer = timed(spent["finish"], self._lanes._outside.answer)
+            self._lanes._sampler.answer = timed(spent["finish"], self._lanes._sampler.answer)
         self._state, _ = self._lanes.advance(self._lanes.start(), 0, 1)
 
     def seconds(self) -> float:

@@ -16,7 +16,7 @@ import pytest
 import xarray as xr
 
 from lapg import Config, Interrupted, Vectorised, cli, load, record
-from lapg.experiments import progress, run, size
+from lapg.experiments import progress, size
 from lapg.experiments.build import build
 from lapg.experiments.soundness import mean_score, unsound
 from lapg.experiments.train import make_lanes, resume, train
@@ -272,7 +272,7 @@ def test_stopped_before_the_first_round(tmp_path, monkeypatch, capsys, whole):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "make_lanes", stop)
+        patch.setattr("lapg.experiments.train.make_lanes", stop)
         with pytest.raises(Interrupted, match="before anything was saved in") as caught:
             train(LAZY, tmp_path / "run", **QUIET)
     assert caught.value.round == 0

@@ -606,7 +606,7 @@ BAD = {
         "train --problem.scales 1 0",
         ["scales must be positive and finite, got [1.0, 0.0]", "left out"],
     ),
-    "an unknown method": ("train --method wobble", ["method must be one of awapg, clag", "MODULE:NAME", "wobble"]),
+    "an unknown method": ("train --method wobble", ["method must be one of a2c, awapg, clag", "MODULE:NAME", "wobble"]),
     "an unknown problem": (
         "train --problem.name chess",
         ["problem must be one of cart_pole", "MODULE:NAME", "chess"],
