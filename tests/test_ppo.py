@@ -324,6 +324,8 @@ def test_a_round_of_everybody_is_the_mean_of_their_ways(learners):
         ({"local": Part(epochs=0)}, r"local.epochs must be a whole number >= 1, got 0"),
         ({"local": Part(target_kl=-1.0)}, r"local.target_kl must be > 0, got -1.0"),
         ({"local": Part(max_norm=0.0)}, r"local.max_norm must be > 0, got 0.0"),
+        ({"local": Part(optimiser=Part(step_size=-0.1))}, r"local.optimiser.step_size must be > 0, got -0.1; a negative one goes uphill"),
+        ({"optimiser": Part(step_size=-1.0)}, r"optimiser.step_size must be > 0, got -1.0"),
         ({"estimator": Part(clip=0.0)}, r"estimator.clip must be > 0, got 0.0"),
         ({"estimator": Part(entropy=-0.1)}, r"estimator.entropy must be >= 0, got -0.1"),
         ({"estimator": Part(critic_minibatches=5)}, r"estimator.critic_minibatches must divide the 32 steps of a batch"),

@@ -73,6 +73,9 @@ def build(config: Config) -> Built:
 
     values = {name: float(value) for name, value in hyper.items()}
     every = values.pop("upload_every", None)
+    for name, value in values.items():
+        if name.endswith("optimiser.step_size") and not value > 0:
+            raise ValueError(f"{name} must be > 0, got {value}; a negative one goes uphill.")
     made = make_parts(preset, setting, about=about, hyper=values, **changes)
     optimiser = parts["optimiser"]
     if ":" in optimiser.name:
