@@ -218,7 +218,7 @@ def _on_ppo(word: str, heterogeneity: float) -> Figure:
         estimator=Part("ppo"),
         evaluation=EvaluationConfig(every=2, episodes=1),
         batch_size=2,
-        rounds=120,
+        rounds=72,
         tuned=tuned.ON_PPO,
         step=1.0,
         reference="PPO",

@@ -118,15 +118,15 @@ FOUR_BITS = {"compressor": Part("quantise", bits=4), "downlink": Part("forwarded
 ON_PPO = {
     "PPO": Choice("ppo"),
     "PPO 4 bits": Choice("ppo", **FOUR_BITS),
-    "SCOUT PPO": Choice("scout_ppo", optimiser=Part(step_size=4.0), trigger=Part(threshold=30.0)),
+    "SCOUT PPO": Choice("scout_ppo", optimiser=Part(step_size=4.0), trigger=Part(threshold=60.0)),
     "staggered PPO": Choice(
         "ppo",
-        optimiser=Part(step_size=4.0),
-        trigger=Part("periodic", period=32.0, phase="staggered"),
+        optimiser=Part(step_size=8.0),
+        trigger=Part("periodic", period=64.0, phase="staggered"),
         **FOUR_BITS,
     ),
-    "periodic PPO": Choice("ppo", trigger=Part("periodic", period=16.0), **FOUR_BITS),
-    "random PPO": Choice("ppo", optimiser=Part(step_size=4.0), trigger=Part("random", rate=1 / 32), **FOUR_BITS),
+    "periodic PPO": Choice("ppo", optimiser=Part(step_size=1.5), trigger=Part("periodic", period=24.0), **FOUR_BITS),
+    "random PPO": Choice("ppo", optimiser=Part(step_size=8.0), trigger=Part("random", rate=1 / 64), **FOUR_BITS),
     "DiLoCo": Choice("diloco", trigger=Part(period=8.0), **FOUR_BITS),
 }
 """PPO at 16 cart poles that differ, and taken over where they are alike; docs/ppo.md says how these numbers were chosen."""
