@@ -1,6 +1,8 @@
 """lapg's PPO with one learner beside Stable-Baselines3's, the same hyperparameters and environments.
 
     python benchmarks/ppo.py CartPole-v1 Acrobot-v1 Pendulum-v1 [--steps 100000] [--seeds 10] [--inside]
+    python benchmarks/ppo.py --keep runs/reproduce/ppo-cartpole-heterogeneous-recommended/report.json    # numbers for docs/results
+    python benchmarks/ppo.py --table    # the table of docs/ppo.md, from docs/results
 
 Returns are means of stochastic episodes at the end of training, with 95 % bootstrap intervals over seeds; steps per second are those of training, episodes
 that were played for the score included, compilation too. Stable-Baselines3 plays where it is installed (pip install stable-baselines3); it is no part
@@ -12,6 +14,7 @@ squashes into their bounds instead of clipping.
 
 import argparse
 import importlib.util
+import json
 import tempfile
 import time
 from pathlib import Path
@@ -26,6 +29,51 @@ from lapg.runtimes import use_all_cores
 
 ENVIRONMENTS, ROW, EPISODES, MINIBATCHES, EPOCHS, STEP_SIZE = 8, 128, 10, 4, 10, 0.001
 DISCOUNT, TRACE_DECAY, CLIP, MAX_NORM, HIDDEN = 0.99, 0.95, 0.2, 0.5, (64, 64)
+
+RESULT = Path(__file__).parents[1] / "docs" / "results" / "ppo-cartpole-heterogeneous.json"
+"""Numbers of `lapg reproduce ppo-cartpole`, to 90 % of PPO's improvement; brackets are 95 % intervals."""
+HEADER = (
+    "method",
+    "fewer bits both ways than PPO",
+    "fewer uploads",
+    "uploads in all",
+    "rounds / PPO",
+    "fewer uploads than the best schedule",
+    "final − PPO's",
+)
+
+
+def kept(report: dict[str, Any]) -> dict[str, Any]:
+    """By method what the table needs of a report."""
+    found = {}
+    for label, row in report["rows"].items():
+        cost = row["costs"]["0.9"]
+        found[label] = {
+            "bits": cost["savings"]["bits"],
+            "uploads": cost["savings"]["uploads"],
+            "spent": cost["spent"]["uploads"],
+            "rounds": cost["rounds_ratio"],
+            "over_best": cost["over_best_baseline"]["uploads"],
+            "difference": row["difference"],
+        }
+    return {"best": report["best_baseline"]["0.9"]["uploads"], "methods": found}
+
+
+def bounds(found: dict[str, Any], form: str = ".3g") -> str:
+    """A value and its interval."""
+    value, low, high = (format(found[key], form) for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def table() -> str:
+    """The table of docs/ppo.md."""
+    found = json.loads(RESULT.read_text(encoding="utf-8"))
+    lines = [HEADER, ("---",) * len(HEADER)]
+    for label, row in found["methods"].items():
+        costs = [bounds(row[name]) for name in ("bits", "uploads", "spent", "rounds", "over_best")]
+        lines.append((label, *costs, bounds(row["difference"], "+.3f")))
+    lines[2:3] = [(lines[2][0], "1", "1", lines[2][3], "1", *lines[2][5:6], "0")]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def ours(problem: Part, steps: int, seeds: int) -> tuple[np.ndarray, int]:
@@ -94,14 +142,22 @@ def interval(values: np.ndarray) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("environments", nargs="+", help="ids of Gymnasium")
+    parser.add_argument("environments", nargs="*", help="ids of Gymnasium")
+    parser.add_argument("--keep", type=Path, help="a report of lapg reproduce ppo-cartpole")
+    parser.add_argument("--table", action="store_true", help="print the table of docs/ppo.md")
     parser.add_argument("--steps", type=int, default=100_000, help="of training, a seed")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--inside", action="store_true", help="lapg's compiled cart pole, too")
     arguments = parser.parse_args()
+    if arguments.keep:
+        RESULT.write_text(json.dumps(kept(json.loads(arguments.keep.read_text(encoding="utf-8"))), indent=1) + "\n")
+    if arguments.table:
+        print(table())
+    if not arguments.environments:
+        return
     use_all_cores()
     steps, seeds = arguments.steps, arguments.seeds
-    table = Table(
+    shown = Table(
         "environment", "PPO of", "return at the end", "steps / second", title=f"{steps:,} steps, {seeds} seeds"
     )
     players: list[tuple[str, str, Any]] = []
@@ -116,9 +172,9 @@ def main() -> None:
         start = time.perf_counter()
         returns, played = play()
         rate = played / (time.perf_counter() - start)
-        table.add_row(env, who, interval(returns), f"{rate:,.0f}")
+        shown.add_row(env, who, interval(returns), f"{rate:,.0f}")
         console.print(f"{env}, {who}: {interval(returns)}, {rate:,.0f} steps a second")
-    console.print(table)
+    console.print(shown)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from lapg.comparison import presets
 ROOT = Path(__file__).parents[1]
 
 
-def schedules():
+def schedules(name="schedules"):
     """The script that makes the table."""
-    spec = importlib.util.spec_from_file_location("schedules", ROOT / "benchmarks" / "schedules.py")
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -28,6 +28,22 @@ def test_the_table_is_that_of_the_results():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     table = readme.split("<!-- python benchmarks/schedules.py --table -->\n")[1].split("\n<!-- end -->")[0]
     assert table == schedules().table()
+
+
+def test_the_table_of_ppo_is_that_of_the_results():
+    """Oracle: the script's own output, and what is said of it."""
+    page = (ROOT / "docs" / "ppo.md").read_text(encoding="utf-8")
+    table = page.split("<!-- python benchmarks/ppo.py --table -->\n")[1].split("\n<!-- end -->")[0]
+    module = schedules("ppo")
+    assert table == module.table()
+    found = json.loads(module.RESULT.read_text(encoding="utf-8"))
+    scout, together = found["methods"]["SCOUT PPO"], found["methods"]["periodic PPO"]
+    assert found["best"] == "staggered PPO"
+    assert f"{module.bounds(scout['over_best'])} times fewer uploads than the best schedule" in page
+    assert (
+        f"{scout['uploads']['value']:.0f} times fewer uploads** are possible, at {scout['rounds']['value']:.3g}" in page
+    )
+    assert f"takes {together['rounds']['value']:.3g} times the rounds for {together['uploads']['value']:.0f}" in page
 
 
 def test_the_reproduction_is_that_of_the_report():

@@ -15,6 +15,7 @@ NOISE_SHOWN = 2000.0
 """Beyond it the signal cannot be distinguished from zero and the ratio means nothing."""
 COLOURS = {
     "pg": "#000000",
+    "ppo": "#000000",
     "lapg": "#0072B2",
     "scout": "#D55E00",
     "awapg": "#E69F00",
@@ -143,6 +144,9 @@ def draw(
         noise.set(xlabel="rounds", ylabel="σ̂² / ‖∇L_m‖²", title="Noise to signal of one gradient", yscale="log")
         noise.set_xlim(by_round.get_xlim())
         noise.set_ylim(top=min(noise.get_ylim()[1], NOISE_SHOWN))
+        if not any(np.isfinite(line.get_ydata()).any() for line in noise.lines):
+            noise.set_yticks([])
+            noise.text(0.5, 0.5, "not known of these gradients", transform=noise.transAxes, ha="center", color="grey")
         rates.set(xlabel="learner", ylabel="fraction of rounds", title="Upload rate per learner", yscale="log")
         shown = range(0, num_learners, 1 + (num_learners - 1) // 16)
         rates.set_xticks(shown, [f"{m + 1}" for m in shown])
