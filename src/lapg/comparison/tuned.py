@@ -114,7 +114,7 @@ SCALES_APART = {
     "periodic local": _local("periodic", 0.014, decay=5e-3, period=60.0),
     "staggered local": _local("periodic", 0.028, decay=5e-3, period=110.0, phase="staggered"),
 }
-FOUR_BITS = {"compressor": Part("quantise", bits=4), "downlink": Part("forwarded")}
+FOUR_BITS: dict[str, Any] = {"compressor": Part("quantise", bits=4), "downlink": Part("forwarded")}
 ON_PPO = {
     "PPO": Choice("ppo"),
     "PPO 4 bits": Choice("ppo", **FOUR_BITS),
