@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lapg.policies import softmax_table
+from lapg.problems.builders import from_environment, make_tasks
 from lapg.record.about import _checksum
 from lapg.record.files import checksum, sealed, unsealed
+from lapg.rollouts import segments
 from lapg.rounds import initialise, play_round, sample_batch
+from lapg.types import Environment, Problem, Transition
 
 
 def player(recipe: Any, problem: Any, num_rounds: int, seed: int = 0) -> Callable[[dict[str, Any]], tuple[Any, Any]]:
@@ -72,3 +77,14 @@ def edit_config(
     for other in (*folder.glob("*.nc"), *folder.glob("*.eqx")):
         inner = unsealed(other.read_bytes(), other.name, before)
         other.write_bytes(sealed(inner, other.name, after))
+
+
+def four_states(discount: float) -> Problem:
+    """Segments of six steps in an environment of four states and two actions, with a policy that is a table; batches of it are made by hand."""
+    environment = Environment(
+        lambda key, task: jnp.int32(0), lambda state: state, lambda key, task, state, action: Transition(state, 0.0)
+    )
+    problem = from_environment(
+        environment, softmax_table(4, 2), tasks=make_tasks(1, None), num_steps=9, discount=discount
+    )
+    return problem._replace(rollouts=partial(segments, num_steps=6))

@@ -1,7 +1,6 @@
 """PPO: advantages, the clipped surrogate, its critic and its limits, each beside NumPy; the learners' mean; first runs."""
 
 import dataclasses
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +14,11 @@ from lapg.estimators.critics import make_critic
 from lapg.experiments.build import build
 from lapg.experiments.config import EvaluationConfig
 from lapg.methods.optimisers import mean
-from lapg.policies import gaussian_mlp, product, replicated, softmax_mlp, softmax_table
+from lapg.policies import gaussian_mlp, product, replicated, softmax_mlp
 from lapg.policies.networks import Network
-from lapg.problems.builders import from_environment, make_tasks
-from lapg.rollouts import segments
 from lapg.rounds import initialise, next_batch, play_round
-from lapg.types import REPLY, Broadcast, Environment, Trajectories, Transition, address
+from lapg.types import REPLY, Broadcast, Trajectories, address
+from support import four_states
 
 DISCOUNT, DECAY, CLIP = 0.9, 0.8, 0.2
 RNG = np.random.default_rng(7)
@@ -59,12 +57,7 @@ def advantages(bootstrap=True):
 @pytest.fixture(scope="module")
 def chain():
     """A problem of four states and two actions, and a batch of segments in it."""
-    environment = Environment(
-        lambda key, task: jnp.int32(0), lambda state: state, lambda key, task, state, action: Transition(state, 0.0)
-    )
-    policy = softmax_table(4, 2)
-    problem = from_environment(environment, policy, tasks=make_tasks(1, None), num_steps=9, discount=DISCOUNT)
-    problem = problem._replace(rollouts=partial(segments, num_steps=6))
+    problem = four_states(DISCOUNT)
     arrays = [STATES.astype(np.int32), ACTIONS.astype(np.int32), log_probs(BEHAVIOUR), LOSSES, np.ones((2, 6), bool)]
     arrays += [TERMINATED, TRUNCATED, FOLLOWING.astype(np.int32)]
     return problem, jax.tree.map(lambda leaf: leaf[0], problem.tasks), Trajectories(*map(jnp.asarray, arrays))

@@ -11,7 +11,7 @@ import pytest
 
 from lapg import Config, Part, estimators, methods
 from lapg.experiments.build import build
-from lapg.policies import softmax_mlp, softmax_table
+from lapg.policies import softmax_mlp
 from lapg.policies.networks import Network
 from lapg.problems import tabular
 from lapg.problems.builders import from_environment, make_tasks
@@ -24,7 +24,7 @@ from lapg.runtimes.evaluation import Evaluation
 from lapg.runtimes.host_env import sampler, to_batch
 from lapg.types import Environment, Trajectories, Transition
 from oracles import markov
-from support import full
+from support import four_states, full
 
 # ---------------------------------------------------------------- one life, cut into segments
 
@@ -223,15 +223,10 @@ def log_probs(theta):
 @pytest.fixture(scope="module")
 def chain():
     """The estimator on segments of four states, its state, a task, and the two rows."""
-    environment = Environment(
-        lambda key, task: jnp.int32(0), lambda state: state, lambda key, task, state, action: Transition(state, 0.0)
-    )
-    policy = softmax_table(4, 2)
-    problem = from_environment(environment, policy, tasks=make_tasks(1, None), num_steps=9, discount=DISCOUNT)
-    problem = problem._replace(rollouts=partial(segments, num_steps=6))
+    problem = four_states(DISCOUNT)
     critic = Network(lambda key: jnp.asarray(CRITIC), lambda weights, state, time: weights[state], 4)
     options = {"critic": critic, "finite_horizon": False, "trace_decay": DECAY, "critic_step_size": 0.05}
-    estimator = estimators.actor_critic(policy, DISCOUNT, problem, critic_steps=1000, **options)
+    estimator = estimators.actor_critic(problem.policy, DISCOUNT, problem, critic_steps=1000, **options)
     arrays = [STATES.astype(np.int32), ACTIONS.astype(np.int32), log_probs(BEHAVIOUR), LOSSES, np.ones((2, 6), bool)]
     arrays += [TERMINATED, TRUNCATED, FOLLOWING.astype(np.int32)]
     state = estimator.init(jax.random.key(0), jnp.zeros(8))
