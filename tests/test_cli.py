@@ -388,7 +388,7 @@ def test_render(place, lapg, tmp_path, fails):
 def test_list(lapg):
     """Oracle: every built-in name, from the registries, and how to name one's own."""
     printed = lapg("list")
-    names = [*(name for known in REGISTRY.values() for name in known), *presets.REPRODUCIBLE, *presets.PRESETS]
+    names = [*(name for known in REGISTRY.values() for name in known), *presets.reproducible(), *presets.PRESETS]
     assert all(f" {name} " in printed for name in names)
     assert "MODULE:NAME" in printed
 

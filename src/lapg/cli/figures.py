@@ -23,13 +23,23 @@ FigureName = Literal[
 ]
 """Experiments with grids of their own, which can be tuned."""
 
-
-def _chosen(figure: str) -> tuple[str, ...]:
-    return presets.REPRODUCIBLE_GROUPS.get(figure, (figure,))
+Reproducible = Literal[
+    "fig3",
+    "fig4",
+    "fig5",
+    "fig6",
+    "fig7",
+    "all",
+    "parallel-cartpole",
+    "parallel-pendulum",
+    "parallel-lqr",
+    "scales-apart",
+    "ppo-cartpole",
+]
 
 
 def reproduce(
-    figure: Positional[FigureName | Literal["ppo-cartpole"]],
+    figure: Positional[Reproducible],
     preset: tuple[presets.Preset, ...] = ("recommended",),
     seeds: int | None = None,
     first_seed: int = presets.REPORTED_SEED,
@@ -53,7 +63,9 @@ def reproduce(
       out: directory for the results.
     """
     use_all_cores()
-    reproduce_figures(_chosen(figure), preset, out, seeds=seeds, first_seed=first_seed, rounds=rounds, console=console)
+    reproduce_figures(
+        presets.names_of(figure), preset, out, seeds=seeds, first_seed=first_seed, rounds=rounds, console=console
+    )
 
 
 def tune(
@@ -78,7 +90,7 @@ def tune(
       out: directory for the results.
     """
     use_all_cores()
-    for name in _chosen(figure):
+    for name in presets.names_of(figure):
         tuning.tune_figure(
             presets.FIGURES[name], out / name, methods=methods, seeds=seeds, rounds=rounds, console=console
         )

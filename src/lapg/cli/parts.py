@@ -68,7 +68,7 @@ def list_parts() -> None:
     for kind, parts in REGISTRY.items():
         for name, part in parts.items():
             table.add_row(kind, name, part.about if isinstance(part, Preset) else summary(part))
-    for name, figure in presets.REPRODUCIBLE.items():
+    for name, figure in presets.reproducible().items():
         table.add_row("figure", name, figure.title)
     for name, text in presets.PRESET_TEXTS.items():
         table.add_row("preset", name, text)

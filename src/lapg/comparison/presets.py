@@ -234,9 +234,17 @@ GROUPS = {"all": tuple(figure.name for figure in PAPER)} | {
 FIGURES = {
     figure.name: figure for figure in (*PAPER, *(figure for pair in PARALLEL.values() for figure in pair), SCALES_APART)
 }
-REPRODUCIBLE = FIGURES | {figure.name: figure for pair in ON_PPO.values() for figure in pair}
-"""All that `lapg reproduce` plays."""
-REPRODUCIBLE_GROUPS = GROUPS | {name: tuple(figure.name for figure in pair) for name, pair in ON_PPO.items()}
+
+
+def reproducible() -> dict[str, Figure]:
+    """All that `lapg reproduce` plays, by name."""
+    return FIGURES | {figure.name: figure for pair in ON_PPO.values() for figure in pair}
+
+
+def names_of(asked: str) -> tuple[str, ...]:
+    """The experiments that a name stands for."""
+    groups = GROUPS | {name: tuple(figure.name for figure in pair) for name, pair in ON_PPO.items()}
+    return groups.get(asked, (asked,))
 
 
 @dataclass(frozen=True)

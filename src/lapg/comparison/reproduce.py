@@ -14,7 +14,7 @@ from lapg import record
 from lapg.comparison import plots, report, tune
 from lapg.comparison.curves import Curve, start, to_curve
 from lapg.comparison.grids import is_baseline, slug
-from lapg.comparison.presets import RECOMMENDED, REPORTED_SEED, REPRODUCIBLE, Entry, Preset, lineup
+from lapg.comparison.presets import RECOMMENDED, REPORTED_SEED, Entry, Preset, lineup, reproducible
 from lapg.comparison.statistics import Comparison, compare
 from lapg.costs.ledger import upload_fraction
 from lapg.costs.links import LinkModel
@@ -260,7 +260,7 @@ def reproduce(
     comparisons = {}
     for name in names:
         for preset in presets:
-            figure, place = REPRODUCIBLE[name], out / f"{name}-{preset}"
+            figure, place = reproducible()[name], out / f"{name}-{preset}"
             entries = lineup(figure, preset, seeds=seeds, first_seed=first_seed, rounds=rounds)
             claims = {
                 entry.label: figure.claim for entry in entries if "LAPG" in entry.label or entry.label == RECOMMENDED

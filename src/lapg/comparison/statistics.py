@@ -104,12 +104,14 @@ def _interval(values: np.ndarray, num_seeds: int) -> Interval:
 
 def _over(own: np.ndarray, rival: np.ndarray) -> np.ndarray:
     """own/rival; own misses are infinite, whatever the rival does, and what only the rival misses is 0."""
-    return np.where(np.isfinite(own), own, np.inf) / np.where(np.isfinite(own), rival, 1.0)
+    with np.errstate(divide="ignore"):
+        return np.where(np.isfinite(own), own, np.inf) / np.where(np.isfinite(own), rival, 1.0)
 
 
 def _saving(rival: np.ndarray, own: np.ndarray) -> np.ndarray:
     """rival/own; own misses save nothing, whatever the rival does, and where only the rival misses it is infinite."""
-    return np.where(np.isfinite(own), rival / np.where(np.isfinite(own), own, 1.0), 0.0)
+    with np.errstate(divide="ignore"):  # nothing spent saves all
+        return np.where(np.isfinite(own), rival / np.where(np.isfinite(own), own, 1.0), 0.0)
 
 
 @dataclass(frozen=True)
