@@ -1,7 +1,7 @@
 """lapg's PPO with one learner beside Stable-Baselines3's, the same hyperparameters and environments.
 
     python benchmarks/ppo.py CartPole-v1 Acrobot-v1 Pendulum-v1 [--steps 100000] [--seeds 10] [--inside]
-    python benchmarks/ppo.py --keep runs/reproduce/ppo-cartpole-heterogeneous-recommended/report.json    # numbers for docs/results
+    python benchmarks/ppo.py --keep runs/reproduce    # what lapg reproduce ppo-cartpole has left there, for docs/results
     python benchmarks/ppo.py --table    # the table of docs/ppo.md, from docs/results
 
 Returns are means of stochastic episodes at the end of training, with 95 % bootstrap intervals over seeds; steps per second are those of training, episodes
@@ -30,15 +30,18 @@ from lapg.runtimes import use_all_cores
 ENVIRONMENTS, ROW, EPISODES, MINIBATCHES, EPOCHS, STEP_SIZE = 8, 128, 10, 4, 10, 0.001
 DISCOUNT, TRACE_DECAY, CLIP, MAX_NORM, HIDDEN = 0.99, 0.95, 0.2, 0.5, (64, 64)
 
-RESULT = Path(__file__).parents[1] / "docs" / "results" / "ppo-cartpole-heterogeneous.json"
+RESULT = Path(__file__).parents[1] / "docs" / "results" / "ppo-cartpole.json"
 """Numbers of `lapg reproduce ppo-cartpole`, to 90 % of PPO's improvement; brackets are 95 % intervals."""
+HALVES = {"different": "heterogeneous", "alike": "homogeneous"}
 HEADER = (
+    "learners",
     "method",
-    "fewer bits both ways than PPO",
+    "fewer bits both ways than the best schedule",
     "fewer uploads",
+    "environment steps / PPO",
+    "fewer bits both ways than PPO",
+    "fewer uploads than PPO",
     "uploads in all",
-    "rounds / PPO",
-    "fewer uploads than the best schedule",
     "final − PPO's",
 )
 
@@ -49,14 +52,15 @@ def kept(report: dict[str, Any]) -> dict[str, Any]:
     for label, row in report["rows"].items():
         cost = row["costs"]["0.9"]
         found[label] = {
+            "bits over best": cost["over_best_baseline"]["bits"],
+            "uploads over best": cost["over_best_baseline"]["uploads"],
+            "rounds": cost["rounds_ratio"],  # of equally many steps
             "bits": cost["savings"]["bits"],
             "uploads": cost["savings"]["uploads"],
             "spent": cost["spent"]["uploads"],
-            "rounds": cost["rounds_ratio"],
-            "over_best": cost["over_best_baseline"]["uploads"],
             "difference": row["difference"],
         }
-    return {"best": report["best_baseline"]["0.9"]["uploads"], "methods": found}
+    return {"best": report["best_baseline"]["0.9"], "methods": found}
 
 
 def bounds(found: dict[str, Any], form: str = ".3g") -> str:
@@ -67,12 +71,11 @@ def bounds(found: dict[str, Any], form: str = ".3g") -> str:
 
 def table() -> str:
     """The table of docs/ppo.md."""
-    found = json.loads(RESULT.read_text(encoding="utf-8"))
     lines = [HEADER, ("---",) * len(HEADER)]
-    for label, row in found["methods"].items():
-        costs = [bounds(row[name]) for name in ("bits", "uploads", "spent", "rounds", "over_best")]
-        lines.append((label, *costs, bounds(row["difference"], "+.3f")))
-    lines[2:3] = [(lines[2][0], "1", "1", lines[2][3], "1", *lines[2][5:6], "0")]
+    for half, found in json.loads(RESULT.read_text(encoding="utf-8")).items():
+        for label, row in found["methods"].items():
+            costs = [bounds(values) for name, values in row.items() if name != "difference"]
+            lines.append((half, label, *costs, bounds(row["difference"], "+.3f")))
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
@@ -143,14 +146,17 @@ def interval(values: np.ndarray) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("environments", nargs="*", help="ids of Gymnasium")
-    parser.add_argument("--keep", type=Path, help="a report of lapg reproduce ppo-cartpole")
+    parser.add_argument("--keep", type=Path, help="where lapg reproduce ppo-cartpole was told to leave its results")
     parser.add_argument("--table", action="store_true", help="print the table of docs/ppo.md")
     parser.add_argument("--steps", type=int, default=100_000, help="of training, a seed")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--inside", action="store_true", help="lapg's compiled cart pole, too")
     arguments = parser.parse_args()
     if arguments.keep:
-        RESULT.write_text(json.dumps(kept(json.loads(arguments.keep.read_text(encoding="utf-8"))), indent=1) + "\n")
+        places = {half: arguments.keep / f"ppo-cartpole-{word}-recommended" for half, word in HALVES.items()}
+        reports = {half: json.loads((place / "report.json").read_text("utf-8")) for half, place in places.items()}
+        found = {half: kept(report) for half, report in reports.items()}
+        RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     if arguments.table:
         print(table())
     if not arguments.environments:

@@ -36,14 +36,31 @@ def test_the_table_of_ppo_is_that_of_the_results():
     table = page.split("<!-- python benchmarks/ppo.py --table -->\n")[1].split("\n<!-- end -->")[0]
     module = schedules("ppo")
     assert table == module.table()
-    found = json.loads(module.RESULT.read_text(encoding="utf-8"))
-    scout, together = found["methods"]["SCOUT PPO"], found["methods"]["periodic PPO"]
-    assert found["best"] == "staggered PPO"
-    assert f"{module.bounds(scout['over_best'])} times fewer uploads than the best schedule" in page
-    assert (
-        f"{scout['uploads']['value']:.0f} times fewer uploads** are possible, at {scout['rounds']['value']:.3g}" in page
+    found, readme = (
+        json.loads(module.RESULT.read_text(encoding="utf-8")),
+        (ROOT / "README.md").read_text(encoding="utf-8"),
     )
-    assert f"takes {together['rounds']['value']:.3g} times the rounds for {together['uploads']['value']:.0f}" in page
+    different, alike = (found[half]["methods"] for half in ("different", "alike"))
+    scout, staggered, together = (different[label] for label in ("SCOUT PPO", "staggered PPO", "periodic PPO"))
+    assert {half["best"][cost] for half in found.values() for cost in ("uploads", "bits")} == {"staggered PPO"}
+    over = f"{module.bounds(scout['uploads over best'])} times fewer uploads"
+    assert over in page
+    assert over in readme
+    for half in (different, alike):  # undecided in bits
+        assert half["SCOUT PPO"]["bits over best"]["low"] < 1 < half["SCOUT PPO"]["bits over best"]["high"]
+    assert alike["SCOUT PPO"]["uploads over best"]["low"] < 1 < alike["SCOUT PPO"]["uploads over best"]["high"]
+    steps = [
+        f"{half[label]['rounds']['value']:.3g}"
+        for half in (different, alike)
+        for label in ("SCOUT PPO", "staggered PPO")
+    ]
+    assert "{} against {} times those of `ppo` ({} against {} where".format(*steps) in page
+    assert "at {} against {} times the environment steps".format(*steps) in readme
+    assert f"{module.bounds(scout['uploads'])} times for SCOUT and {module.bounds(staggered['uploads'])}" in page
+    assert (
+        f"needs {together['rounds']['value']:.3g} times those of `ppo` and saves {together['uploads']['value']:.0f}"
+        in page
+    )
 
 
 def test_the_reproduction_is_that_of_the_report():

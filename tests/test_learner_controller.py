@@ -9,7 +9,7 @@ from lapg import estimators, methods
 from lapg.learner import make_learner
 from lapg.methods import Part
 from lapg.problems import quadratic
-from lapg.types import Broadcast, Estimate, Estimator
+from lapg.types import Broadcast, Estimate, Estimator, Local
 from lapg.uplink import memories, triggers
 from lapg.uplink.compressors import identity
 from support import full, player, quadratic_gradients
@@ -206,3 +206,30 @@ def test_wrong_methods_are_refused(noisy, build, message, unchecked):
     """Oracle: the docstrings; the message names the setting, the rule and the value."""
     with pytest.raises(ValueError, match=message):
         build(noisy)
+
+
+def test_estimates_use_the_batch_that_the_updated_state_has_prepared():
+    """Oracle: an estimator that counts rounds, prepares count · 100 + batch, and returns the first entries that it is given: all, and two of them in a minibatch."""
+    estimator = Estimator(
+        lambda key, params: jnp.zeros(()),
+        lambda count, task, batch: count + 1,
+        lambda count, task, params, data: Estimate(data[:2], None, jnp.ones(())),
+        knows_noise=False,
+        prepare=lambda count, task, batch: 100 * count + batch,
+    )
+    task = jax.tree.map(lambda leaf: leaf[0], quadratic(num_learners=1, dimension=2).tasks)
+    seen = []
+
+    def walk(key, state, params, estimate, gradient_at, num):
+        part = gradient_at(params, jnp.array([3, 2])).gradient
+        return state, Estimate(jnp.append(estimate.gradient, part), None, jnp.ones(()))
+
+    learner = make_learner(
+        estimator, memories.fresh(), identity(), triggers.always(), local=Local(walk=walk), num_entries=4
+    )
+    state = learner.init(jax.random.key(0), jnp.int32(0), jnp.zeros(4))
+    for k in range(2):
+        broadcast = Broadcast(jnp.int32(k), jnp.zeros(4), ())
+        state, upload, _ = learner.reply(jax.random.key(k), task, state, broadcast, jnp.arange(4.0))
+        seen.append(upload.message)
+    np.testing.assert_array_equal(seen, [[100, 101, 103, 102], [200, 201, 203, 202]])

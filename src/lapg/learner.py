@@ -54,7 +54,7 @@ def make_learner(
 
     Args:
       reduction, local: None are the trivial ones.
-      num_entries: of what the estimator makes of a batch, for local steps on parts of it.
+      num_entries: number of entries of the prepared batch (`lapg.types.Estimator`), from which minibatches are drawn.
     Raises:
       ValueError: local steps move away from θ^k, and the memory holds nothing back that would say where to.
     """

@@ -44,18 +44,18 @@ def optimise(
     *,
     target_kl: float | None = None,
 ) -> Local:
-    """Steps of an optimiser of the learner's own, several a batch; the memory takes in how far they have led, θ before minus θ after.
+    """Takes several steps a batch with a local optimiser; the memory accumulates the displacement, θ before minus θ after.
 
-    Each of ``epochs`` passes over the batch shuffles its entries, N or what the estimator makes of them, and takes one step for each of ``minibatches`` equal parts (FedAvg, DiLoCo; PPO's
-    epochs with Adam). The learner samples at θ^k − E, where its steps have taken it. Increments are displacements in units of the parameters: the
-    controller's optimiser is the outer one, plain steps of size 1/M for the mean over M learners.
+    Every epoch shuffles the entries of the prepared batch (N trajectories by default) and takes one step on each of ``minibatches`` equal parts: FedAvg,
+    DiLoCo, PPO's epochs with Adam. The learner samples at θ^k − E, E being the displacement not yet uploaded. The controller's optimiser is then the outer
+    one; plain steps of size 1/M average M learners.
 
     Args:
-      transform: optax's; its state, the moments, is the learner's and outlives uploads and skipped rounds.
+      transform: the local optimiser; its state (moments) persists across uploads and skipped rounds.
       epochs: passes over a batch.
-      minibatches: must divide the number of entries. An estimator that holds more than this round's batch is asked for all that it holds in every part.
-      target_kl: a round's remaining steps are left out once the policy is further than 1.5 times this from the one that sampled, in nats a decision, as
-        `lapg.types.Estimate.divergence` of a minibatch tells; None takes all.
+      minibatches: must divide the number of entries. An estimator that keeps earlier batches uses all of them in every part.
+      target_kl: skips the rest of the round's steps once `lapg.types.Estimate.divergence` of a minibatch exceeds 1.5 times this, in nats per decision; None
+        takes all steps.
     Raises:
       ValueError: epochs or minibatches is below 1, or target_kl is not positive.
     Source: McMahan et al., arXiv 1602.05629; Reddi et al., arXiv 2003.00295, for inner and outer optimisers.

@@ -23,19 +23,8 @@ FigureName = Literal[
 ]
 """Experiments with grids of their own, which can be tuned."""
 
-Reproducible = Literal[
-    "fig3",
-    "fig4",
-    "fig5",
-    "fig6",
-    "fig7",
-    "all",
-    "parallel-cartpole",
-    "parallel-pendulum",
-    "parallel-lqr",
-    "scales-apart",
-    "ppo-cartpole",
-]
+Reproducible = Literal[FigureName, "ppo-cartpole"]
+"""Experiments with a ready-made line-up."""
 
 
 def reproduce(

@@ -68,8 +68,8 @@ class Traffic:
     """What a record says was sent, [..., K, M] each: payload bits without headers, who uploaded, and whether there was a message at all.
 
     Attributes:
-      contacted, answered: who was sent a message, and who sent one, a header alone or more; left out, ``answered`` is who uploaded.
-      participated: who computed; left out, whoever was contacted.
+      contacted, answered: which learners were sent a message, and which sent one, be it a header alone. ``answered`` defaults to ``sent``.
+      participated: which learners computed; defaults to ``contacted``.
     """
 
     uplink_bits: np.ndarray

@@ -79,9 +79,9 @@ def make_critic(
     A fit that does not come out finite is dropped.
 
     Args:
-      minibatches: must divide N · T; the parts are drawn once and for all, others for each pass.
+      minibatches: must divide N · T; the division differs from pass to pass and is the same for every batch.
       max_norm: gradients are scaled down to this norm; None leaves them.
-      value_clip: answers that have moved further than this from those before the batch pull no further; None has no limit.
+      value_clip: predictions further than this from those before the batch have no gradient towards their targets; None has no limit.
       standardise: whether the network answers in units of the targets that it has seen (`Units`), so that Adam's steps fit rewards of any size.
     Raises:
       ValueError: step_size is not positive, num_steps is below 1, or trace_decay is outside [0, 1].

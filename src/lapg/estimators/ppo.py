@@ -5,7 +5,7 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from lapg.estimators.critics import (
     CriticState,
@@ -70,7 +70,7 @@ def ppo(
       clip: ε > 0.
       advantages: ``gae``, or ``group``, of whole episodes: (episode's loss − mean)/std among the N of the batch, the same for all its steps, and no critic.
       trace_decay: λ of Â_t = Σ_{u≥t} (γλ)^{u−t} δ_u, in [0, 1].
-      normalise: advantages have mean 0 and standard deviation 1 in every ``minibatch``, in the ``batch``, or are left as they are.
+      normalise: advantages have mean 0 and standard deviation 1 in every ``minibatch``, in the ``batch``, or are left as they are (as in GRPO).
       entropy: weight of the entropy of the policy, in nats a step, in units of the surrogate; positive keeps it random.
       critic: hidden widths of V, a tanh network; ``quadratic``; or a `lapg.policies.networks.Network` with ``apply: weights, observation, t/T → V``, where t is 0.
       critic_step_size: of its Adam.
@@ -84,8 +84,10 @@ def ppo(
       ValueError: a number is out of its range; the critic does not fit the problem; a group without whole episodes, or of one.
     Source: Schulman et al., arXiv 1707.06347; arXiv 1506.02438 for Â; Shao et al., arXiv 2402.03300, for ``group``.
     """
-    for name, value in (("clip", clip), ("critic_minibatches", critic_minibatches)):
-        if not value > 0:
+    positive = {"clip": clip, "critic_epochs": critic_epochs, "critic_minibatches": critic_minibatches}
+    positive |= {"critic_max_norm": critic_max_norm, "value_clip": value_clip}
+    for name, value in positive.items():
+        if value is not None and not value > 0:
             raise ValueError(f"ppo({name}=...) must be > 0, got {value}.")
     if not entropy >= 0:
         raise ValueError(f"ppo(entropy=...) must be >= 0, got {entropy}; 0 leaves it out.")
@@ -152,9 +154,6 @@ def ppo(
         each = (batch.observations, batch.actions, batch.log_probs, found, batch.mask)
         return Steps(*jax.tree.map(lambda leaf: leaf.reshape(batch.mask.size, *leaf.shape[2:]), each))
 
-    def part(steps: Steps, rows: Int[Array, " n"]) -> Steps:
-        return jax.tree.map(lambda leaf: leaf[rows], steps)
-
     def estimate(state: Any, task: Task, params: Float[Array, " d"], steps: Steps) -> Estimate:
         counts, num = steps.mask, jnp.maximum(jnp.sum(steps.mask), 1)
         better = _normalised(steps.advantages, counts) if normalise == "minibatch" else steps.advantages
@@ -180,7 +179,6 @@ def ppo(
         minimum_batch=2 if normalise == "minibatch" else 1,
         knows_noise=False,
         prepare=prepare,
-        part=part,
         num_entries=num_steps,
         takes_segments=True,
         knows_divergence=True,

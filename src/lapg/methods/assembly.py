@@ -134,7 +134,7 @@ def assemble(
       names: of the parts by kind, for messages, where they are known.
     Raises:
       ValueError: the batch, or a part of it, is smaller than the estimator can work with; a step limit or local steps do not fit the optimiser, the
-        memory or the variance reduction; a rule needs the noise, or the divergence, which nobody knows; what a biased compressor leaves out would be lost for good;
+        memory or the variance reduction; a rule needs a noise or divergence that the estimator does not provide; what a biased compressor leaves out would be lost for good;
         nobody would take part; rounds in which to upload are not counted in whole numbers.
     """
     local = local or Local()
@@ -142,7 +142,7 @@ def assemble(
     check_noise(setting, local, memory, trigger)
     if local.needs_divergence and not setting.estimator.knows_divergence:
         raise ValueError(
-            "local.target_kl needs an estimator that tells how far the policy has gone, such as ppo; leave it out."
+            "local.target_kl needs an estimator that provides the divergence of the policy, such as ppo; leave it out."
         )
     if variance_reduction not in (None, VarianceReduction()) and local.num_steps > 1:
         raise ValueError(
@@ -168,8 +168,8 @@ def assemble(
         check_linear(
             optimiser,
             f"local {names['local']!r} needs" if names else "local steps need",
-            "a learner's own step foresees what the controller makes of its gradient: use optimiser sgd, no local steps (--local.name stand), or a method "
-            "without them (--method awapg)",
+            "a local step predicts the controller's step from the gradient: use optimiser sgd, no local steps (--local.name stand), or a method without "
+            "them (--method awapg)",
             f"{names['optimiser']!r}, which turns" if names else "one that turns",
         )
     if step_limit is not None:

@@ -57,10 +57,10 @@ def optimise(
       optimiser: the learner's own; its moments outlive uploads and skipped rounds.
       epochs: passes over a batch.
       minibatches: parts of a batch, one step for each; must divide N, or of ppo all its steps.
-      max_norm: gradients are scaled down to this norm before the optimiser sees them; left out: they are not.
-      target_kl: a round's remaining steps are left out once the policy is further than 1.5 times this from the one that sampled, in nats a decision, as
-        ppo tells; left out: no limit.
-      anneal: whether steps shrink linearly, to nothing at the end of the run.
+      max_norm: gradients are scaled down to this norm; default: no limit.
+      target_kl: skips the rest of a round's steps once the policy diverges by more than 1.5 times this from the one that sampled, in nats per decision
+        (needs ppo); default: no limit.
+      anneal: whether step sizes decrease linearly to 0 at the end of the run.
     Raises:
       ValueError: a number is out of its range, or anneal is asked for where the number of rounds is not known.
     Source: McMahan et al., arXiv 1602.05629; Reddi et al., arXiv 2003.00295, for inner and outer optimisers.

@@ -32,23 +32,26 @@ class Preset(NamedTuple):
 
 REUSED, GATHERED = Part("lagged"), Part("accumulator")
 
+
+def _own_optimiser(name: str, **options: int) -> Part:
+    """Local steps by an optimiser of the learner's own, as is usual for PPO."""
+    return Part("optimise", optimiser=Part(name, step_size=0.001, eps=1e-5), max_norm=0.5, **options)
+
+
 PPO: dict[str, Part] = {
     "optimiser": Part("mean"),
-    "local": Part(
-        "optimise", optimiser=Part("adam", step_size=0.001, eps=1e-5), epochs=10, minibatches=4, max_norm=0.5
-    ),
+    "local": _own_optimiser("adam", epochs=10, minibatches=4),
     "memory": GATHERED,
     "step_limit": Part("unlimited"),
     "policy": Part("actor"),
     "rollout": Part("segments"),
     "estimator": Part("ppo"),
 }
-"""Learners of today: proximal policy optimisation with an Adam of their own."""
+"""What the methods on PPO share."""
 DILOCO = PPO | {
-    "local": Part(
-        "optimise", optimiser=Part("adamw", step_size=0.001, eps=1e-5), epochs=10, minibatches=4, max_norm=0.5
-    ),
+    "local": _own_optimiser("adamw", epochs=10, minibatches=4),
     "optimiser": Part("mean", step_size=0.7, momentum=0.9, nesterov=True),
+    "downlink": Part("replicated"),
 }
 
 PRESETS: dict[str, Preset] = {
@@ -178,29 +181,27 @@ PRESETS: dict[str, Preset] = {
         step_limit=Part("unlimited"),
     ),
     "ppo": Preset(
-        "PPO at every learner, and the mean of how far they have come, every round (FedPPO; with one learner it is PPO). Source: Schulman et al., "
+        "PPO at every learner, whose displacements are averaged every round (FedPPO; with one learner it is PPO). Source: Schulman et al., "
         "arXiv 1707.06347.",
         **PPO,
     ),
     "a2c": Preset(
         "Advantage actor-critic at every learner, averaged every round: `ppo` with one step a batch. Source: Mnih et al., arXiv 1602.01783.",
-        **PPO | {"local": Part("optimise", optimiser=Part("adam", step_size=0.001, eps=1e-5), max_norm=0.5)},
+        **PPO | {"local": _own_optimiser("adam")},
     ),
     "outer_ppo": Preset(
-        "PPO at every learner, whose mean way is taken with a larger step and momentum. Source: arXiv 2411.00666.",
+        "PPO at every learner; the controller takes a larger step along the mean displacement, with momentum. Source: arXiv 2411.00666.",
         **PPO | {"optimiser": Part("mean", step_size=1.5, momentum=0.5, nesterov=True)},
     ),
     "diloco": Preset(
         "PPO with AdamW at every learner, Nesterov steps at the controller every few rounds. Source: Douillard et al., arXiv 2311.08105.",
         **DILOCO,
         trigger=Part("periodic", period=10.0),
-        downlink=Part("replicated"),
     ),
     "staggered_diloco": Preset(
         "`diloco` whose learners upload one after the other. Source: Liu et al., arXiv 2401.09135, for steps on each arrival.",
         **DILOCO,
         trigger=Part("periodic", period=10.0, phase="staggered"),
-        downlink=Part("replicated"),
     ),
     "sparseloco": Preset(
         "`diloco` without momentum outside, whose messages are the largest 3 % of the entries at 2 bits, with fading errors. Source: arXiv 2508.15706.",
@@ -210,13 +211,13 @@ PRESETS: dict[str, Preset] = {
         downlink=Part("forwarded"),
     ),
     "fedback": Preset(
-        "PPO at learners that upload when they have gone far, by thresholds that keep a wanted rate. Source: arXiv 2411.19242.",
+        "PPO at learners that upload large displacements, by thresholds that keep a wanted rate. Source: arXiv 2411.19242.",
         **PPO,
         trigger=Part("budget"),
         downlink=Part("replicated"),
     ),
     "scout_ppo": Preset(
-        "PPO at learners that play where their own steps lead them, and report when they have been away for long and come far: SCOUT on PPO.",
+        "SCOUT on PPO: learners sample where their own steps have led, and upload when age times displacement is large.",
         **PPO,
         trigger=Part("age_weighted"),
         compressor=Part("quantise", bits=4),

@@ -21,7 +21,7 @@ def product_bounds(bounds: Sequence[ScoreBounds | None]) -> ScoreBounds | None:
 
 
 def _entropies(policies: Sequence[Policy], total: Callable[[list[Any]], Callable[..., Any]]) -> Any:
-    """What ``total`` makes of the agents' entropies; None where one is unknown."""
+    """Combines the agents' entropies with ``total``; None if one is unknown."""
     each = [policy.entropy for policy in policies]
     return None if None in each else total(each)
 
