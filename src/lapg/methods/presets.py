@@ -215,10 +215,22 @@ PRESETS: dict[str, Preset] = {
         **DILOCO,
         trigger=Part("periodic", period=10.0),
     ),
+    "muloco": Preset(
+        "`diloco` with Muon at every learner in place of AdamW. Source: Thérien et al., arXiv 2505.23725.",
+        **DILOCO | {"local": _own_optimiser("muon", epochs=10, minibatches=4)},
+        trigger=Part("periodic", period=10.0),
+    ),
     "staggered_diloco": Preset(
         "`diloco` whose learners upload one after the other. Source: Liu et al., arXiv 2401.09135, for steps on each arrival.",
         **DILOCO,
         trigger=Part("periodic", period=10.0, phase="staggered"),
+    ),
+    "proxskip": Preset(
+        "PPO at every learner, whose steps are corrected by control variates; one coin says for all when they upload. Source: arXiv 2202.09357, for plain "
+        "steps (Scaffnew).",
+        **PPO | {"local": _own_optimiser("adam", epochs=10, minibatches=4, control_variates=True)},
+        trigger=Part("random", rate=0.1, shared=True),
+        downlink=Part("replicated"),
     ),
     "sparseloco": Preset(
         "`diloco` without momentum outside, whose messages are the largest 3 % of the entries at 2 bits, with fading errors. Source: arXiv 2508.15706.",
@@ -226,6 +238,12 @@ PRESETS: dict[str, Preset] = {
         trigger=Part("periodic", period=10.0),
         compressor=Part("top_k", fraction=0.03, bits=2),
         downlink=FORWARDED,
+    ),
+    "pulseloco": Preset(
+        "`diloco` that uploads those entries alone that show after rounding to bfloat16, as index and value both ways. Source: arXiv 2602.03839.",
+        **DILOCO | {"memory": Part("visible"), "downlink": Part("replicated", compressor=Part("lossless"))},
+        trigger=Part("periodic", period=10.0),
+        compressor=Part("lossless"),
     ),
     "fedback": Preset(
         "PPO at learners that upload large displacements, by thresholds that keep a wanted rate. Source: arXiv 2411.19242.",
