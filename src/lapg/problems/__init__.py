@@ -9,6 +9,7 @@ from lapg.problems.linear_quadratic import linear_quadratic
 from lapg.problems.pendulum import pendulum
 from lapg.problems.pettingzoo import pettingzoo
 from lapg.problems.quadratic import quadratic
+from lapg.problems.simulated import half_cheetah, hopper, lunar_lander, walker2d
 from lapg.problems.tabular import garnet, tabular
 
 __all__ = [
@@ -17,10 +18,14 @@ __all__ = [
     "garnet",
     "gymnasium",
     "gymnax",
+    "half_cheetah",
+    "hopper",
     "jaxmarl",
     "linear_quadratic",
+    "lunar_lander",
     "pendulum",
     "pettingzoo",
     "quadratic",
     "tabular",
+    "walker2d",
 ]
