@@ -1,5 +1,6 @@
 """What learners solve. Each file is one problem; each factory returns a ``lapg.types.Problem``."""
 
+from lapg.problems.acrobot import acrobot
 from lapg.problems.cart_pole import cart_pole
 from lapg.problems.cooperative_navigation import cooperative_navigation
 from lapg.problems.gymnasium import gymnasium
@@ -13,6 +14,7 @@ from lapg.problems.simulated import half_cheetah, hopper, lunar_lander, walker2d
 from lapg.problems.tabular import garnet, tabular
 
 __all__ = [
+    "acrobot",
     "cart_pole",
     "cooperative_navigation",
     "garnet",

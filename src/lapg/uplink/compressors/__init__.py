@@ -2,6 +2,6 @@
 
 from lapg.uplink.compressors.exact import contractive, identity, partly
 from lapg.uplink.compressors.rounded import qsgd, quantise, sign
-from lapg.uplink.compressors.sparse import top_k
+from lapg.uplink.compressors.sparse import lossless, top_k
 
-__all__ = ["contractive", "identity", "partly", "qsgd", "quantise", "sign", "top_k"]
+__all__ = ["contractive", "identity", "lossless", "partly", "qsgd", "quantise", "sign", "top_k"]
