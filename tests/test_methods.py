@@ -296,7 +296,8 @@ def test_importance_weights_take_the_noise_out():
 @pytest.mark.parametrize("name", methods.PRESETS)
 def test_every_method_is_the_same_behind_a_wire(problem, setting, name):
     """Oracle: the plain loop over encoded messages: decisions and bits equal, θ up to the order of summation."""
-    recipe = functools.partial(methods.compose, name, setting, optimiser=Part("sgd", step_size=STEP))
+    whole = {"local": Part(minibatches=1)} if methods.PRESETS[name].local.name == "optimise" else {}
+    recipe = functools.partial(methods.compose, name, setting, optimiser=Part("sgd", step_size=STEP), **whole)
     state, log = sequential(lambda hyper: recipe(), problem, {}, 0, ROUNDS)
     states, logs = player(lambda hyper: recipe(), problem, ROUNDS)({})
     np.testing.assert_array_equal(logs.sent, log.sent)

@@ -83,7 +83,9 @@ def make_parts(
     parts = {kind: part for kind, part in chosen.items() if kind not in made}
     run = {"num_learners": setting.num_learners, "num_rounds": setting.num_rounds, "batch_size": setting.batch_size}
     run |= {"policy": None, "printed_noise_bound": None} | dict(about or {}) | _steps(parts.get("optimiser"), values)
-    run["upload_period"] = _current("trigger", parts.get("trigger"), values).get("period")
+    schedule = _current("trigger", parts.get("trigger"), values)
+    period = run["upload_period"] = schedule.get("period")
+    run["upload_rate"] = schedule.get("rate", None if period is None else 1 / period)
     if "compressor" in parts:
         made["compressor"] = make("compressor", parts.pop("compressor"), run, values)
     run["uplink"] = made["compressor"]

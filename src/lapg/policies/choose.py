@@ -172,7 +172,8 @@ def linear(spaces: Spaces, *, std: float | None = None, learned_std: bool = Fals
     def apply(params: Float[Array, " d"], seen: Float[Array, "..."]) -> Float[Array, " A"]:
         return params.reshape(num_outputs, num_inputs) @ seen.ravel()
 
-    return around(spaces, Network(lambda key: jnp.zeros(size), apply, size), std=std, learned_std=learned_std)
+    network = Network(lambda key: jnp.zeros(size), apply, size, ((num_outputs, num_inputs),))
+    return around(spaces, network, std=std, learned_std=learned_std)
 
 
 def table(spaces: Spaces) -> Policy:
@@ -204,7 +205,7 @@ def around(spaces: Spaces, network: Network, *, std: float | None = None, learne
 
     if isinstance(action, Discrete):
         allowed = (lambda observation: observation[-num_outputs:] > 0) if spaces.masked else None
-        return softmax.categorical(apply, network.init, network.num_params, allowed=allowed)
+        return softmax.categorical(apply, network.init, network.num_params, allowed=allowed, shapes=network.shapes)
     return gaussian(
         network._replace(apply=apply),
         num_outputs,

@@ -26,6 +26,18 @@ def _entropies(policies: Sequence[Policy], total: Callable[[list[Any]], Callable
     return None if None in each else total(each)
 
 
+def _joint_shapes(policies: Sequence[Policy]) -> tuple[tuple[int, ...], ...] | None:
+    """The agents' arrays one after the other, with what follows an agent's as a vector; None if one does not say."""
+    found: list[tuple[int, ...]] = []
+    for policy in policies:
+        if policy.shapes is None:
+            return None
+        found += policy.shapes
+        if rest := policy.num_params - sum(map(math.prod, policy.shapes)):
+            found.append((rest,))
+    return tuple(found)
+
+
 def replicated(policy: Policy, num_agents: int, *, local: bool = False, tied: bool = False) -> Policy:
     """The product π(a|s) = Π_m π_m(a_m|o_m; θ_m) of M equal agents. Actions are stacked; θ = (θ_1..θ_M).
 
@@ -67,6 +79,7 @@ def replicated(policy: Policy, num_agents: int, *, local: bool = False, tied: bo
             lambda each: lambda params, view: jnp.sum(jax.vmap(each[0], (weights, seen))(split(params), view)),
         ),
         score_bounds=bounds if tied else product_bounds([bounds] * num_agents),
+        shapes=policy.shapes if tied else _joint_shapes([policy] * num_agents),
     )
 
 
@@ -108,6 +121,7 @@ def product(policies: Sequence[Policy]) -> Policy:
         ),
         actuate=lambda actions: tuple(p.actuate(action) for p, action in zip(policies, actions, strict=True)),
         score_bounds=product_bounds([policy.score_bounds for policy in policies]),
+        shapes=_joint_shapes(policies),
     )
 
 

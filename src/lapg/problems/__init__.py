@@ -12,6 +12,7 @@ from lapg.problems.pendulum import pendulum
 from lapg.problems.pettingzoo import pettingzoo
 from lapg.problems.quadratic import quadratic
 from lapg.problems.simple_spread import simple_spread
+from lapg.problems.simulated import half_cheetah, hopper, lunar_lander, walker2d
 from lapg.problems.tabular import garnet, tabular
 
 __all__ = [
@@ -21,12 +22,16 @@ __all__ = [
     "garnet",
     "gymnasium",
     "gymnax",
+    "half_cheetah",
+    "hopper",
     "jaxmarl",
     "linear_quadratic",
+    "lunar_lander",
     "minatar",
     "pendulum",
     "pettingzoo",
     "quadratic",
     "simple_spread",
     "tabular",
+    "walker2d",
 ]

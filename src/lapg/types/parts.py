@@ -140,7 +140,7 @@ def _theta_and_signal(state: Any, controller: ControllerState, broadcast: Broadc
 class Downlink(NamedTuple):
     """What goes from the controller to its learners; the defaults are those of `lapg.downlink.dense`.
 
-    ``init: ControllerState, M → state`` of the controller's end · ``deliver: state, ControllerState, Broadcast, Bool[M] → state, bits [M]`` of
+    ``init: ControllerState, M → state`` of the controller's end, where every learner knows the ControllerState · ``deliver: state, ControllerState, Broadcast, Bool[M] → state, bits [M]`` of
     what each learner that takes part hears before it samples, without header · ``compress: key, state, Arrival, messages that it was made of (leading axis M) → state, relay``, between gather and
     step · ``expand: relay → Arrival``, with which the controller and every replica of it step · ``resync: state, Bool[M] → state``: these learners
     have lost what they knew · ``compressor`` of the relays' totals, None where learners hold no replica and hear θ^k itself.

@@ -24,7 +24,8 @@ class Policy(NamedTuple):
     action, log-probability`` · ``log_prob: θ, observation, action → scalar`` · ``mode: θ, observation → action`` (greedy) · ``num_params``: d ·
     ``actuate: action → what the environment is given``, where that differs from what is recorded (bounds) ·
     ``entropy: θ, observation → scalar``, None where it is not known ·
-    ``score_bounds``: G and F where they are known, infinite ones included · ``linear``: whether actions are normal around a mean Θs that is linear in
+    ``score_bounds``: G and F where they are known, infinite ones included · ``shapes`` of the arrays that θ begins with, one after the other, entries behind
+    them belonging to no matrix; None where that is not known · ``linear``: whether actions are normal around a mean Θs that is linear in
     the observation, with the same deviation everywhere, and executed as they are.
     """
 
@@ -37,6 +38,7 @@ class Policy(NamedTuple):
     actuate: calls.ActionMap = lambda action: action
     entropy: calls.Entropy | None = None
     score_bounds: ScoreBounds | None = None
+    shapes: tuple[tuple[int, ...], ...] | None = None
     linear: bool = False
 
 

@@ -2,6 +2,6 @@
 
 from lapg.uplink.compressors.exact import contractive, identity
 from lapg.uplink.compressors.rounded import qsgd, quantise, sign
-from lapg.uplink.compressors.sparse import top_k
+from lapg.uplink.compressors.sparse import lossless, top_k
 
-__all__ = ["contractive", "identity", "qsgd", "quantise", "sign", "top_k"]
+__all__ = ["contractive", "identity", "lossless", "qsgd", "quantise", "sign", "top_k"]
