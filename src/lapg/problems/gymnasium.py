@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from lapg.problems import varied
-from lapg.problems.adapters import imported, look_beside
+from lapg.problems.adapters import discrete, imported, look_beside
 from lapg.problems.builders import at_least, unit_interval
 from lapg.problems.contract import Misfit, close, flag, number, opened, started, stepped, theirs
 from lapg.problems.hosting import Host, from_hosts
@@ -79,6 +79,7 @@ def gymnasium(
             first, info = started(probe.reset(seed=0))
     eyes = senses(owner, space, actions, info, scale_pixels=scale_pixels, action_masks=action_masks)
     acts, decode = actor(owner, actions)
+    raw = not discrete(space) and getattr(space, "dtype", None) != np.uint8
 
     def see(observation: Any, info: Any = None) -> np.ndarray:
         seen, mask = eyes.encode(observation), eyes.allowed(observation, info)
@@ -121,7 +122,7 @@ def gymnasium(
     return from_hosts(
         owner,
         host,
-        spaces=Spaces(Box(eyes.shape), acts, eyes.masked),
+        spaces=Spaces(Box(eyes.shape), acts, eyes.masked, raw),
         tasks=tasks,
         num_steps=limit,
         discount=discount,

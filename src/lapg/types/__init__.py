@@ -45,6 +45,7 @@ from lapg.types.problems import (
     Problem,
     Rollout,
     ScoreBounds,
+    Statistics,
     Transition,
 )
 from lapg.types.signatures import Buffer, GradientAt
@@ -119,6 +120,7 @@ __all__ = [
     "Scalar",
     "ScoreBounds",
     "Spaces",
+    "Statistics",
     "StepLimit",
     "Task",
     "Trajectories",

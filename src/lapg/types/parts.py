@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from lapg.types import signatures as calls
 from lapg.types.messages import Broadcast, ControllerState
+from lapg.types.problems import Statistics
 from lapg.types.tools import Scalar, check_length, take_rows, tree_bits
 
 
@@ -22,7 +23,7 @@ class Estimator(NamedTuple):
     ``knows_divergence``: whether its estimates tell the divergence ·
     ``prepare: state, task, batch → data``, once a round, of which estimates are then made: the batch itself by default · ``part: data, rows → data`` of some
     of its entries, for minibatches · ``num_entries``: how many it has, None is N · ``takes_segments``: whether rows of a batch may hold pieces of several
-    episodes (`Rollout`).
+    episodes (`Rollout`) · ``statistics``: those of its policy, where gradients leave them as they are.
     """
 
     init: calls.EstimatorInit
@@ -35,6 +36,7 @@ class Estimator(NamedTuple):
     num_entries: int | None = None
     takes_segments: bool = False
     knows_divergence: bool = False
+    statistics: Statistics | None = None
 
 
 class VarianceReduction(NamedTuple):

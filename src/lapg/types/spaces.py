@@ -25,11 +25,13 @@ class Spaces(NamedTuple):
       observation: of what is given to its policy. A Box may arrive as a flat vector, row by row: its shape (H, W, C of an image) is what networks see.
       action: Discrete, or a Box with one axis.
       masked: whether an observation is a flat vector with one more entry per action: 1 where it is allowed, else 0.
+      raw: whether nobody knows how large the numbers of an observation are; `lapg.policies.actor` normalises them then.
     """
 
     observation: Discrete | Box
     action: Discrete | Box
     masked: bool = False
+    raw: bool = False
 
     @property
     def num_inputs(self) -> int:
