@@ -65,7 +65,7 @@ def make_policy(spaces: Spaces | JointSpaces, factory: Factory, **options: Any) 
             "policy(normalise=...) must be left out where agents are several: statistics are those of one agent."
         )
     if spaces.stacked:
-        return replicated(factory(agents[0], **options), len(agents), local=spaces.local)
+        return replicated(factory(agents[0], **options), len(agents), local=spaces.local, tied=spaces.tied)
     joint = product([factory(agent, **options) for agent in agents])
     return joint if spaces.local else one_view(joint, len(agents))
 

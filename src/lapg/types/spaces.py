@@ -51,8 +51,10 @@ class JointSpaces(NamedTuple):
       agents: each agent's own.
       local: whether a joint observation has an entry per agent; otherwise there is one, which all see.
       stacked: whether agents are alike, so that joint actions, and local observations, are arrays with a leading axis (agent), not tuples.
+      tied: whether all agents, who are then alike with local observations, have the same weights θ, not a part of θ each.
     """
 
     agents: tuple[Spaces, ...]
     local: bool
     stacked: bool
+    tied: bool = False
