@@ -23,6 +23,7 @@ from lapg.types import (
     Trigger,
     Upload,
     VarianceReduction,
+    Weighted,
     select,
     squared_norm,
     tree_bits,
@@ -113,6 +114,10 @@ def make_learner(
         due = True if every is None else broadcast.round % jnp.asarray(every, jnp.int32) == 0
         owed = memory.aggregate.keeps_shares & (state.sent_round < 0)
         sent = (decision.fires | owed) & due & finite
+        if trigger.weighs:
+            assert decision.weight is not None, "Trigger.weighs"
+            message = _weigh(message, jnp.where(owed, 1, decision.weight))
+            decoded = compressor.decompress(message)
         share = memory.share(memory_state, decoded)
         length: Any = () if step_limit is None else step_limit.length(params, batch, share)
         travels = message, decision.report, length
@@ -145,3 +150,9 @@ def make_learner(
         return select(sent, uploaded, select(finite, silent, forgotten)), upload, log
 
     return Learner(init, behaviour, reply)
+
+
+def _weigh(message: Weighted, weight: Float[Array, ""]) -> Weighted:
+    """The message with this weight; with 0 nothing is left of it."""
+    kept = select(weight != 0, message.message, jax.tree.map(jnp.zeros_like, message.message))
+    return Weighted(jnp.asarray(weight, message.weight.dtype), kept)

@@ -99,7 +99,8 @@ def optimise(
 
         def descend(carry: Any, found: Estimate) -> Any:
             at, moments, goes_on = carry
-            change, moments_after = transform.update(found.gradient, moments, at)
+            moved: Any = transform.update(found.gradient, moments, at)
+            change, moments_after = moved
             if control_rate is not None:
                 change = change + held.shift
             after = (at + change).astype(params.dtype), moments_after

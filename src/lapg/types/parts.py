@@ -119,7 +119,8 @@ class Trigger(NamedTuple):
 
     Learner: ``init: θ → state`` · ``update: key, state, Candidate, estimate, gradient_at → state, Decision`` · ``settle: state, Candidate → state``.
     Controller: ``controller_init: θ, M → state`` · ``controller_update: state, displacement, Arrival → state`` · ``signal: key, state → PyTree``.
-    Only what has arrived, or what the controller did itself, may enter a signal. ``needs_noise``: whether the decision depends on the noise.
+    Only what has arrived, or what the controller did itself, may enter a signal. ``needs_noise``: whether the decision depends on the noise ·
+    ``weighs``: whether it says what uploads weigh (`Decision`).
     """
 
     update: calls.TriggerUpdate
@@ -129,6 +130,7 @@ class Trigger(NamedTuple):
     controller_update: calls.TriggerWatch = lambda state, displacement, arrival: state
     signal: calls.Signal = _nothing
     needs_noise: bool = False
+    weighs: bool = False
 
 
 def _theta_and_signal(state: Any, controller: ControllerState, broadcast: Broadcast, participated: Any) -> Any:
