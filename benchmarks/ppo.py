@@ -1,8 +1,6 @@
 """lapg's PPO with one learner beside Stable-Baselines3's, the same hyperparameters and environments.
 
     python benchmarks/ppo.py CartPole-v1 Acrobot-v1 Pendulum-v1 [--steps 100000] [--seeds 10] [--inside]
-    python benchmarks/ppo.py --keep runs/reproduce    # what lapg reproduce ppo-cartpole has left there, for docs/results
-    python benchmarks/ppo.py --table    # the table of docs/ppo.md, from docs/results
 
 Returns are means of stochastic episodes at the end of training, with 95 % bootstrap intervals over seeds; steps per second are those of training, episodes
 that were played for the score included, compilation too. Stable-Baselines3 plays where it is installed (pip install stable-baselines3); it is no part
@@ -14,7 +12,6 @@ squashes into their bounds instead of clipping.
 
 import argparse
 import importlib.util
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -29,54 +26,6 @@ from lapg.runtimes import use_all_cores
 
 ENVIRONMENTS, ROW, EPISODES, MINIBATCHES, EPOCHS, STEP_SIZE = 8, 128, 10, 4, 10, 0.001
 DISCOUNT, TRACE_DECAY, CLIP, MAX_NORM, HIDDEN = 0.99, 0.95, 0.2, 0.5, (64, 64)
-
-RESULT = Path(__file__).parents[1] / "docs" / "results" / "ppo-cartpole.json"
-"""Numbers of `lapg reproduce ppo-cartpole`, to 90 % of PPO's improvement; brackets are 95 % intervals."""
-HALVES = {"different": "heterogeneous", "alike": "homogeneous"}
-HEADER = (
-    "learners",
-    "method",
-    "fewer bits both ways than the best schedule",
-    "fewer uploads",
-    "environment steps / PPO",
-    "fewer bits both ways than PPO",
-    "fewer uploads than PPO",
-    "uploads in all",
-    "final − PPO's",
-)
-
-
-def kept(report: dict[str, Any]) -> dict[str, Any]:
-    """By method what the table needs of a report."""
-    found = {}
-    for label, row in report["rows"].items():
-        cost = row["costs"]["0.9"]
-        found[label] = {
-            "bits over best": cost["over_best_baseline"]["bits"],
-            "uploads over best": cost["over_best_baseline"]["uploads"],
-            "rounds": cost["rounds_ratio"],  # of equally many steps
-            "bits": cost["savings"]["bits"],
-            "uploads": cost["savings"]["uploads"],
-            "spent": cost["spent"]["uploads"],
-            "difference": row["difference"],
-        }
-    return {"best": report["best_baseline"]["0.9"], "methods": found}
-
-
-def bounds(found: dict[str, Any], form: str = ".3g") -> str:
-    """A value and its interval."""
-    value, low, high = (format(found[key], form) for key in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
-
-
-def table() -> str:
-    """The table of docs/ppo.md."""
-    lines = [HEADER, ("---",) * len(HEADER)]
-    for half, found in json.loads(RESULT.read_text(encoding="utf-8")).items():
-        for label, row in found["methods"].items():
-            costs = [bounds(values) for name, values in row.items() if name != "difference"]
-            lines.append((half, label, *costs, bounds(row["difference"], "+.3f")))
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def ours(problem: Part, steps: int, seeds: int) -> tuple[np.ndarray, int]:
@@ -145,22 +94,11 @@ def interval(values: np.ndarray) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("environments", nargs="*", help="ids of Gymnasium")
-    parser.add_argument("--keep", type=Path, help="where lapg reproduce ppo-cartpole was told to leave its results")
-    parser.add_argument("--table", action="store_true", help="print the table of docs/ppo.md")
+    parser.add_argument("environments", nargs="+", help="ids of Gymnasium")
     parser.add_argument("--steps", type=int, default=100_000, help="of training, a seed")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--inside", action="store_true", help="lapg's compiled cart pole, too")
     arguments = parser.parse_args()
-    if arguments.keep:
-        places = {half: arguments.keep / f"ppo-cartpole-{word}-recommended" for half, word in HALVES.items()}
-        reports = {half: json.loads((place / "report.json").read_text("utf-8")) for half, place in places.items()}
-        found = {half: kept(report) for half, report in reports.items()}
-        RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    if arguments.table:
-        print(table())
-    if not arguments.environments:
-        return
     use_all_cores()
     steps, seeds = arguments.steps, arguments.seeds
     shown = Table(

@@ -132,15 +132,17 @@ def play(
     return points_of(curves)
 
 
+def plain(value: Any) -> list[float | None]:
+    """A value and its bounds; None where the target was missed or a run diverged."""
+    return [bound if math.isfinite(bound) else None for bound in (value.value, value.low, value.high)]
+
+
 def points_of(curves: dict[str, Any]) -> dict[str, Any]:
     """What a comparison of the curves says of each: values with 95 % intervals, None where the target was missed or a run diverged.
 
     ``behind_scout`` is what the schedule spent to the target over what SCOUT spent.
     """
     from lapg.comparison.statistics import compare
-
-    def plain(value: Any) -> list[float | None]:
-        return [bound if math.isfinite(bound) else None for bound in (value.value, value.low, value.high)]
 
     comparison, points = compare(curves), {}
     for label, row in comparison.rows.items():

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
@@ -50,6 +51,8 @@ def make_learner(
     Uploads happen in rounds 0, ``every``, 2 · ``every``, ... alone, None is every round: in the others the trigger takes notice of what has come about,
     and its answer waits.
 
+    Statistics among the entries of θ take in the batch at the end of the learner's own steps, as a part of their displacement.
+
     Where the controller keeps shares, a learner that has never uploaded does so whatever its trigger says (round 0, a rejoin, a resync): the aggregate
     needs its share. One whose innovation is not finite does not upload, and its log says so.
 
@@ -59,6 +62,7 @@ def make_learner(
     Raises:
       ValueError: local steps move away from θ^k, and the memory holds nothing back that would say where to.
     """
+    statistics = estimator.statistics
     reduction, local, residual = reduction or VarianceReduction(), local or Local(), memory.residual
     if local.moves and residual is None:
         raise ValueError(
@@ -102,6 +106,11 @@ def make_learner(
         raw = gradient_at(params)
         reduction_state, refined = reduction.refine(state.reduction, broadcast, params, raw, gradient_at)
         local_state, estimate = local.walk(key_walk, state.local, params, refined, gradient_at, num_entries)
+        if statistics is not None:
+            begun = params[-statistics.num_entries :]
+            ended = statistics.absorb(begun, batch, broadcast.round)
+            moved = estimate.gradient.at[-statistics.num_entries :].set(begun - ended)
+            estimate = eqx.tree_at(lambda found: found.gradient, estimate, moved)
         memory_state = memory.update(state.memory, broadcast, estimate)
         age = broadcast.round - state.sent_round
         innovation, noise = memory.innovation(memory_state, age)

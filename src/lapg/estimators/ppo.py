@@ -1,5 +1,6 @@
 """Proximal policy optimisation: the clipped surrogate of a learner's own advantages, whose critic stays at the learner."""
 
+import dataclasses
 from typing import Any, Literal
 
 import equinox as eqx
@@ -10,14 +11,17 @@ from jaxtyping import Array, Bool, Float, Key, PyTree
 from lapg.estimators.critics import (
     CriticState,
     Kind,
+    Units,
     in_units,
     make_critic,
     make_network,
     observation_of,
     sums_ahead,
     td_errors,
+    with_batch,
 )
 from lapg.policies import as_numbers
+from lapg.policies.normalised import LIMIT
 from lapg.types import Estimate, Estimator, Policy, Problem, Spaces, Task, Trajectories, squared_norm
 
 Advantages = Literal["gae", "group"]
@@ -120,12 +124,23 @@ def ppo(
         standardise=standardise_values,
     )
 
+    def numbers(observations: PyTree) -> Float[Array, "N T n"]:
+        seen = jax.vmap(jax.vmap(see))(observations)
+        return seen.reshape(*seen.shape[:2], -1)
+
+    def inputs(moments: Units | tuple[()], observations: PyTree) -> PyTree:
+        if not isinstance(moments, Units):
+            return observations
+        seen = (numbers(observations) - moments.mean[None, None]) / moments.std[None, None]
+        return jnp.clip(seen, -LIMIT, LIMIT)
+
     def judge(
-        weights: Float[Array, " p"], units: Any, batch: Trajectories
+        weights: Float[Array, " p"], units: Any, moments: Units | tuple[()], batch: Trajectories
     ) -> tuple[Float[Array, "N T"], Float[Array, "N T"]]:
         times = jnp.zeros(batch.losses.shape[1], batch.losses.dtype)
         values, following = (
-            in_units(units, learned.values(weights, seen, times)) for seen in (batch.observations, batch.following)
+            in_units(units, learned.values(weights, inputs(moments, seen), times))
+            for seen in (batch.observations, batch.following)
         )
         nothing_left = batch.terminated if bootstrap else batch.ended
         errors = td_errors(batch, discount, values, jnp.where(nothing_left, 0, following))
@@ -138,17 +153,25 @@ def ppo(
         return jnp.broadcast_to(apart[:, None], batch.losses.shape)
 
     def init(key: Key[Array, ""], params: Float[Array, " d"]) -> CriticState | tuple[()]:
-        return learned.init(key) if advantages == "gae" else ()
+        if advantages == "group":
+            return ()
+        state = learned.init(key)
+        if policy.statistics is None:
+            return state
+        none = jnp.zeros(policy.statistics.num_entries // 2, params.dtype)
+        return dataclasses.replace(state, seen=Units(none, none, jnp.zeros((), params.dtype)))
 
     def update(state: Any, task: Task, batch: Trajectories) -> Any:
         if advantages == "group":
             return state
-        values, found = judge(state.fitted, state.fitted_units, batch)
+        if isinstance(state.seen, Units):
+            state = dataclasses.replace(state, seen=with_batch(state.seen, numbers(batch.observations), batch.mask))
+        values, found = judge(state.fitted, state.fitted_units, state.seen, batch)
         times = jnp.zeros(batch.losses.shape[1], batch.losses.dtype)
-        return learned.fit(state, batch.observations, times, values + found, batch.mask)
+        return learned.fit(state, inputs(state.seen, batch.observations), times, values + found, batch.mask)
 
     def prepare(state: Any, task: Task, batch: Trajectories) -> Steps:
-        found = group(batch) if advantages == "group" else judge(state.weights, state.units, batch)[1]
+        found = group(batch) if advantages == "group" else judge(state.weights, state.units, state.seen, batch)[1]
         if normalise == "batch":
             found = _normalised(found, batch.mask)
         each = (batch.observations, batch.actions, batch.log_probs, found, batch.mask)
@@ -182,6 +205,7 @@ def ppo(
         num_entries=num_steps,
         takes_segments=True,
         knows_divergence=True,
+        statistics=policy.statistics,
     )
 
 

@@ -88,6 +88,8 @@ def make_parts(
     run["upload_rate"] = schedule.get("rate", None if period is None else 1 / period)
     if "compressor" in parts:
         made["compressor"] = make("compressor", parts.pop("compressor"), run, values)
+    if setting.estimator.statistics is not None:
+        made["compressor"] = compressors.partly(made["compressor"], setting.estimator.statistics.num_entries)
     run["uplink"], downlink = made["compressor"], parts.pop("downlink", None)
     made |= {kind: make(kind, part, run, values) for kind, part in parts.items()}
     if downlink is not None:
@@ -149,6 +151,11 @@ def assemble(
     if local.needs_divergence and not setting.estimator.knows_divergence:
         raise ValueError(
             "local.target_kl needs an estimator that provides the divergence of the policy, such as ppo; leave it out."
+        )
+    if setting.estimator.statistics is not None and local.increment != "displacement":
+        raise ValueError(
+            "policy.normalise must be False where learners upload gradients, which would move the statistics; use a method whose learners upload "
+            "displacements, such as ppo (local optimise)."
         )
     if variance_reduction not in (None, VarianceReduction()) and local.num_steps > 1:
         raise ValueError(

@@ -38,39 +38,48 @@ def _joint_shapes(policies: Sequence[Policy]) -> tuple[tuple[int, ...], ...] | N
     return tuple(found)
 
 
-def replicated(policy: Policy, num_agents: int, *, local: bool = False) -> Policy:
+def replicated(policy: Policy, num_agents: int, *, local: bool = False, tied: bool = False) -> Policy:
     """The product π(a|s) = Π_m π_m(a_m|o_m; θ_m) of M equal agents. Actions are stacked; θ = (θ_1..θ_M).
 
     Args:
       policy: that of one agent.
       num_agents: M.
       local: whether every agent has an observation of its own (leading axis M), or all see the same one, the global state of the paper.
+      tied: whether all θ_m are the same, θ.
     """
     seen = 0 if local else None
+    weights = None if tied else 0
 
-    def split(params: Float[Array, " d"]) -> Float[Array, "M dm"]:
-        return params.reshape(num_agents, policy.num_params)
+    def split(params: Float[Array, " d"]) -> Float[Array, "..."]:
+        return params if tied else params.reshape(num_agents, policy.num_params)
+
+    def init(key: Key[Array, ""]) -> Float[Array, " d"]:
+        return policy.init(key) if tied else jax.vmap(policy.init)(jax.random.split(key, num_agents)).ravel()
 
     def sample(noise: PyTree, params: Float[Array, " d"], observation: PyTree) -> Any:
-        actions, log_probs = jax.vmap(policy.sample, (0, 0, seen))(noise, split(params), observation)
+        actions, log_probs = jax.vmap(policy.sample, (0, weights, seen))(noise, split(params), observation)
         return actions, jnp.sum(log_probs)
 
+    bounds = policy.score_bounds
+    if tied and bounds is not None:
+        bounds = ScoreBounds(num_agents * bounds.score, num_agents * bounds.hessian)
+
     return Policy(
-        init=lambda key: jax.vmap(policy.init)(jax.random.split(key, num_agents)).ravel(),
+        init=init,
         action_noise=lambda key: jax.vmap(policy.action_noise)(jax.random.split(key, num_agents)),
         sample=sample,
         log_prob=lambda params, observation, actions: jnp.sum(
-            jax.vmap(policy.log_prob, (0, seen, 0))(split(params), observation, actions)
+            jax.vmap(policy.log_prob, (weights, seen, 0))(split(params), observation, actions)
         ),
-        mode=lambda params, observation: jax.vmap(policy.mode, (0, seen))(split(params), observation),
-        num_params=num_agents * policy.num_params,
+        mode=lambda params, observation: jax.vmap(policy.mode, (weights, seen))(split(params), observation),
+        num_params=policy.num_params if tied else num_agents * policy.num_params,
         actuate=jax.vmap(policy.actuate),
         entropy=_entropies(
             [policy],
-            lambda each: lambda params, view: jnp.sum(jax.vmap(each[0], (0, seen))(split(params), view)),
+            lambda each: lambda params, view: jnp.sum(jax.vmap(each[0], (weights, seen))(split(params), view)),
         ),
-        score_bounds=product_bounds([policy.score_bounds] * num_agents),
-        shapes=_joint_shapes([policy] * num_agents),
+        score_bounds=bounds if tied else product_bounds([bounds] * num_agents),
+        shapes=policy.shapes if tied else _joint_shapes([policy] * num_agents),
     )
 
 

@@ -46,6 +46,7 @@ from lapg.types.problems import (
     Problem,
     Rollout,
     ScoreBounds,
+    Statistics,
     Transition,
 )
 from lapg.types.signatures import Buffer, GradientAt
@@ -120,6 +121,7 @@ __all__ = [
     "Scalar",
     "ScoreBounds",
     "Spaces",
+    "Statistics",
     "StepLimit",
     "Task",
     "Trajectories",

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from lapg.types import signatures as calls
 from lapg.types.messages import Broadcast, ControllerState
+from lapg.types.problems import Statistics
 from lapg.types.tools import Scalar, check_length, take_rows, tree_bits
 
 
@@ -22,7 +23,7 @@ class Estimator(NamedTuple):
     ``knows_divergence``: whether its estimates tell the divergence ·
     ``prepare: state, task, batch → data``, once a round, of which estimates are then made: the batch itself by default · ``part: data, rows → data`` of some
     of its entries, for minibatches · ``num_entries``: how many it has, None is N · ``takes_segments``: whether rows of a batch may hold pieces of several
-    episodes (`Rollout`).
+    episodes (`Rollout`) · ``statistics``: those of its policy, where gradients leave them as they are.
     """
 
     init: calls.EstimatorInit
@@ -35,6 +36,7 @@ class Estimator(NamedTuple):
     num_entries: int | None = None
     takes_segments: bool = False
     knows_divergence: bool = False
+    statistics: Statistics | None = None
 
 
 class VarianceReduction(NamedTuple):
@@ -142,7 +144,7 @@ def _theta_and_signal(state: Any, controller: ControllerState, broadcast: Broadc
 class Downlink(NamedTuple):
     """What goes from the controller to its learners; the defaults are those of `lapg.downlink.dense`.
 
-    ``init: ControllerState, M → state`` of the controller's end · ``deliver: state, ControllerState, Broadcast, Bool[M] → state, bits [M]`` of
+    ``init: ControllerState, M → state`` of the controller's end, where every learner knows the ControllerState · ``deliver: state, ControllerState, Broadcast, Bool[M] → state, bits [M]`` of
     what each learner that takes part hears before it samples, without header · ``compress: key, state, Arrival, messages that it was made of (leading axis M) → state, relay``, between gather and
     step · ``expand: relay → Arrival``, with which the controller and every replica of it step · ``resync: state, Bool[M] → state``: these learners
     have lost what they knew · ``compressor`` of the relays' totals, None where learners hold no replica and hear θ^k itself.

@@ -17,6 +17,16 @@ class ScoreBounds(NamedTuple):
     hessian: float
 
 
+class Statistics(NamedTuple):
+    """Entries of θ, the last ``num_entries``, that are statistics of what was observed: no gradient moves them.
+
+    ``absorb: statistics, batch, round → statistics`` with the batch in them.
+    """
+
+    num_entries: int
+    absorb: calls.Absorb
+
+
 class Policy(NamedTuple):
     """A distribution over actions given an observation.
 
@@ -26,7 +36,8 @@ class Policy(NamedTuple):
     ``entropy: θ, observation → scalar``, None where it is not known ·
     ``score_bounds``: G and F where they are known, infinite ones included · ``shapes`` of the arrays that θ begins with, one after the other, entries behind
     them belonging to no matrix; None where that is not known · ``linear``: whether actions are normal around a mean Θs that is linear in
-    the observation, with the same deviation everywhere, and executed as they are.
+    the observation, with the same deviation everywhere, and executed as they are ·
+    ``statistics``: of observations, where some entries of θ are that.
     """
 
     init: calls.InitParams
@@ -40,6 +51,7 @@ class Policy(NamedTuple):
     score_bounds: ScoreBounds | None = None
     shapes: tuple[tuple[int, ...], ...] | None = None
     linear: bool = False
+    statistics: Statistics | None = None
 
 
 class Transition(NamedTuple):

@@ -1,4 +1,4 @@
-"""Nothing is lost; what to make of a compressor where nothing may be, and of one whose messages have weights."""
+"""Nothing is lost; and what to make of a compressor where nothing may be, or not of some entries, or where messages have weights."""
 
 from typing import Any
 
@@ -83,3 +83,27 @@ def contractive(compressor: Compressor) -> Compressor:
         return vector / (1 + variance(vector.size))
 
     return compressor._replace(decompress=decompress, variance=None)
+
+
+def partly(compressor: Compressor, whole: int) -> Compressor:
+    """A compressor of all but the last ``whole`` entries, which travel as they are: statistics, of another size than what shares a scale.
+
+    An unbiased one is shrunk (`contractive`), so that nothing needs to shrink the entries that are exact.
+    """
+    inner, exact = contractive(compressor), identity()
+
+    def compress(key: Any, innovation: Any) -> Any:
+        return inner.compress(key, innovation[:-whole]), exact.compress(key, innovation[-whole:])
+
+    def decode(raw: Buffer, like: Any) -> Any:
+        at = len(raw) - like[1].size * like[1].dtype.itemsize
+        return inner.decode(raw[:at], like[0]), exact.decode(raw[at:], like[1])
+
+    return Compressor(
+        compress=compress,
+        decompress=lambda message: jnp.append(inner.decompress(message[0]), message[1]),
+        num_bits=lambda message: inner.num_bits(message[0]) + exact.num_bits(message[1]),
+        encode=lambda message: bytes(inner.encode(message[0])) + bytes(exact.encode(message[1])),
+        decode=decode,
+        variance=compressor.variance if compressor.variance is not None and compressor.variance(1) == 0 else None,
+    )
