@@ -24,6 +24,7 @@ from lapg.types import (
     Trigger,
     Upload,
     VarianceReduction,
+    Weighted,
     select,
     squared_norm,
     tree_bits,
@@ -90,7 +91,8 @@ def make_learner(
     ) -> tuple[LearnerState, Upload, LearnerLog]:
         key_compress, key_trigger, key_walk = jax.random.split(key, 3)
         knowledge = estimator.update(state.estimator, task, batch)
-        data = estimator.prepare(knowledge, task, batch)
+        params = behaviour(state, broadcast)
+        data = estimator.prepare(knowledge, task, params, batch)
 
         def gradient_at(params: Float[Array, " d"], rows: Int[Array, " n"] | None = None) -> Estimate:
             part = data if rows is None else estimator.part(data, rows)
@@ -101,7 +103,6 @@ def make_learner(
                 )
             return estimate
 
-        params = behaviour(state, broadcast)
         raw = gradient_at(params)
         reduction_state, refined = reduction.refine(state.reduction, broadcast, params, raw, gradient_at)
         local_state, estimate = local.walk(key_walk, state.local, params, refined, gradient_at, num_entries)
@@ -122,6 +123,10 @@ def make_learner(
         due = True if every is None else broadcast.round % jnp.asarray(every, jnp.int32) == 0
         owed = memory.aggregate.keeps_shares & (state.sent_round < 0)
         sent = (decision.fires | owed) & due & finite
+        if trigger.weighs:
+            assert decision.weight is not None, "Trigger.weighs"
+            message = _weigh(message, jnp.where(owed, 1, decision.weight))
+            decoded = compressor.decompress(message)
         share = memory.share(memory_state, decoded)
         length: Any = () if step_limit is None else step_limit.length(params, batch, share)
         travels = message, decision.report, length
@@ -154,3 +159,9 @@ def make_learner(
         return select(sent, uploaded, select(finite, silent, forgotten)), upload, log
 
     return Learner(init, behaviour, reply)
+
+
+def _weigh(message: Weighted, weight: Float[Array, ""]) -> Weighted:
+    """The message with this weight; with 0 nothing is left of it."""
+    kept = select(weight != 0, message.message, jax.tree.map(jnp.zeros_like, message.message))
+    return Weighted(jnp.asarray(weight, message.weight.dtype), kept)

@@ -52,6 +52,7 @@ def optimise(
     *,
     target_kl: float | None = None,
     control_rate: Scalar | None = None,
+    uncontrolled: int = 0,
 ) -> Local:
     """Takes several steps a batch with a local optimiser; the memory accumulates the displacement, θ before minus θ after.
 
@@ -68,6 +69,7 @@ def optimise(
       control_rate: None takes steps as they come. p adds a correction c_m to every one of a round's H steps, c_m ← c_m + (p/H)(θ − θ_end): how far uploads
         have led from where the learner's own steps had ended. It is Scaffnew's control variate, as it should be where learners upload together with
         probability p, and the controller steps to their mean; Σ_m c_m is then 0. For plain steps of size γ, c_m = γh_m.
+      uncontrolled: last entries of θ that are not corrected: statistics, which no step moves.
     Raises:
       ValueError: epochs or minibatches is below 1, target_kl is not positive, or control_rate lies outside (0, 1].
     Source: McMahan et al., arXiv 1602.05629; Reddi et al., arXiv 2003.00295, for inner and outer optimisers; Mishchenko, Malinovsky, Stich, Richtárik,
@@ -95,11 +97,13 @@ def optimise(
         held, moments = state
         if control_rate is not None:
             rate = jnp.asarray(control_rate / num_steps, params.dtype)
-            held = Corrected(held.shift + rate * (params - held.end), params)
+            led = jnp.where(jnp.arange(params.size) < params.size - uncontrolled, params - held.end, 0)
+            held = Corrected(held.shift + rate * led, params)
 
         def descend(carry: Any, found: Estimate) -> Any:
             at, moments, goes_on = carry
-            change, moments_after = transform.update(found.gradient, moments, at)
+            moved: Any = transform.update(found.gradient, moments, at)
+            change, moments_after = moved
             if control_rate is not None:
                 change = change + held.shift
             after = (at + change).astype(params.dtype), moments_after

@@ -90,8 +90,12 @@ def make_parts(
         made["compressor"] = make("compressor", parts.pop("compressor"), run, values)
     if setting.estimator.statistics is not None:
         made["compressor"] = compressors.partly(made["compressor"], setting.estimator.statistics.num_entries)
-    run["uplink"] = made["compressor"]
-    return made | {kind: make(kind, part, run, values) for kind, part in parts.items()}
+    run["uplink"], downlink = made["compressor"], parts.pop("downlink", None)
+    made |= {kind: make(kind, part, run, values) for kind, part in parts.items()}
+    if downlink is not None:
+        run["uplink"] = on_the_way(made["compressor"], made["memory"], made["trigger"])
+        made["downlink"] = make("downlink", downlink, run, values)
+    return made
 
 
 def _current(kind: str, part: Part | None, hyper: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,14 +169,7 @@ def assemble(
     every = setting.upload_every
     if every is not None and is_concrete(every) and not (float(every) >= 1 and float(every).is_integer()):
         raise ValueError(f"upload_every must be a whole number >= 1, got {every}; leave it out for every round.")
-    compressor = compressor or compressors.identity()
-    if not memory.forgets:
-        compressor = compressors.contractive(compressor)
-    elif compressor.variance is None:
-        raise ValueError(
-            "this compressor needs a memory that keeps what it leaves out, and this method's keeps nothing; use qsgd, or a method that accumulates "
-            "or reuses gradients (periodic, lapg, scout, ...)."
-        )
+    compressor = on_the_way(compressor, memory, trigger)
     if local.moves and local.increment == "gradient":
         check_linear(
             optimiser,
@@ -206,6 +203,25 @@ def assemble(
         downlink=downlink or dense(),
         participation=setting.participation,
     )
+
+
+def on_the_way(compressor: Compressor | None, memory: Memory, trigger: Trigger) -> Compressor:
+    """What uploads go through: the compressor, contractive where the memory keeps what it leaves out, and behind a weight where the trigger weighs.
+
+    Args:
+      compressor: None is `lapg.uplink.compressors.identity`.
+    Raises:
+      ValueError: what a biased compressor leaves out would be lost for good.
+    """
+    compressor = compressor or compressors.identity()
+    if not memory.forgets:
+        compressor = compressors.contractive(compressor)
+    elif compressor.variance is None:
+        raise ValueError(
+            "this compressor needs a memory that keeps what it leaves out, and this method's keeps nothing; use qsgd, or a method that accumulates "
+            "or reuses gradients (periodic, lapg, scout, ...)."
+        )
+    return compressors.weighted(compressor) if trigger.weighs else compressor
 
 
 def check_batch(setting: Setting, local: Local) -> None:

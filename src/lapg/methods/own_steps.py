@@ -6,7 +6,7 @@ from typing import Any
 import optax
 
 from lapg import local
-from lapg.types import Local, Scalar, is_concrete
+from lapg.types import Local, Policy, Scalar, is_concrete
 
 Schedule = Callable[[Any, Any], Any]
 """Round and factor to factor · step size."""
@@ -50,6 +50,7 @@ def optimise(
     control_variates: bool = False,
     num_rounds: int | None,
     upload_rate: Scalar | None = None,
+    policy: Policy | None = None,
 ) -> Local:
     """Several steps of an optimiser of the learner's own on a batch; what it uploads is how far they have led, in units of the parameters.
 
@@ -86,4 +87,12 @@ def optimise(
             "optimise(control_variates=...) needs a trigger with a rate or a period, got True without; use trigger random with shared, or set it to False."
         )
     rate = upload_rate if control_variates else None
-    return local.optimise(whole, epochs, minibatches, target_kl=target_kl, control_rate=rate)
+    statistics = None if policy is None else policy.statistics
+    return local.optimise(
+        whole,
+        epochs,
+        minibatches,
+        target_kl=target_kl,
+        control_rate=rate,
+        uncontrolled=0 if statistics is None else statistics.num_entries,
+    )

@@ -32,7 +32,8 @@ class Preset(NamedTuple):
 
 REUSED, GATHERED = Part("lagged"), Part("accumulator")
 FOLLOWED, FORWARDED = Part("replicated"), Part("forwarded")
-"""Downlinks of methods that are silent most of the time; uploads of few bits an entry are told as they came."""
+LOSSLESS = Part("replicated", compressor=Part("lossless"))
+"""Downlinks of methods that are silent most of the time; uploads of few bits an entry are told as they came, sums of few entries without the others."""
 
 
 def _own_optimiser(name: str, **options: int) -> Part:
@@ -241,7 +242,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "pulseloco": Preset(
         "`diloco` that uploads those entries alone that show after rounding to bfloat16, as index and value both ways. Source: arXiv 2602.03839.",
-        **DILOCO | {"memory": Part("visible"), "downlink": Part("replicated", compressor=Part("lossless"))},
+        **DILOCO | {"memory": Part("visible"), "downlink": LOSSLESS},
         trigger=Part("periodic", period=10.0),
         compressor=Part("lossless"),
     ),
@@ -250,6 +251,18 @@ PRESETS: dict[str, Preset] = {
         **PPO,
         trigger=Part("budget"),
         downlink=FOLLOWED,
+    ),
+    "fda": Preset(
+        "PPO at every learner; all upload when their reports say that the models are far apart. Source: arXiv 2405.20988.",
+        **PPO,
+        trigger=Part("model_variance"),
+        downlink=LOSSLESS,
+    ),
+    "optimal_sampling": Preset(
+        "PPO at learners that upload with a probability in proportion to their displacement, weighted by its inverse. Source: arXiv 2010.13723.",
+        **PPO | {"memory": Part("fresh", restart=True)},
+        trigger=Part("importance"),
+        downlink=LOSSLESS,
     ),
     "scout_ppo": Preset(
         "SCOUT on PPO: learners sample where their own steps have led, and upload when age times displacement is large.",

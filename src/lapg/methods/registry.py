@@ -65,6 +65,8 @@ REGISTRY: dict[str, Mapping[str, Any]] = {
         triggers.lazy,
         triggers.changed,
         triggers.age_weighted,
+        triggers.model_variance,
+        triggers.importance,
     ),
     "measure": _named(
         measures.innovation, measures.quantised, measures.staleness, measures.same_samples, measures.against_snapshot

@@ -21,6 +21,7 @@ from lapg.types.messages import (
     Task,
     Trajectories,
     Upload,
+    Weighted,
 )
 from lapg.types.parts import (
     Aggregate,
@@ -128,6 +129,7 @@ __all__ = [
     "Trigger",
     "Upload",
     "VarianceReduction",
+    "Weighted",
     "address",
     "check_length",
     "is_concrete",

@@ -54,10 +54,15 @@ def _residual(carry: Callable[[Residual, Estimate], Residual]) -> Memory:
     )
 
 
-def fresh() -> Memory:
-    """Nothing: the innovation is this round's gradient, and a skipped one is lost (PG)."""
+def fresh(*, restart: bool = False) -> Memory:
+    """Nothing: the innovation is this round's gradient, and a skipped one is lost (PG).
+
+    Args:
+      restart: for learners with steps of their own, which then begin every round at θ^k, so that those that are not uploaded are lost with the round.
+    """
     memory = _residual(lambda state, estimate: Residual(estimate.gradient, estimate.noise_or_inf))
-    return memory._replace(forgets=True)
+    memory = memory._replace(forgets=True)
+    return memory._replace(residual=lambda state: jnp.zeros_like(state.value)) if restart else memory
 
 
 def accumulator(keep: Scalar = 1.0) -> Memory:
