@@ -35,6 +35,8 @@ HEADER = (
     "uploads in all",
     "final − PPO's",
 )
+OTHERS = ("reproduce-fig4", "reproduce-fig4-paper", "slow-link")
+"""Results that other scripts and commands have left."""
 PAIRS = ("parallel-cartpole", "parallel-lqr", "parallel-pendulum")
 
 
@@ -218,6 +220,13 @@ def ask_guide(studies: Path) -> str:
     return "\n".join(line for line in text.splitlines() if line.startswith("|"))
 
 
+def slow_link() -> str:
+    """The table of docs/network.md."""
+    import slow_link as measured
+
+    return measured.table(result("slow-link")).split("\n\n")[0]
+
+
 def played(name: str) -> Callable[[Path], Any]:
     """What lapg reproduce left, both halves."""
     return lambda out: {
@@ -236,6 +245,7 @@ STRETCHES: dict[str, Callable[[], str]] = {
     "critics": critics,
     "downlink": downlink,
     "guide": guide,
+    "slow-link": slow_link,
 }
 STRETCHES |= {f"fresh-{name}": lambda name=name: fresh(name) for name in ("fig4", "fig6")}
 STRETCHES |= {name: lambda name=name: table(result(name), "PG") for name in PAIRS}

@@ -179,12 +179,12 @@ def measure(given: argparse.Namespace, kilobits: int) -> list[dict[str, Any]]:
     return found
 
 
-def table(found: list[dict[str, Any]]) -> None:
+def table(found: list[dict[str, Any]]) -> str:
     """Medians, and the least and the largest."""
-    print(
-        "| link | | rounds | uploads | counted, MB | carried, MB | beside, kB a learner and round | seconds | by the network model |"
-    )
-    print("|---" * 9 + "|")
+    lines = [
+        "| link | | rounds | uploads | counted, MB | carried, MB | beside, kB a learner and round | seconds | by the network model |",
+        "|---" * 9 + "|",
+    ]
     for kilobits in dict.fromkeys(row["kilobits"] for row in found):
         for method in METHODS:
             rows = [row for row in found if (row["kilobits"], row["method"]) == (kilobits, method)]
@@ -208,9 +208,9 @@ def table(found: list[dict[str, Any]]) -> None:
                 spread([row["seconds"] for row in rows], ",.1f"),
                 spread([row["model_seconds"] for row in rows], ",.1f"),
             )
-            print(f"| {' | '.join(cells)} |")
+            lines.append(f"| {' | '.join(cells)} |")
     idle = np.mean([row["idle_bytes_per_second"] for row in found], 0)
-    print(f"\nIdle, the link carries {idle[0]:,.0f} bytes a second up and {idle[1]:,.0f} down.")
+    return "\n".join([*lines, f"\nIdle, the link carries {idle[0]:,.0f} bytes a second up and {idle[1]:,.0f} down."])
 
 
 def main() -> None:
@@ -222,6 +222,7 @@ def main() -> None:
     parser.add_argument("--target", type=float, default=0.9)
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--idle", type=float, default=10.0)
+    parser.add_argument("--keep", type=Path, help="a file for what was measured, run by run")
     parser.add_argument("--drive", choices=METHODS, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -233,7 +234,10 @@ def main() -> None:
     if missing or os.geteuid():
         sys.exit(f"slow_link.py must be run by root, with iproute2 installed; missing: {', '.join(missing) or 'root'}.")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # cleans up
-    table([row for kilobits in given.kilobits for row in measure(given, kilobits)])
+    found = [row for kilobits in given.kilobits for row in measure(given, kilobits)]
+    if given.keep:
+        given.keep.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(table(found))
 
 
 if __name__ == "__main__":

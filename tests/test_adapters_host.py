@@ -179,6 +179,34 @@ def test_what_breaks_on_the_way(env, options, message):
         problem.collect(lambda observations, t: (np.ones((1, 2), int),) * 2, SEEDS, 2)
 
 
+class Late(gym.Env):
+    """Ends after two steps at first, later after three, the last of which pays nothing that is a number."""
+
+    observation_space, action_space = gym.spaces.Box(-1, 1, (1,)), gym.spaces.Discrete(2)
+    seeds = []  # noqa: RUF012  (what resets were given)
+
+    def reset(self, *, seed=None, options=None):
+        Late.seeds.append(seed)
+        self.steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        over = self.steps == (2 if len(Late.seeds) == 1 else 3)
+        return np.zeros(1, np.float32), np.nan if self.steps == 3 else 1.0, over, False, {}
+
+
+def test_what_breaks_in_a_later_segment():
+    """Oracle: the episode's own step and seed: the third step of the second episode, which is the second one of the second segment of three."""
+    problem = gymnasium(env="test_adapters_host:Late", num_learners=1, num_steps=10)
+    Late.seeds.clear()
+    segment = lambda: problem.proceed(lambda *_: (np.ones((1, 1), int),) * 2, SEEDS[:1], 1, [0], 0, 3)  # noqa: E731
+    segment()
+    with pytest.raises(ValueError, match="a reward must be finite") as caught:
+        segment()
+    assert f"in step 3 of an episode of learner 0 (seed {Late.seeds[1]}): a reward" in str(caught.value)
+
+
 def test_missing_extras(monkeypatch):
     """Oracle: the extras' names in pyproject.toml."""
     monkeypatch.setitem(sys.modules, "gymnasium", None)

@@ -21,6 +21,7 @@ from lapg.experiments.build import build
 from lapg.experiments.soundness import mean_score, unsound
 from lapg.experiments.train import make_lanes, resume, train
 from lapg.methods import Part
+from lapg.problems.contract import EnvironmentFailed
 from lapg.record import upgrade
 
 QUIET = {"show_progress": False, "checkpoint_seconds": 0.0}
@@ -197,6 +198,21 @@ def test_plain_lines(tmp_path, monkeypatch, capsys, slow):
     assert lines[-1].endswith("score 1.000  uploads 100.0%")
 
 
+def test_time_left_does_not_count_compiling(monkeypatch, capsys):
+    """Oracle: a clock by hand: 30 s to the first round, then a second each: five rounds are left, and five seconds."""
+    clock = [0.0]
+    monkeypatch.setattr(progress, "LINE_SECONDS", 1e9)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[-1])
+    shown = progress.Display(dataclasses.replace(LAZY, rounds=10), 0, None, plain=True)
+    for seconds, round in ((30.0, 1), (34.0, 5)):
+        clock.append(seconds)
+        shown.reach(round)
+        shown.line()
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "lapg: 1 of 10 rounds, 0:00:30"
+    assert second == "lapg: 5 of 10 rounds, 0:00:34, about 0:00:05 left"
+
+
 def test_resumed_environments_begin_anew(tmp_path, capsys, slow):
     """Oracle: the line, the attribute with the rounds of both resumptions, and none of it in a run on JAX."""
     play = partial(train, SLOW)
@@ -309,6 +325,17 @@ def test_a_broken_pipe_in_a_run(tmp_path, capsys, slow):
     assert "in step 1 of an episode of learner 0" in errors
     assert "BrokenPipeError: [Errno 32] Broken pipe" in errors
     assert "test_advance.py" in errors
+
+
+def test_rounds_before_a_failure_are_saved(tmp_path, slow):
+    """Oracle: episodes counted: two a round, and the sixth breaks, in the third round of a chunk of 25: two rounds are saved, and the run resumes from them."""
+    build(SLOW)
+    slow.breaks, slow.episodes = slow.episodes + 6, 0
+    with pytest.raises(EnvironmentFailed, match="Broken pipe"):
+        train(SLOW, tmp_path / "run", show_progress=False, checkpoint_seconds=100.0)
+    assert load(tmp_path / "run").record.sizes["round"] == 2
+    slow.breaks = None
+    assert resume(tmp_path / "run", show_progress=False, trust=True).finished
 
 
 def test_a_reader_who_has_seen_enough():

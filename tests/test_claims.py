@@ -1,9 +1,9 @@
-"""What README.md claims is what the results say."""
+"""What README.md and docs claim is what the results say."""
 
-import importlib.util
-import json
+import importlib
 import math
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,41 +11,82 @@ import pytest
 from lapg.comparison import presets
 
 ROOT = Path(__file__).parents[1]
+INTERVAL = re.compile(r"(?<![\w.])[+−-]?[\d,.]+(?:\*\*)? \[[^\[\]`]*\d[^\[\]`]*\](?!\()")
+"""A number and its interval, as '1.13 [1.03, 1.56]'."""
+FACTOR = re.compile(
+    r"(?<![\w.,])(\d[\d,]*(?:\.\d+)?)(?: %)? times (?:fewer|less|PG's|those of|the (?:rounds|uploads|bits))"
+)
+CODE = re.compile(r"```.*?```", re.DOTALL)
 
 
-def schedules(name="schedules"):
-    """The script that makes the table."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(name):
+    """A module of benchmarks/."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.pop(0)
 
 
-def test_the_table_is_that_of_the_results():
-    """Oracle: the script's own output, from docs/results, line by line."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = readme.split("<!-- python benchmarks/schedules.py --table -->\n")[1].split("\n<!-- end -->")[0]
-    assert table == schedules().table()
+def schedules():
+    """The script that makes README's table."""
+    return script("schedules")
 
 
-def test_the_table_of_ppo_is_that_of_the_results():
-    """Oracle: the script's own output, and what is said of it."""
-    page = (ROOT / "docs" / "ppo.md").read_text(encoding="utf-8")
-    table = page.split("<!-- python benchmarks/ppo.py --table -->\n")[1].split("\n<!-- end -->")[0]
-    module = schedules("ppo")
-    assert table == module.table()
-    found, readme = (
-        json.loads(module.RESULT.read_text(encoding="utf-8")),
-        (ROOT / "README.md").read_text(encoding="utf-8"),
-    )
+def loose(text):
+    """What a page says outside code and its marked stretches."""
+    return script("claims").MARKED.sub("", CODE.sub("", text))
+
+
+PAGES = script("claims").PAGES
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_marked_stretches_are_made_of_the_results(page):
+    """Oracle: the script's own output, from docs/results, to the letter; no mark is misspelt or left open."""
+    text, claims = page.read_text(encoding="utf-8"), script("claims")
+    found = claims.MARKED.findall(text)
+    assert len(found) == text.count("<!-- claims ") == text.count("<!-- end -->")
+    for name, stretch in found:
+        assert stretch.strip() == claims.STRETCHES[name](), name
+
+
+def test_every_stretch_is_claimed_and_every_result_is_used():
+    """Oracle: the pages' marks, and the files of docs/results."""
+    claims = script("claims")
+    marks = {name for page in PAGES for name, _ in claims.MARKED.findall(page.read_text(encoding="utf-8"))}
+    assert marks == set(claims.STRETCHES)
+    used = {f"{name}.json" for name in (*schedules().SEARCHES, *claims.KEPT, *claims.OTHERS)}
+    assert used == {file.name for file in schedules().RESULTS.iterdir()}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_no_result_stands_outside(page):
+    """Oracle: the marked stretches of all pages: a number with an interval, or a factor over PG, that is not in one is in none of them."""
+    known = " ".join(make() for make in script("claims").STRETCHES.values())
+    text = loose(page.read_text(encoding="utf-8"))
+    assert [words for words in INTERVAL.findall(text) if words.replace("−", "-") not in known] == []
+    numbers = set(re.findall(r"(?<![\w.,])\d[\d,]*(?:\.\d+)?", known))
+    assert [number for number in FACTOR.findall(text) if number not in numbers] == []
+
+
+def test_results_outside_are_found():
+    """Oracle: sentences of earlier pages, by hand."""
+    page = "SCOUT saves 62.8 [47.1, 70.7] or **42.9** [37.9, 48.9], 27 times fewer uploads; `x [1, 2]`, see 3 [pages](a.md)."
+    assert INTERVAL.findall(loose(page)) == ["62.8 [47.1, 70.7]", "42.9** [37.9, 48.9]"]
+    assert FACTOR.findall(loose(page)) == ["27"]
+    assert loose("```\n1 [0, 2]\n```<!-- claims x -->1 [0, 2]<!-- end -->") == ""
+
+
+def test_what_is_said_of_ppo():
+    """Oracle: the results: what is decided, and the numbers that the text repeats."""
+    page, readme = ((ROOT / name).read_text(encoding="utf-8") for name in ("docs/ppo.md", "README.md"))
+    claims = script("claims")
+    found, bounds = claims.result("ppo-cartpole"), claims.bounds
     different, alike = (found[half]["methods"] for half in ("different", "alike"))
     scout, staggered, together = (different[label] for label in ("SCOUT PPO", "staggered PPO", "periodic PPO"))
     assert {half["best"][cost] for half in found.values() for cost in ("uploads", "bits")} == {"staggered PPO"}
-    over = f"{module.bounds(scout['uploads over best'])} times fewer uploads"
-    assert over in page
-    assert over in readme
+    assert f"{bounds(scout['uploads over best'])} times fewer uploads" in page
     for half in (different, alike):  # undecided in bits
         assert half["SCOUT PPO"]["bits over best"]["low"] < 1 < half["SCOUT PPO"]["bits over best"]["high"]
     assert alike["SCOUT PPO"]["uploads over best"]["low"] < 1 < alike["SCOUT PPO"]["uploads over best"]["high"]
@@ -55,30 +96,15 @@ def test_the_table_of_ppo_is_that_of_the_results():
         for label in ("SCOUT PPO", "staggered PPO")
     ]
     assert "{} against {} times those of `ppo` ({} against {} where".format(*steps) in page
-    assert "at {} against {} times the environment steps".format(*steps) in readme
-    assert f"{module.bounds(scout['uploads'])} times for SCOUT and {module.bounds(staggered['uploads'])}" in page
+    assert f"{bounds(scout['uploads'])} times for SCOUT and {bounds(staggered['uploads'])}" in page
     assert (
         f"needs {together['rounds']['value']:.3g} times those of `ppo` and saves {together['uploads']['value']:.0f}"
         in page
     )
-
-
-def test_the_reproduction_is_that_of_the_report():
-    """Oracle: the sentence made of the report's numbers."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme.split("<!-- reproduced -->")[1].split("<!-- end -->")[0] == schedules().reproduced()
-
-
-def test_docs_reproduction_is_that_of_the_results():
-    """Oracle: the sentences made of the report of the preset paper; Figure 4's and 6's numbers on fresh seeds as the table has them."""
-    page = (ROOT / "docs" / "reproduction.md").read_text(encoding="utf-8")
-    module = schedules()
-    assert page.split("<!-- reproduced -->")[1].split("<!-- end -->")[0] == module.reproduced_paper()
-    for name in ("fig4", "fig6"):
-        scout = json.loads((module.RESULTS / f"{name}.json").read_text(encoding="utf-8"))["fresh"]["SCOUT"]
-        fewer, rounds = module._interval(scout["savings"]["uploads"]), module._interval(scout["rounds_ratio"])
-        assert f"{fewer} in uploads at {rounds} times the rounds" in page
-        assert module._interval(scout["difference"], "+.3f").replace("-", "−") in page
+    both = (scout, staggered)
+    words = re.search(r"either saves more than (\d+) times its uploads and (\d+) times its bits", readme)
+    assert all(row["uploads"]["value"] > float(words[1]) for row in both)
+    assert {f"{row['bits']['value']:.0f}" for row in both} == {words[2]}
 
 
 def test_what_readme_says_of_the_table():
@@ -91,7 +117,7 @@ def test_what_readme_says_of_the_table():
     assert "better in two (linear systems, quadratics) and worse in three" in readme
     factors, ends, points = {}, {}, {}
     for name, search in module.SEARCHES.items():
-        found = json.loads((module.RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        found = script("claims").result(name)
         factors[name] = found["fresh"][module.chosen(found["tuning"])]["behind_scout"]["uploads"][0]
         ends[name] = found["tuning"]["SCOUT"]["difference"][0]
         points[name] = sum(math.prod(map(len, grid.values())) for *_, grid in search["sweeps"].values())
@@ -112,6 +138,19 @@ def test_scouts_example_is_the_tuned_one():
         kind, name = flag.removeprefix("--").replace("-", "_").split(".")
         found = getattr(tuned, kind).options[name]
         assert type(found)(value) == (pytest.approx(found) if isinstance(found, float) else found), flag
+
+
+def test_what_docs_reproduction_says_of_the_results():
+    """Oracle: the results: who ends lower, who saves how much more, and what the paper's rule saves."""
+    claims = script("claims")
+    four, six, paper = claims.result("fig4"), claims.result("fig6"), claims.result("reproduce-fig4")
+    best = {name: found["fresh"][schedules().chosen(found["tuning"])] for name, found in (("4", four), ("6", six))}
+    assert four["fresh"]["SCOUT"]["difference"][2] < 0  # SCOUT ends lower
+    assert 1.9 < 1 / best["4"]["behind_scout"]["uploads"][0] < 2.3  # a schedule saves twice as much
+    assert best["6"]["difference"][2] < 0  # the schedule ends lower
+    saved = paper["LAPG"]["fewer uploads than PG"]
+    assert saved["low"] < 1 < saved["high"]  # the paper's rule saves nothing
+    assert paper["LAPG average"]["fewer uploads than PG"]["value"] == 0  # missed
 
 
 def test_the_best_schedule_is_chosen_by_its_rule():

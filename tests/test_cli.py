@@ -115,8 +115,10 @@ def test_nobody_uploads(lapg, tmp_path):
     """Oracle: a threshold that no innovation passes in three rounds, and one that all do; the line says what to lower."""
     tiny = ["train", *TINY, "--method", "awapg", "--trigger.first-upload", "None", "--out"]
     printed = lapg(*tiny, tmp_path / "silent", "--trigger.threshold", "1e9")
-    assert "Nobody has uploaded, so nothing was learned" in printed
+    assert "Nobody has uploaded, so nothing was learned: lower the trigger's threshold" in printed
     assert "Nobody has uploaded" not in lapg(*tiny, tmp_path / "loud", "--trigger.threshold", "1e-9")
+    coins = ("--method", "random", "--trigger.rate", "1e-9", "--out", tmp_path / "coins")
+    assert "Nobody has uploaded, so nothing was learned: raise --trigger.rate" in lapg("train", *TINY, *coins)
 
 
 @pytest.mark.parametrize(
@@ -220,8 +222,17 @@ def test_train_says_what_it_did(place, lapg):
     printed = lapg("train", "--resume", place / "lapg")
     assert snapshot(place / "lapg") == before
     found = load(place / "lapg").record
-    assert f"score {float(found['score_scaled'][:, -1].mean()):.4f} " in printed
+    score, value = (float(found[name][:, -1].mean()) for name in ("score_scaled", "return_raw"))
+    assert f"score {score:.4f}, return {value:.4g} (last 5 % of the rounds)" in printed
     assert f"uploads {int(found['sent'].sum(('round', 'learner')).mean())} of 60 a seed" in printed
+
+
+def test_one_seed_has_no_error(lapg, tmp_path):
+    """Oracle: there is no spread of one number."""
+    lapg("train", *TINY, "--seeds", "1", "--method", "pg", "--out", tmp_path / "one")
+    printed = lapg("evaluate", tmp_path / "one", "--episodes", 2)
+    assert "nan" not in printed
+    assert "±" not in printed
 
 
 def test_evaluate(place, lapg):
@@ -258,6 +269,15 @@ def test_report_of_two_runs(place, lapg, tmp_path, fails):
     status, errors = fails("report", place / "lapg", place / "pg", "--out", tmp_path / "report")
     assert (status, len(errors.splitlines())) == (2, 1)
     assert "must be a new directory" in errors
+
+
+def test_a_reference_that_is_no_run(place, fails, tmp_path):
+    """Oracle: the runs' names, and where it is a method that run which plays it."""
+    shutil.copytree(place / "pg", tmp_path / "dense")
+    given = ("report", place / "lapg", tmp_path / "dense", "--out", tmp_path / "report", "--reference")
+    rule = "--reference must name a run by its directory, lapg or dense, got"
+    assert f"{rule} 'pg', a method: of dense." in fails(*given, "pg")[1]
+    assert f"{rule} 'scout'." in fails(*given, "scout")[1]
 
 
 def test_report_of_one_run(place, lapg, tmp_path):
@@ -552,6 +572,22 @@ def test_check_env(lapg, fails, tmp_path, monkeypatch):
     status, errors = fails("check-env", "broken:problem")
     assert status == 2
     assert "broken:problem failed 1 of" in errors
+
+
+def test_check_env_without_a_limit(lapg, fails, tmp_path, monkeypatch):
+    """Oracle: an environment that never ends: the flag is named, and with it all is well."""
+    (tmp_path / "endless.py").write_text(
+        "import gymnasium, numpy as np\n\n\nclass Endless(gymnasium.Env):\n"
+        "    observation_space, action_space = gymnasium.spaces.Box(-1, 1, (1,)), gymnasium.spaces.Discrete(2)\n\n"
+        "    def reset(self, *, seed=None, options=None):\n        super().reset(seed=seed)\n        return np.zeros(1, np.float32), {}\n\n"
+        "    def step(self, action):\n        return np.zeros(1, np.float32), 1.0, False, False, {}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ("check-env", "endless:Endless", "--env-kind", "gymnasium")
+    status, errors = fails(*words)
+    assert status == 2
+    assert "--num-steps must be given for 'endless:Endless', which sets no limit of its own" in errors
+    assert "FAIL" not in lapg(*words, "--num-steps", 4, "--episodes", 2)
 
 
 # ---------------------------------------------------------------- bad input

@@ -88,10 +88,10 @@ def test_learners_with_steps_of_their_own_are_scored_at_the_controller_s_paramet
 
 @pytest.mark.parametrize("method", [local, pytest.param(pg, marks=pytest.mark.slow)])
 def test_only_some_rounds_are_scored(pole, method):
-    """Oracle: the run that is scored in every round: the same scores in rounds 0, 3 and 6, none in the others, and the very same learning."""
+    """Oracle: the run that is scored in every round: the same scores in rounds 0, 4 and the last, none in the others, and the very same learning."""
     whole, expected = play(Vectorised, pole, recipe(pole, method), Evaluation())
-    for every, evaluated in ((3, [0, 3, 6]), (0, [])):
-        state, log = play(Vectorised, pole, recipe(pole, method), Evaluation(every))
+    for every, evaluated in ((4, [0, 4, ROUNDS - 1]), (0, [])):
+        state, log = play(Vectorised, pole, recipe(pole, method), Evaluation(every, last=ROUNDS - 1))
         jax.tree.map(np.testing.assert_array_equal, state.controller, whole.controller)
         np.testing.assert_array_equal(log.sent, expected.sent)
         assert np.flatnonzero(log.evaluated.all((0, 2))).tolist() == evaluated
@@ -369,6 +369,20 @@ def test_wrong_settings_are_refused(changes, message):
     """Oracle: the rules in the docstrings."""
     with pytest.raises(ValueError, match=message):
         EvaluationConfig(**changes)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "every", "num"), [(1, 1, 1), (50, 1, 50), (51, 2, 26), (1000, 20, 51), (1001, 21, 49)]
+)
+def test_how_often_is_scored_by_default(rounds, every, num):
+    """Oracle: the docstring, counted: about 50 rounds of segments, the first and the last among them; every round of whole episodes; what was asked for."""
+    found = Config(method="ppo", rounds=rounds).scoring
+    due = np.flatnonzero(found.is_due(np.arange(rounds)))
+    assert (found.every, due[0], due[-1], len(due)) == (every, 0, rounds - 1, num)
+    assert Config(method="scout", rounds=rounds).scoring == Evaluation()
+    asked = EvaluationConfig(every=7)
+    assert Config(method="ppo", rounds=rounds, evaluation=asked).scoring == Evaluation(7)
+    assert Config(method="ppo", rounds=rounds, evaluation=EvaluationConfig(every=0)).scoring.every == 0
 
 
 def test_greedy_needs_episodes_of_the_policy_itself():

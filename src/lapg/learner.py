@@ -91,7 +91,8 @@ def make_learner(
     ) -> tuple[LearnerState, Upload, LearnerLog]:
         key_compress, key_trigger, key_walk = jax.random.split(key, 3)
         knowledge = estimator.update(state.estimator, task, batch)
-        data = estimator.prepare(knowledge, task, batch)
+        params = behaviour(state, broadcast)
+        data = estimator.prepare(knowledge, task, params, batch)
 
         def gradient_at(params: Float[Array, " d"], rows: Int[Array, " n"] | None = None) -> Estimate:
             part = data if rows is None else estimator.part(data, rows)
@@ -102,7 +103,6 @@ def make_learner(
                 )
             return estimate
 
-        params = behaviour(state, broadcast)
         raw = gradient_at(params)
         reduction_state, refined = reduction.refine(state.reduction, broadcast, params, raw, gradient_at)
         local_state, estimate = local.walk(key_walk, state.local, params, refined, gradient_at, num_entries)

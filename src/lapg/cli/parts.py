@@ -11,6 +11,7 @@ from lapg.comparison import presets
 from lapg.experiments.build import build_problem
 from lapg.experiments.config import Config
 from lapg.methods import REGISTRY, Part, Preset
+from lapg.methods.parts import merged
 from lapg.methods.signatures import summary
 from lapg.problems.check import check_problem
 from lapg.runtimes import use_all_cores
@@ -24,6 +25,7 @@ def check_env(
     seed: int = 0,
     loss_bounds: tuple[float, float] | None = None,
     env_kind: EnvKind | None = None,
+    num_steps: int | None = None,
 ) -> None:
     """Check your own problem: shapes, types, finiteness, repeatability, compilation, what happens after the end of an episode.
 
@@ -33,6 +35,7 @@ def check_env(
       lapg check-env thermostat:rooms
       lapg check-env CartPole-v1 --episodes 5
       lapg check-env Pendulum-v1 --env-kind gymnax
+      lapg check-env mine:Env --env-kind gymnasium --num-steps 200
 
     Args:
       factory: MODULE:FACTORY of a function that needs no arguments and returns a `lapg.types.Problem`; a built-in problem by name; or an environment:
@@ -41,9 +44,18 @@ def check_env(
       seed: of the parameters and of the episodes.
       loss_bounds: two numbers between which raw losses are meant to lie; by default only that they are finite.
       env-kind: whose environment it is.
+      num-steps: T, the most steps of an episode; by default the environment's own limit.
     """
     use_all_cores()
-    problem = build_problem(Config(problem=_problem(factory, env_kind)))
+    length = {} if num_steps is None else {"num_steps": num_steps}
+    try:
+        problem = build_problem(Config(problem=merged(_problem(factory, env_kind), Part(**length))))
+    except ValueError as error:
+        if length or "num_steps must be given" not in str(error):
+            raise
+        raise ValueError(
+            f"--num-steps must be given for {factory!r}, which sets no limit of its own: the most steps of an episode."
+        ) from error
     print_checks(factory, check_problem(problem, num=episodes, seed=seed, loss_bounds=loss_bounds))
 
 

@@ -39,11 +39,14 @@ def evaluate(run: Positional[Path], episodes: int = 100, seed: int = 0, trust: b
         cells = []
         for name in ("return_scaled", "return_raw", "discounted_return_raw"):
             by_seed = returns[name].sel(mode=mode).mean("learner").values
-            error = by_seed.std(ddof=1) / np.sqrt(len(by_seed)) if len(by_seed) > 1 else float("nan")
-            cells.append(f"{by_seed.mean():.3f} ± {error:.3f}")
+            error = f" ± {by_seed.std(ddof=1) / np.sqrt(len(by_seed)):.3f}" if len(by_seed) > 1 else ""
+            cells.append(f"{by_seed.mean():.3f}{error}")
         table.add_row(str(mode), *cells)
     console.print(table)
-    console.print("mean over learners and trained seeds ± standard error over seeds")
+    several = returns.sizes["seed"] > 1
+    console.print(
+        "mean over learners" + (" and trained seeds ± standard error over seeds" if several else "; one trained seed")
+    )
 
 
 def report(
@@ -90,8 +93,12 @@ def report(
     differing = check_comparable(loaded, may_differ)
     alone = next(iter(loaded)) if len(loaded) == 1 else None
     dense = (name for name, run in loaded.items() if run.config.method == "pg")
+    if reference is not None and reference not in loaded:
+        having = [name for name, run in loaded.items() if run.config.method == reference]
+        of = f", a method: of {' and '.join(having)}" if having else ""
+        raise ValueError(f"--reference must name a run by its directory, {' or '.join(loaded)}, got {reference!r}{of}.")
     reference = reference or next(dense, alone)
-    if reference is None or reference not in loaded:
+    if reference is None:
         raise ValueError(
             "a comparison needs a run of pg among RUNS, or --reference NAME for what takes its place: "
             + ", ".join(loaded)

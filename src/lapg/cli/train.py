@@ -12,6 +12,7 @@ from lapg.cli.terminal import console
 from lapg.experiments.config import Config, read_toml
 from lapg.experiments.loop import Callback
 from lapg.experiments.run import load
+from lapg.experiments.silence import louder
 from lapg.experiments.soundness import last_score
 from lapg.experiments.train import default_out
 from lapg.experiments.train import resume as resume_run
@@ -87,10 +88,7 @@ def train_command(default: Config, *, everything: bool = False) -> Callable[...,
         if run.unsound:
             raise SystemExit(NOT_SOUND)
         if not run.record["sent"].any():
-            console.print(
-                "Nobody has uploaded, so nothing was learned: lower the trigger's threshold, or give it more rounds.",
-                style="yellow",
-            )
+            console.print(f"Nobody has uploaded, so nothing was learned: {louder(run.config)}", style="yellow")
 
     return train
 

@@ -40,7 +40,7 @@ class Figure:
     rollout: Part = Part()
     estimator: Part = Part("gpomdp", baseline="leave_one_out")
     """Of preset recommended."""
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    evaluation: EvaluationConfig = field(default_factory=lambda: EvaluationConfig(every=1))
     reference: str = "PG"
     """The method beside which the others are put."""
     shared: Grid = field(default_factory=lambda: SHARED, repr=False)

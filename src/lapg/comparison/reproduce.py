@@ -18,6 +18,7 @@ from lapg.comparison.presets import RECOMMENDED, REPORTED_SEED, Entry, Preset, l
 from lapg.comparison.statistics import Comparison, compare
 from lapg.costs.ledger import upload_fraction
 from lapg.costs.links import LinkModel
+from lapg.experiments.config import Config
 from lapg.experiments.run import Run, load, read_config
 from lapg.experiments.train import resume, train
 from lapg.methods import Part
@@ -147,7 +148,7 @@ def check_comparable(runs: Mapping[str, Run], may_differ: Collection[str] = ()) 
     started = record.read_initial(base.path)
     for label, run in others:
         for name, words in found.items():
-            words += _differences(name, first, getattr(base.config, name), label, getattr(run.config, name))
+            words += _differences(name, first, _setting(base.config, name), label, _setting(run.config, name))
         initial = record.read_initial(run.path)
         if initial is not started and (initial is None or started is None or not np.array_equal(initial, started)):
             found.setdefault("init_from", []).append(f"init_from (the initial parameters of {first} and {label})")
@@ -158,6 +159,13 @@ def check_comparable(runs: Mapping[str, Run], may_differ: Collection[str] = ()) 
             "compare runs of one setting, or name what may differ with --may-differ (batch_size, estimator, participation)."
         )
     return [words for each in found.values() for words in each]
+
+
+def _setting(config: Config, name: str) -> Any:
+    """A setting; that of evaluation as it works out, whether it was given or left out."""
+    if name != "evaluation":
+        return getattr(config, name)
+    return dataclasses.replace(config.evaluation, every=config.scoring.every)
 
 
 def _differences(name: str, first: str, one: Any, second: str, other: Any) -> list[str]:

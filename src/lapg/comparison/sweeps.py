@@ -19,7 +19,6 @@ from lapg.experiments.build import build
 from lapg.experiments.config import Choice, Config, to_dict
 from lapg.experiments.size import check_size
 from lapg.runtimes import runtime_of
-from lapg.runtimes.evaluation import Evaluation
 
 
 def sweep(config: Config, methods: Sequence[Choice], *, console: Console, label: str) -> xr.Dataset:
@@ -30,14 +29,14 @@ def sweep(config: Config, methods: Sequence[Choice], *, console: Console, label:
     Raises:
       ValueError: θ^k is not to be scored.
     """
-    if not config.evaluation.every:
+    if not config.scoring.every:
         raise ValueError("evaluation.every must be >= 1 to tune methods, which are chosen by their scores, got 0.")
     built = [build(config.playing(method)) for method in methods]
     check_size(config, built[0], len(methods) * config.seeds)
     num_points, seeds, dtype = len(methods), config.seed_list, np.asarray(jnp.zeros(())).dtype
     hypers = {name: np.repeat(np.array([b.hyper[name] for b in built], dtype), len(seeds)) for name in built[0].hyper}
     runtime = runtime_of(built[0].problem)
-    options = {"chunk_rounds": config.chunk_rounds, "evaluation": Evaluation(**vars(config.evaluation))}
+    options = {"chunk_rounds": config.chunk_rounds, "evaluation": config.scoring}
     lanes = runtime(built[0].recipe, built[0].problem, hypers, seeds * num_points, **options)
     state, logs = lanes.start(), []
     for first in track(range(0, config.rounds, config.chunk_rounds), f"{label}: {num_points} points", console=console):
@@ -51,7 +50,7 @@ def sweep(config: Config, methods: Sequence[Choice], *, console: Console, label:
     dims, shape = ("point", "seed", "round"), (num_points, len(seeds))
     variables: dict[str, Any] = {name: (dims, value.reshape(*shape, -1)) for name, value in fields.items()}
     rates = ledger.upload_fraction(messages[1])
-    variables["evaluated"] = "round", Evaluation(**vars(config.evaluation)).is_due(np.arange(config.rounds))
+    variables["evaluated"] = "round", config.scoring.is_due(np.arange(config.rounds))
     variables["upload_rate"] = ("point", "seed", "learner"), rates.reshape(*shape, -1)
     return xr.Dataset(variables, {"seed": seeds})
 

@@ -20,7 +20,7 @@ from lapg.policies import with_policy
 from lapg.problems.contract import guarded
 from lapg.problems.smoothed import smoothed
 from lapg.rollouts import rollout_of
-from lapg.runtimes.evaluation import Evaluation, as_evaluated
+from lapg.runtimes.evaluation import as_evaluated
 from lapg.types import Arrival, Method, Policy, Problem, Recipe, Rollout
 
 
@@ -45,7 +45,7 @@ def build(config: Config) -> Built:
     config = with_own_parts(config)
     parts = config.parts
     problem = with_rollout(build_problem(config), parts["rollout"])
-    as_evaluated(problem, Evaluation(**vars(config.evaluation)))
+    as_evaluated(problem, config.scoring)
     if config.evaluation.greedy and config.smoothing is not None:
         raise ValueError(
             "evaluation.greedy must be false with smoothing, under which every episode has parameters of its own, got true; "

@@ -13,8 +13,11 @@ from lapg.methods import KINDS, PREFERRED, Part, choose, resolve
 from lapg.methods.parts import as_table, merged
 from lapg.methods.registry import DEFAULTS
 from lapg.runtimes import REMOTE, RuntimeName
+from lapg.runtimes.evaluation import Evaluation
 
 MAX_SEEDS = 2**20
+SCORED = 50
+"""About how many rounds are scored by default where that takes episodes which nobody learns from."""
 """Runs side by side, far more than fit into a computer."""
 
 
@@ -38,8 +41,8 @@ def _names_checked(cls: type[Settings]) -> type[Settings]:
 class EvaluationConfig:
     """When and how θ^k is scored, for the record: by no learner, and counted apart from what they learn from."""
 
-    every: int = 1
-    """Rounds between two evaluations; 0: none, and the record has the scores of training batches alone, named as such."""
+    every: int | None = None
+    """Rounds between two evaluations; 0: none, and the record has the scores of training batches alone, named as such; left out: 1, but with segments, which are no score, as many as make about 50 evaluations of a run, its last round included."""
     episodes: int | None = None
     """Of every learner's task; left out: as many as a training batch has, which is then the score where it was sampled at θ^k."""
     greedy: bool = False
@@ -47,13 +50,13 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         fit(self, "evaluation.")
-        if not 0 <= self.every < 2**31:
+        if self.every is not None and not 0 <= self.every < 2**31:
             raise ValueError(f"evaluation.every must be >= 0, got {self.every}; 0 is never.")
         if self.episodes is not None and self.episodes < 1:
             raise ValueError(
                 f"evaluation.episodes must be >= 1, got {self.episodes}; for none at all set evaluation.every to 0."
             )
-        if not self.every and (self.episodes or self.greedy):
+        if self.every == 0 and (self.episodes or self.greedy):
             raise ValueError(
                 "evaluation.every must be >= 1 for evaluation.episodes and evaluation.greedy, got 0; leave them out."
             )
@@ -212,6 +215,15 @@ class Config(Choice):
     def seed_list(self) -> list[int]:
         """The seeds of the runs."""
         return list(range(self.first_seed, self.first_seed + self.seeds))
+
+    @property
+    def scoring(self) -> Evaluation:
+        """When and how θ^k is scored."""
+        asked, last = self.evaluation, None
+        every = 1 if asked.every is None else asked.every
+        if asked.every is None and self.parts["rollout"].name != DEFAULTS["rollout"]:
+            every, last = -(-self.rounds // SCORED), self.rounds - 1
+        return Evaluation(every, asked.episodes, asked.greedy, last)
 
     def playing(self, choice: Choice) -> "Config":
         """The same experiment with another method."""

@@ -15,7 +15,6 @@ from lapg.experiments.loop import advance
 from lapg.experiments.run import read_config
 from lapg.runtimes.distributed.compiled import Compiled
 from lapg.runtimes.distributed.limits import Limits
-from lapg.runtimes.evaluation import Evaluation
 from lapg.runtimes.flower.runtime import TransportRuntime
 from lapg.runtimes.flower.transport import Terms
 
@@ -79,7 +78,7 @@ def _play(path: Path, config: Config, gather: Any) -> None:
     terms, limits = prepare(config)
     transport = gather(terms, config.cluster.timeout)
     start = record.read_initial(path)
-    common = {"chunk_rounds": config.chunk_rounds, "evaluation": Evaluation(**vars(config.evaluation))}
+    common = {"chunk_rounds": config.chunk_rounds, "evaluation": config.scoring}
     lanes = TransportRuntime(terms, transport, limits, initial_params=start, **common)
 
     def tell(segment: Any, until: int, /) -> None:

@@ -1,5 +1,6 @@
 """Plays a run to its end: stretches, progress, checkpoints, interruption."""
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -60,6 +61,7 @@ def advance(
       anew: whether the problem has environments whose own state is not saved; a resumed run then says so, and its record where (``resumed_at``).
     Raises:
       Interrupted: by such a signal, with everything saved.
+      Exception: what a round has raised, with everything before it saved.
     """
     first = record.progress(path)
     clock, about = 0.0, dict[str, Any]()
@@ -114,7 +116,12 @@ def advance(
         state = record.read_state(path, lanes.state_shape()) if first else lanes.start()
         while round < config.rounds and not stopped():
             last_look = time.monotonic()
-            state, log = lanes.advance(state, round, config.rounds, pause)
+            try:
+                state, log = lanes.advance(state, round, config.rounds, pause)
+            except Exception:
+                with contextlib.suppress(Exception):  # or it would hide what has happened
+                    save()
+                raise
             round += log.sent.shape[1]
             logs.append(log)
             if round == config.rounds or time.monotonic() - last_save >= checkpoint_seconds:

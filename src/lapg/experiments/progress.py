@@ -35,6 +35,8 @@ class Display:
         self._status, self._sent, self._score = STARTING, np.zeros(2), ""
         self._bar, self._plain = bar, plain
         self._began = self._said = time.monotonic()
+        self._running: tuple[int, float] | None = None
+        """After the first rounds of all, which are compiled: their number, and when."""
         self._task = None if bar is None else bar.add_task(self._name, total=self._total, completed=first, status="")
         self.reach(first)
 
@@ -49,6 +51,8 @@ class Display:
     def reach(self, round: int) -> None:
         """So many rounds are done."""
         self._round = round
+        if round > self._first and self._running is None:
+            self._running = round, time.monotonic()
         if round > self._first and self._status == STARTING:
             self._status = ""
         if self._bar is not None and self._task is not None:
@@ -58,10 +62,12 @@ class Display:
 
     def line(self) -> None:
         """The plain line, whenever it was said last."""
-        spent, done = time.monotonic() - self._began, self._round - self._first
-        left = f", about {_clock(spent / done * (self._total - self._round))} left" if done else ""
-        self._said = time.monotonic()
-        self.say(f"{self._name}: {self._round} of {self._total} rounds, {_clock(spent)}{left}  {self._status}".rstrip())
+        self._said = now = time.monotonic()
+        after, since = self._running or (self._round, now)
+        done, left = self._round - after, self._total - self._round
+        words = f", about {_clock((now - since) / done * left)} left" if done else ""
+        spent = _clock(now - self._began)
+        self.say(f"{self._name}: {self._round} of {self._total} rounds, {spent}{words}  {self._status}".rstrip())
 
     def say(self, text: str) -> None:
         """A line of its own."""

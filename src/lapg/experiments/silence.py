@@ -17,6 +17,21 @@ FRACTION, LEAST = 0.1, 20
 """Rounds without an upload before the first warning: this fraction of K, and at least so many."""
 
 
+LOUDER = {
+    "threshold": "lower the trigger's threshold",
+    "xi": "lower --trigger.xi or --trigger.noise-weight",
+    "rate": "raise --trigger.rate",
+    "period": "lower --trigger.period",
+}
+"""What to do by the option that a trigger has."""
+
+
+def louder(config: Config) -> str:
+    """What to do about a run in which nobody has uploaded."""
+    options = settings("trigger", config.parts["trigger"])
+    return f"{next((words for name, words in LOUDER.items() if name in options), 'choose another trigger')}, or give it more rounds."
+
+
 def silence(config: Config, tell: Callable[[str], None] | None = None) -> Callback:
     """A callback that tells when nobody, in any seed, has uploaded for a tenth of the rounds, and again each time that this has doubled.
 

@@ -20,12 +20,15 @@ def mean_score(record: xr.Dataset, *dims: str, name: str = "score_scaled") -> xr
 
 
 def last_score(record: xr.Dataset) -> str:
-    """The mean score of the last 5 % of the rounds in which there are any, in words."""
+    """The mean score and raw return, where there are such, of the last 5 % of the rounds in which there are any, in words."""
     known = scores(record)[1].any(("seed", "learner"))
     rounds = record.isel(round=np.flatnonzero(known.values))
     last = rounds.isel(round=slice(-max(1, rounds.sizes["round"] // 20), None))
     what = "score" if "score_scaled" in record else "score of training batches"
-    return f"{what} {float(mean_score(last)):.4f} (last 5 % of {'the' if known.all() else 'the evaluated'} rounds)"
+    found = f"{what} {float(mean_score(last)):.4f}"
+    if "return_raw" in record or "training_return_raw" in record:
+        found += f", return {float(mean_score(last, name='return_raw')):.4g}"
+    return f"{found} (last 5 % of {'the' if known.all() else 'the evaluated'} rounds)"
 
 
 def unsound(record: xr.Dataset) -> list[str]:

@@ -25,7 +25,6 @@ from lapg.experiments.size import check_size
 from lapg.experiments.trust import Trust, require_trust
 from lapg.record.files import expand, make_folder, usable
 from lapg.runtimes import DISTRIBUTED, Runtime, RuntimeName, Sequential, distributed, runtime_of, use_all_cores
-from lapg.runtimes.evaluation import Evaluation
 
 
 def default_out(config: Config) -> Path:
@@ -136,7 +135,7 @@ def make_lanes(config: Config, built: Built, initial: np.ndarray | None = None) 
         name: np.full(config.seeds, value, np.asarray(jnp.zeros(())).dtype) for name, value in built.hyper.items()
     }
     common: dict[str, Any] = {"chunk_rounds": config.chunk_rounds, "initial_params": initial}
-    common["evaluation"] = Evaluation(**vars(config.evaluation))
+    common["evaluation"] = config.scoring
     if config.runtime in DISTRIBUTED:
         common |= {"built": (built.recipe, built.problem), "settings": agreed(config)} | vars(config.cluster)
         return distributed(config.runtime)(partial(parts, config), hypers, config.seed_list, **common)

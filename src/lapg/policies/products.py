@@ -56,6 +56,9 @@ def replicated(policy: Policy, num_agents: int, *, local: bool = False, tied: bo
     def init(key: Key[Array, ""]) -> Float[Array, " d"]:
         return policy.init(key) if tied else jax.vmap(policy.init)(jax.random.split(key, num_agents)).ravel()
 
+    def log_probs(params: Float[Array, " d"], observation: PyTree, actions: PyTree) -> Float[Array, " M"]:
+        return jax.vmap(policy.log_prob, (weights, seen, 0))(split(params), observation, actions)
+
     def sample(noise: PyTree, params: Float[Array, " d"], observation: PyTree) -> Any:
         actions, log_probs = jax.vmap(policy.sample, (0, weights, seen))(noise, split(params), observation)
         return actions, jnp.sum(log_probs)
@@ -68,9 +71,7 @@ def replicated(policy: Policy, num_agents: int, *, local: bool = False, tied: bo
         init=init,
         action_noise=lambda key: jax.vmap(policy.action_noise)(jax.random.split(key, num_agents)),
         sample=sample,
-        log_prob=lambda params, observation, actions: jnp.sum(
-            jax.vmap(policy.log_prob, (weights, seen, 0))(split(params), observation, actions)
-        ),
+        log_prob=lambda params, observation, actions: jnp.sum(log_probs(params, observation, actions)),
         mode=lambda params, observation: jax.vmap(policy.mode, (weights, seen))(split(params), observation),
         num_params=policy.num_params if tied else num_agents * policy.num_params,
         actuate=jax.vmap(policy.actuate),
@@ -78,6 +79,7 @@ def replicated(policy: Policy, num_agents: int, *, local: bool = False, tied: bo
             [policy],
             lambda each: lambda params, view: jnp.sum(jax.vmap(each[0], (weights, seen))(split(params), view)),
         ),
+        log_probs=log_probs,
         score_bounds=bounds if tied else product_bounds([bounds] * num_agents),
         shapes=policy.shapes if tied else _joint_shapes([policy] * num_agents),
     )
@@ -99,14 +101,15 @@ def product(policies: Sequence[Policy]) -> Policy:
         actions, log_probs = zip(*drawn, strict=True)
         return actions, sum(log_probs)
 
-    def log_prob(params: Float[Array, " d"], observations: tuple[PyTree, ...], actions: tuple[PyTree, ...]) -> Any:
-        return sum(p.log_prob(*rest) for p, *rest in zip(policies, split(params), observations, actions, strict=True))
+    def each_log_prob(params: Float[Array, " d"], observations: tuple[PyTree, ...], actions: tuple[PyTree, ...]) -> Any:
+        return [p.log_prob(*rest) for p, *rest in zip(policies, split(params), observations, actions, strict=True)]
 
     return Policy(
         init=lambda key: jnp.concatenate(each_key(lambda policy: policy.init, key)),
         action_noise=lambda key: each_key(lambda policy: policy.action_noise, key),
         sample=sample,
-        log_prob=log_prob,
+        log_prob=lambda params, observations, actions: sum(each_log_prob(params, observations, actions)),
+        log_probs=lambda params, observations, actions: jnp.stack(each_log_prob(params, observations, actions)),
         mode=lambda params, observations: tuple(
             p.mode(*rest) for p, *rest in zip(policies, split(params), observations, strict=True)
         ),
@@ -127,9 +130,11 @@ def product(policies: Sequence[Policy]) -> Policy:
 
 def one_view(policy: Policy, num_agents: int) -> Policy:
     """A `product` whose agents all see the same observation, which is given once."""
+    each = policy.log_probs
     return policy._replace(
         sample=lambda noise, params, observation: policy.sample(noise, params, (observation,) * num_agents),
         log_prob=lambda params, observation, action: policy.log_prob(params, (observation,) * num_agents, action),
+        log_probs=each and (lambda params, observation, action: each(params, (observation,) * num_agents, action)),
         mode=lambda params, observation: policy.mode(params, (observation,) * num_agents),
         entropy=_entropies(
             [policy], lambda each: lambda params, observation: each[0](params, (observation,) * num_agents)

@@ -113,9 +113,9 @@ def collector(
             everyones = np.broadcast_to(everyones, (*everyones.shape[:-1], num_learners))
             return everyones[np.arange(len(learners)), ..., list(learners)]
 
-        def place(host: int) -> str:
+        def place(host: int, seed: int | None = None) -> str:
             who = "all learners" if shared else f"learner {learners[host // num]}"
-            return f"an episode of {who} (seed {instances[host].seed})"
+            return f"an episode of {who} (seed {instances[host].seed if seed is None else seed})"
 
         def for_hosts(leaf: np.ndarray) -> np.ndarray:
             return leaf[:groups].reshape(-1, *leaf.shape[2:])
@@ -166,6 +166,7 @@ def collector(
         for instance in instances:  # what does not come to the end of this call begins anew
             instance.seen, instance.steps, instance.losses, instance.discounted = None, 0, 0.0, 0.0
         ages = started[0].copy()
+        played, whose = np.zeros((2, length, count), np.int64)  # steps of episodes after each step here, and seeds
         mask, terminated, truncated = np.zeros((3, length, count), bool)
         steps = [instance.host.step for instance in instances]
         alive, acted, charged = list(range(count)), [], []
@@ -178,16 +179,17 @@ def collector(
                 for i in alive:
                     results.append(steps[i](actions[i]))  # i says whose has failed
             except (Exception, SystemExit) as error:
-                raise failed(f"{name}, in step {t + 1} of {place(i)}", error) from error
+                raise failed(f"{name}, in step {ages[i] + 1} of {place(i)}", error) from error
             after, losses, over, cut = zip(*results, strict=True)
             charged += losses
             fresh = stack(after, dtype)
             if (row := not_finite(fresh)) is not None:
                 raise Misfit(
-                    f"{name}, in step {t + 1} of {place(alive[row])}: an observation must be finite; mend it there."
+                    f"{name}, in step {ages[alive[row]] + 1} of {place(alive[row])}: an observation must be finite; mend it there."
                 )
             followed.append(fresh if len(alive) == count else each(partial(renewed, where=alive), seen[t], fresh))
             ages += 1
+            played[t], whose[t] = ages, [instance.seed for instance in instances]
             mask[t, alive], terminated[t, alive] = True, over
             truncated[t, alive] = cut
             truncated[t] = (truncated[t] | (ages >= num_steps)) & mask[t] & ~terminated[t]
@@ -205,7 +207,8 @@ def collector(
         losses = np.zeros((length, count, num_losses), dtype)
         losses[mask] = np.reshape(charged, (-1, num_losses))
         for t, i, _ in np.argwhere(~np.isfinite(losses))[:1].tolist():
-            raise Misfit(f"{name}, in step {t + 1} of {place(i)}: a reward must be finite, got {-losses[t, i]}.")
+            where = f"{name}, in step {played[t, i]} of {place(i, int(whose[t, i]))}"
+            raise Misfit(f"{where}: a reward must be finite, got {-losses[t, i]}.")
         actions = each(partial(over_time, length), *(each(for_hosts, step) for step in acted))
         states = each(partial(over_time, length + 1), *seen)
         following = each(lambda leaf: leaf[:, 1:], states)

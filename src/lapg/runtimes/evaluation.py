@@ -27,15 +27,20 @@ class Evaluation(NamedTuple):
       every: rounds 0, ``every``, 2 · ``every``, ... are scored; with 0 none is.
       episodes: of every learner's task; None is as many as a training batch has.
       greedy: whether the most probable action is taken, instead of one from the policy's distribution.
+      last: a round that is scored in any case, unless none is.
     """
 
     every: int = 1
     episodes: int | None = None
     greedy: bool = False
+    last: int | None = None
 
     def is_due(self, round: Any) -> Any:
         """Whether a round is scored, elementwise for an array of rounds."""
-        return round % self.every == 0 if self.every else np.zeros(np.shape(round), bool)
+        if not self.every:
+            return np.zeros(np.shape(round), bool)
+        due = round % self.every == 0
+        return due if self.last is None else due | (round == self.last)
 
     def plays(self, problem: Problem, method: Method) -> bool:
         """Whether extra episodes are played to score θ^k.

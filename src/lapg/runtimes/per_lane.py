@@ -74,26 +74,37 @@ class PerLaneRuntime(BaseRuntime):
     """Plays lanes one after the other, in this process; used like `lapg.runtimes.Vectorised`. A subclass defines how it plays a round."""
 
     _evaluator: Evaluator | None = None
+    _failure: Exception | None = None
+    """What has ended the rounds that `advance` returned last."""
 
     @abstractmethod
     def _play_round(self, index: int, state: Any) -> tuple[Any, Log]:
         """Plays a round of a lane, given the state before it: the state after it, and its log."""
 
     def advance(self, state: Any, first: int, until: int, pause: Pause = never) -> tuple[Any, Log]:
-        """Plays the rounds first, ..., min(first + chunk_rounds, until) − 1, of all lanes round by round; fewer where ``pause`` says so.
+        """Plays the rounds first, ..., min(first + chunk_rounds, until) − 1, of all lanes round by round; fewer where ``pause`` says so, or a round fails.
 
         Returns:
           The new state, and the log on the host with leading axes (lane, round).
         Raises:
-          ValueError: an environment returns values that are not finite.
+          Exception: what the first of the rounds has raised, or the one after those that were returned last; nothing played before it is lost.
         """
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
         if state is not self._state:
             state = self._enter(state)
         lanes, logs = [self.lane(state, index) for index in range(self.num_lanes)], []
         for round in range(first, min(first + self.chunk_rounds, until)):
-            lanes, entries = zip(
-                *(self._play_and_score(index, lane, round) for index, lane in enumerate(lanes)), strict=True
-            )
+            try:
+                lanes, entries = zip(
+                    *(self._play_and_score(index, lane, round) for index, lane in enumerate(lanes)), strict=True
+                )
+            except Exception as error:
+                if not logs:
+                    raise
+                self._failure = error
+                break
             logs.append(stack(entries))
             if pause(round + 1):
                 break

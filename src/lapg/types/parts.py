@@ -21,7 +21,7 @@ class Estimator(NamedTuple):
     ``init: key, θ → state`` · ``update: state, task, batch → state`` · ``estimate: state, task, θ, batch → Estimate`` · ``minimum_batch``: how
     many entries it needs at least · ``knows_noise``: False where it returns ``noise=None``, so that rules that need the noise are refused ·
     ``knows_divergence``: whether its estimates tell the divergence ·
-    ``prepare: state, task, batch → data``, once a round, of which estimates are then made: the batch itself by default · ``part: data, rows → data`` of some
+    ``prepare: state, task, θ, batch → data``, once a round, of which estimates are then made, where the batch was sampled at θ: the batch itself by default · ``part: data, rows → data`` of some
     of its entries, for minibatches · ``num_entries``: how many it has, None is N · ``takes_segments``: whether rows of a batch may hold pieces of several
     episodes (`Rollout`) · ``statistics``: those of its policy, where gradients leave them as they are.
     """
@@ -31,7 +31,7 @@ class Estimator(NamedTuple):
     estimate: calls.EstimateGradient
     minimum_batch: int = 1
     knows_noise: bool = True
-    prepare: calls.PrepareBatch = lambda state, task, batch: batch
+    prepare: calls.PrepareBatch = lambda state, task, params, batch: batch
     part: calls.PartOfBatch = take_rows
     num_entries: int | None = None
     takes_segments: bool = False

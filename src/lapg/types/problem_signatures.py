@@ -40,6 +40,13 @@ class LogProb(Protocol):
 
 
 @runtime_checkable
+class LogProbs(Protocol):
+    """Of several agents with independent actions each one's log π_m(a_m|o_m), [agents], differentiable in θ; `LogProb` is their sum."""
+
+    def __call__(self, params: Float[Array, " d"], observation: Any, action: Any, /) -> Any: ...
+
+
+@runtime_checkable
 class GreedyAction(Protocol):
     """The most probable action, in the form that `SampleAction` returns."""
 
