@@ -44,7 +44,7 @@ def _player(
 
         start = state, environment.observe(state), steps, jnp.bool_(True)
         (state, _, steps, _), (rows, states) = jax.lax.scan(
-            step, start, (jax.vmap(policy.action_noise)(actions), transitions, resets)
+            step, start, (policy.correlate(jax.vmap(policy.action_noise)(actions)), transitions, resets)
         )
         return rows, states, state, steps
 

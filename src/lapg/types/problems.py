@@ -38,7 +38,8 @@ class Policy(NamedTuple):
     ``score_bounds``: G and F where they are known, infinite ones included · ``shapes`` of the arrays that θ begins with, one after the other, entries behind
     them belonging to no matrix; None where that is not known · ``linear``: whether actions are normal around a mean Θs that is linear in
     the observation, with the same deviation everywhere, and executed as they are ·
-    ``statistics``: of observations, where some entries of θ are that.
+    ``statistics``: of observations, where some entries of θ are that ·
+    ``correlate: noise → noise`` of the steps of a row (leading axis T), which by default are independent.
     """
 
     init: calls.InitParams
@@ -54,6 +55,7 @@ class Policy(NamedTuple):
     shapes: tuple[tuple[int, ...], ...] | None = None
     linear: bool = False
     statistics: Statistics | None = None
+    correlate: calls.Correlate = lambda noise: noise
 
 
 class Transition(NamedTuple):
