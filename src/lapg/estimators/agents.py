@@ -54,7 +54,8 @@ def views_of(
 
         seen, actions, following = jax.tree.map(apart, (batch.observations, batch.actions, batch.following))
         same = (batch.log_probs, batch.losses, batch.mask, batch.terminated, batch.truncated)
-        return Trajectories(seen, actions, *(jnp.repeat(leaf, num, 0) for leaf in same), following)
+        log_probs, losses, mask, terminated, truncated = (jnp.repeat(leaf, num, 0) for leaf in same)
+        return Trajectories(seen, actions, log_probs, losses, mask, terminated, truncated, following)
 
     def entries(values: Float[Array, "rows T"]) -> Float[Array, "N T agents"]:
         return jnp.moveaxis(values.reshape(-1, num, values.shape[1]), 1, 2)
