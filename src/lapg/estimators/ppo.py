@@ -123,6 +123,11 @@ def ppo(
         raise ValueError(
             f"ppo(critic_minibatches=...) must divide the {num_steps} steps of a batch (batch_size times those of a row), got {critic_minibatches}."
         )
+    if normalise == "batch" and num_steps < 2:
+        raise ValueError(
+            f"ppo(normalise=...) must not be 'batch' where a batch has {num_steps} step (batch_size times those of a row), which has no deviation; take "
+            "more steps, or 'none'."
+        )
     see = as_numbers(problem.spaces) if isinstance(problem.spaces, Spaces) else lambda observation: observation
     rows, entries, one = views_of(problem, critic_input)
     network = make_network(
