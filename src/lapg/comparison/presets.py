@@ -207,25 +207,60 @@ SCALES_APART = Figure(
 )
 
 
-def _on_ppo(word: str, heterogeneity: float) -> Figure:
-    """PPO at 16 cart poles that are alike, or that differ; a round is a segment of 2 · 128 steps."""
-    return Figure(
-        name=f"ppo-cartpole-{word}",
-        title=f"PPO, cart pole: 16 learners, {word}",
-        problem=Part("cart_pole", num_learners=16, heterogeneity=heterogeneity),
-        policy=Part("actor"),
-        rollout=Part("segments", num_steps=128),
-        estimator=Part("ppo"),
-        evaluation=EvaluationConfig(every=2, episodes=1),
-        batch_size=2,
-        rounds=72,
-        tuned=tuned.ON_PPO,
-        step=1.0,
-        reference="PPO",
-    )
+def _on_ppo(
+    name: str,
+    title: str,
+    problem: Part,
+    rounds: int,
+    *,
+    batch_size: int = 2,
+    num_steps: int = 128,
+    estimator: Part = Part("ppo"),
+    evaluation: EvaluationConfig | None = None,
+    tuned: dict[str, Choice] = tuned.ON_PPO,
+) -> tuple[Figure, Figure]:
+    """PPO at learners that are alike, and that differ; a round is a segment of ``num_steps`` steps of ``batch_size`` environments."""
+
+    def one(word: str, heterogeneity: float) -> Figure:
+        return Figure(
+            name=f"{name}-{word}",
+            title=f"PPO, {title}: {problem.options['num_learners']} learners, {word}",
+            problem=Part(problem.name, **problem.options, heterogeneity=heterogeneity),
+            policy=Part("actor"),
+            rollout=Part("segments", num_steps=num_steps),
+            estimator=estimator,
+            evaluation=evaluation or EvaluationConfig(every=2, episodes=1),
+            batch_size=batch_size,
+            rounds=rounds,
+            tuned=tuned,
+            step=1.0,
+            reference="PPO",
+        )
+
+    return one("homogeneous", 0.0), one("heterogeneous", 1.0)
 
 
-ON_PPO = {"ppo-cartpole": (_on_ppo("homogeneous", 0.0), _on_ppo("heterogeneous", 1.0))}
+ON_PPO = {
+    "ppo-cartpole": _on_ppo("ppo-cartpole", "cart pole", Part("cart_pole", num_learners=16), 72),
+    "ppo-acrobot": _on_ppo("ppo-acrobot", "acrobot", Part("acrobot", num_learners=16), 60),
+    "ppo-minatar": _on_ppo(
+        "ppo-minatar",
+        "MinAtar's Breakout",
+        Part("minatar", env="Breakout", num_learners=8),
+        100,
+        batch_size=4,
+        evaluation=EvaluationConfig(every=4, episodes=1),
+    ),
+    "ppo-spread": _on_ppo(
+        "ppo-spread",
+        "simple_spread",
+        Part("simple_spread", num_learners=8),
+        200,
+        batch_size=8,
+        num_steps=50,
+        evaluation=EvaluationConfig(every=4, episodes=4),
+    ),
+}
 """Experiments whose learners train with PPO. They are reproduced; `lapg tune` and `lapg compare` know nothing of them."""
 GROUPS = {"all": tuple(figure.name for figure in PAPER)} | {
     name: tuple(figure.name for figure in pair) for name, pair in PARALLEL.items()
