@@ -1,10 +1,10 @@
 """lapg's PPO with one learner beside Stable-Baselines3's, the same hyperparameters and environments.
 
-    python benchmarks/ppo.py CartPole-v1 Acrobot-v1 Pendulum-v1 [--steps 100000] [--seeds 10] [--inside]
+    python benchmarks/ppo.py CartPole-v1 Acrobot-v1 Pendulum-v1 [--steps 100000] [--seeds 10] [--normalise] [--inside]
 
 Returns are means of stochastic episodes at the end of training, with 95 % bootstrap intervals over seeds; steps per second are those of training, episodes
 that were played for the score included, compilation too. Stable-Baselines3 plays where it is installed (pip install stable-baselines3); it is no part
-of lapg's extras. ``--inside`` plays lapg's own cart pole, compiled, as well.
+of lapg's extras. ``--inside`` plays lapg's own cart pole, compiled, as well. ``--normalise`` has both normalise observations by running moments.
 
 What differs: one optimiser for actor and critic, whose gradients are clipped together, there; two here, values in units of the returns, and actions that tanh
 squashes into their bounds instead of clipping.
@@ -28,13 +28,13 @@ ENVIRONMENTS, ROW, EPISODES, MINIBATCHES, EPOCHS, STEP_SIZE = 8, 128, 10, 4, 10,
 DISCOUNT, TRACE_DECAY, CLIP, MAX_NORM, HIDDEN = 0.99, 0.95, 0.2, 0.5, (64, 64)
 
 
-def ours(problem: Part, steps: int, seeds: int) -> tuple[np.ndarray, int]:
+def ours(problem: Part, steps: int, seeds: int, normalise: bool = False) -> tuple[np.ndarray, int]:
     """Returns at the end by seed, and steps played in all."""
     rounds = -(-steps // (ENVIRONMENTS * ROW))
     config = Config(
         method="ppo",
         problem=problem.__class__(problem.name, **problem.options, num_learners=1, discount=DISCOUNT),
-        policy=Part("actor", hidden=HIDDEN),
+        policy=Part("actor", hidden=HIDDEN, normalise=normalise),
         estimator=Part("ppo", clip=CLIP, trace_decay=TRACE_DECAY, critic=HIDDEN, critic_step_size=STEP_SIZE),
         rollout=Part("segments", num_steps=ROW),
         rounds=rounds + 1,
@@ -52,19 +52,25 @@ def ours(problem: Part, steps: int, seeds: int) -> tuple[np.ndarray, int]:
     return record["return_raw"].isel(round=-1).mean("learner").values, played
 
 
-def theirs(env: str, steps: int, seeds: int) -> tuple[np.ndarray, int]:
+def theirs(env: str, steps: int, seeds: int, normalise: bool = False) -> tuple[np.ndarray, int]:
     """The same of Stable-Baselines3."""
     import torch
     from stable_baselines3 import PPO
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.evaluation import evaluate_policy
+    from stable_baselines3.common.vec_env import VecNormalize
 
     torch.set_num_threads(1)
+
+    def many(num: int, seed: int, **options: Any) -> Any:
+        made = make_vec_env(env, num, seed=seed)
+        return VecNormalize(made, norm_reward=False, **options) if normalise else made
+
     found, played = [], 0
     for seed in range(seeds):
         model = PPO(
             "MlpPolicy",
-            make_vec_env(env, ENVIRONMENTS, seed=seed),
+            many(ENVIRONMENTS, seed),
             learning_rate=STEP_SIZE,
             n_steps=ROW,
             batch_size=ENVIRONMENTS * ROW // MINIBATCHES,
@@ -77,9 +83,10 @@ def theirs(env: str, steps: int, seeds: int) -> tuple[np.ndarray, int]:
             seed=seed,
             device="cpu",
         ).learn(steps)
-        returns, lengths = evaluate_policy(
-            model, make_vec_env(env, 1, seed=1000 + seed), EPISODES, deterministic=False, return_episode_rewards=True
-        )
+        judged = many(1, 1000 + seed, training=False)
+        if normalise:
+            judged.obs_rms = model.get_vec_normalize_env().obs_rms
+        returns, lengths = evaluate_policy(model, judged, EPISODES, deterministic=False, return_episode_rewards=True)
         found.append(np.mean(returns))
         played += model.num_timesteps + int(np.sum(lengths))
     return np.asarray(found), played
@@ -97,18 +104,19 @@ def main() -> None:
     parser.add_argument("environments", nargs="+", help="ids of Gymnasium")
     parser.add_argument("--steps", type=int, default=100_000, help="of training, a seed")
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--normalise", action="store_true", help="observations, on both sides")
     parser.add_argument("--inside", action="store_true", help="lapg's compiled cart pole, too")
     arguments = parser.parse_args()
     use_all_cores()
-    steps, seeds = arguments.steps, arguments.seeds
+    steps, seeds, normalise = arguments.steps, arguments.seeds, arguments.normalise
     shown = Table(
         "environment", "PPO of", "return at the end", "steps / second", title=f"{steps:,} steps, {seeds} seeds"
     )
     players: list[tuple[str, str, Any]] = []
     for env in arguments.environments:
-        players.append((env, "lapg", lambda env=env: ours(Part("gymnasium", env=env), steps, seeds)))
+        players.append((env, "lapg", lambda env=env: ours(Part("gymnasium", env=env), steps, seeds, normalise)))
         if importlib.util.find_spec("stable_baselines3"):
-            players.append((env, "Stable-Baselines3", lambda env=env: theirs(env, steps, seeds)))
+            players.append((env, "Stable-Baselines3", lambda env=env: theirs(env, steps, seeds, normalise)))
     if arguments.inside:
         players.append(("cart_pole, compiled", "lapg", lambda: ours(Part("cart_pole"), steps, seeds)))
     console = Console()

@@ -1,5 +1,6 @@
 """Adapters to gymnax and JaxMARL against those libraries, stepped directly, and against engines that do not depend on them."""
 
+import dataclasses
 import importlib
 import sys
 
@@ -10,6 +11,8 @@ import pytest
 
 from lapg import Config, train
 from lapg.methods import Part
+from lapg.policies import with_policy
+from lapg.problems import acrobot, minatar, simple_spread
 from lapg.problems.adapters import first_observation
 from lapg.problems.cooperative_navigation import State, collisions
 from lapg.problems.cooperative_navigation import environment as navigation
@@ -187,6 +190,29 @@ def test_training(name, options, learners, size, tmp_path):
         (lambda: jaxmarl(env="simple_spread"), r"must be one of MPE_simple_spread_v3, .*, got 'simple_spread'"),
         (lambda: jaxmarl(**SPREAD), r"'MPE_simple_spread_v3' has not; use 'concatenated'"),
         (lambda: jaxmarl(**SPREAD, observations="all"), r"must be 'global', 'local' or 'concatenated', got 'all'"),
+        (
+            lambda: gymnax(env="Acrobot-v1", vary={"gravity": 2.0}),
+            r"vary=\.\.\.\) must name real .*link_moi.*, got 'gravity'",
+        ),
+        (
+            lambda: gymnax(env="Acrobot-v1", vary={"dt": 0.0}),
+            r"vary=\.\.\.\) must have factors > 0 and finite, got 0\.0",
+        ),
+        (lambda: gymnax(env="CartPole-v1", sticky=0.5, heterogeneity=1.0), r"sticky=\.\.\.\) must lie in \[0, 1\)"),
+        (lambda: gymnax(env="Pendulum-v1", sticky=0.5), r"sticky=\.\.\.\) must be 0 where actions are not discrete"),
+        (lambda: jaxmarl(**SPREAD, observations="local", heterogeneity=1.0), r"got 1\.0; give num_learners"),
+        (
+            lambda: jaxmarl(**SPREAD, observations="concatenated", share_network=True),
+            "got 'concatenated' in 'MPE_simple",
+        ),
+        (
+            lambda: jaxmarl(**SPREAD, observations="local", num_learners=2, shared_trajectories=True),
+            r"shared_trajectories=\.\.\.\) must be False where num_learners is given",
+        ),
+        (
+            lambda: jaxmarl(env="HeuristicEnemySMAX", env_options={"scenario": "3mm"}),
+            r"env_options\.scenario=\.\.\.\) must be one of 3m, .*got '3mm'",
+        ),
         (lambda: jaxmarl(env="coin_game", observations="local"), r"num_steps=\.\.\.\) must be given for 'coin_game'"),
     ],
 )
@@ -196,24 +222,164 @@ def test_wrong_settings_are_refused(build, message, unchecked):
         build()
 
 
-@pytest.mark.parametrize("forbidden", [0, 1])
-def test_masked_actions_are_refused(forbidden, monkeypatch):
-    """Oracle: a simple_spread that forbids one agent its first action, or no one any."""
-    masks = {"agent_0": jnp.array([1 - forbidden, 1]), "agent_1": jnp.ones(2)}
+@pytest.mark.parametrize("observations", ["local", "concatenated"])
+def test_masked_actions_are_never_taken(observations, monkeypatch):
+    """Oracle: a simple_spread that forbids the first agent all but action 3 and, when it has moved, all but 1; the others nothing."""
     world = importlib.import_module("jaxmarl").environments.SimpleSpreadMPE
-    monkeypatch.setattr(world, "get_avail_actions", lambda self, state: masks)
-    if not forbidden:
-        assert jaxmarl(**SPREAD, observations="local").num_learners == 3
-        return
-    with pytest.raises(ValueError, match=r"always allowed, got 'MPE_simple_spread_v3', which masks some"):
-        jaxmarl(**SPREAD, observations="local")
+
+    def allowed(self, state):
+        first = jax.nn.one_hot(jnp.where(state.step == 0, 3, 1), 5)
+        return {"agent_0": first, "agent_1": jnp.ones(5), "agent_2": jnp.ones(5)}
+
+    monkeypatch.setattr(world, "get_avail_actions", allowed)
+    problem = jaxmarl(**SPREAD, observations=observations, num_steps=4)
+    size = {"local": 18, "concatenated": 54}[observations]
+    assert all(agent == (((size,), None, None), (5,), True) for agent in problem.spaces.agents)
+    problem = with_policy(problem, hidden=(3,))
+    batch = jax.jit(lambda key: problem.sample(key, first_task(problem), problem.init(key), 20))(jax.random.key(0))
+    assert batch.observations.shape == (20, 4, 3, size + 5)
+    np.testing.assert_array_equal(batch.actions[:, :, 0], np.tile([3, 1, 1, 1], (20, 1)))
+    assert set(np.unique(batch.actions[:, :, 1:])) == set(range(5))
+    seen = {f"agent_{m}": np.full(18, m) for m in range(3)}
+    info = {agent: {"action_mask": np.arange(5) == 2} for agent in seen}
+    np.testing.assert_array_equal(problem.interface.encode(seen, info)[1, -5:], [0, 0, 1, 0, 0])
+    with pytest.raises(ValueError, match=r"info\['agent_0'\] must have an action_mask, got none"):
+        problem.interface.encode(seen, {})
+
+
+def test_worlds_without_masks_have_none(monkeypatch):
+    """Oracle: masks that are all 1 at the start leave observations as they are."""
+    world = importlib.import_module("jaxmarl").environments.SimpleSpreadMPE
+    monkeypatch.setattr(world, "get_avail_actions", lambda self, state: {"agent_0": jnp.ones(5)})
+    assert not jaxmarl(**SPREAD, observations="local").spaces.agents[0].masked
 
 
 @pytest.mark.slow
-def test_hanabi_is_refused():
-    """Oracle: its rules: a player can play only the cards that it holds."""
-    with pytest.raises(ValueError, match="got 'hanabi', which masks some"):
-        jaxmarl(env="hanabi", observations="local", num_steps=5)
+@pytest.mark.parametrize(
+    "world",
+    [
+        {"env": "hanabi", "num_steps": 5},
+        {"env": "HeuristicEnemySMAX", "env_options": {"scenario": "3m"}, "num_learners": 2, "share_network": True},
+    ],
+    ids=["hanabi", "smax"],
+)
+def test_masks_of_real_worlds(world):
+    """Oracle: the mask that was seen when an action was taken; not everything is always allowed. SMAX is made for float32."""
+    with jax.enable_x64(False):
+        problem = with_policy(jaxmarl(**world, observations="local"), hidden=(3,))
+        batch = jax.jit(lambda key: problem.sample(key, first_task(problem), problem.init(key), 3))(jax.random.key(0))
+    masks = np.asarray(batch.observations)[..., -problem.spaces.agents[0].action.num :]
+    assert np.take_along_axis(masks, np.asarray(batch.actions)[..., None], -1).all()
+    assert not masks.all()
+
+
+def test_gymnax_parameters_by_the_knob():
+    """Oracle: our acrobot (tested against Gymnasium) of the same length, torque and scale from the same states; nominal without heterogeneity."""
+    vary = {"link_length_1": 1.25, "available_torque": 1.5}
+    problem = gymnax(env="Acrobot-v1", num_learners=3, heterogeneity=1.0, vary=vary)
+    np.testing.assert_allclose(np.sort(problem.tasks.extra["link_length_1"]), 1.25 ** np.linspace(-1, 1, 3))
+    np.testing.assert_allclose(np.sort(problem.tasks.extra["available_torque"][:, 2]), 1.5 ** np.linspace(-1, 1, 3))
+    np.testing.assert_allclose(np.sort(problem.tasks.scale), 4.0 ** np.linspace(-1, 1, 3))
+    vary = {"link_length_1": 1.25, "link_com_pos_1": 1.25, "link_com_pos_2": 1.25, "available_torque": 1.5}
+    own, theirs = acrobot(num_learners=1), gymnax(env="Acrobot-v1", num_learners=1, vary=vary)
+    key, task = jax.random.key(0), first_task(theirs)
+    start = theirs.environment.reset(key, task)
+
+    @jax.jit
+    @jax.vmap
+    def both(length, torque, state, action):
+        extra = {"link_length_1": length, "link_com_pos_1": length / 2, "link_com_pos_2": length / 2}
+        extra["available_torque"] = jnp.stack([-torque, 0.0 * torque, torque])
+        inner = start.inner.replace(
+            **dict(zip(("joint_angle1", "joint_angle2", "velocity_1", "velocity_2"), state, strict=True))
+        )
+        found = theirs.environment.step(
+            key, dataclasses.replace(task, extra=extra), type(start)(inner, start.observation), action
+        )
+        quantities = {"length": length, "torque": torque, "mass": 1.0, "start": 0.1}
+        expected = own.environment.step(key, dataclasses.replace(task, extra=quantities), state, action)
+        return found.state.observation, found.loss, own.environment.observe(expected.state), expected.loss
+
+    rng = np.random.default_rng(0)
+    sizes, states = rng.uniform(0.7, 1.4, (2, 50)), rng.uniform(-1, 1, (50, 4)) * [3, 3, 4, 9]
+    seen, losses, expected, wanted = both(*map(jnp.asarray, sizes), jnp.asarray(states), jnp.asarray(np.arange(50) % 3))
+    np.testing.assert_allclose(seen, expected, 1e-10, 1e-10)
+    np.testing.assert_array_equal(losses, wanted)
+    assert 0 < np.mean(wanted) < 1
+
+
+def test_actions_stick_with_the_learners_probability():
+    """Oracle: a cart's velocity tells the executed action: the chosen one or else the last; binomial bounds of 5 σ on how often it is the last."""
+    problem = gymnax(env="CartPole-v1", num_learners=3, heterogeneity=1.0, sticky=0.2)
+    np.testing.assert_allclose(np.sort(problem.tasks.extra["sticky"]), [0.05, 0.2, 0.8])
+    environment, num = problem.environment, 2000
+
+    @jax.jit
+    @jax.vmap
+    def play(task):
+        start = environment.reset(jax.random.key(0), task)
+
+        def step(state, draws):
+            action, key = draws
+            after = environment.step(key, task, held(start, state), action)
+            return after.state.action, after.state.observation[1] > start.observation[1]
+
+        chosen = jnp.arange(num) % 2
+        return jax.lax.scan(step, start.action, (chosen.astype(jnp.int32), jax.random.split(jax.random.key(1), num)))[1]
+
+    def held(state, action):
+        return type(state)(state.inner, state.observation, action)
+
+    executed, chosen = np.asarray(play(problem.tasks)).astype(int), np.arange(num) % 2
+    before = np.concatenate([np.zeros((3, 1), int), executed[:, :-1]], 1)
+    assert np.all((executed == chosen) | (executed == before))
+    for rate, row, last in zip(problem.tasks.extra["sticky"], executed, before, strict=True):
+        differ = last != chosen
+        assert abs(np.mean(row[differ] == last[differ]) - rate) < 5 * np.sqrt(rate * (1 - rate) / differ.sum())
+
+
+def test_minatar_is_gymnaxs():
+    """Oracle: gymnax's own Breakout stepped directly, with actions that never stick; a screen is a vector unless asked for."""
+    problem = minatar(num_learners=2, sticky=0.0)
+    game, settings = importlib.import_module("gymnax").make("Breakout-MinAtar")
+    key, task = jax.random.key(0), first_task(problem)
+    ours, (seen, theirs) = problem.environment.reset(key, task), game.reset_env(key, settings)
+    step, reference = jax.jit(problem.environment.step), jax.jit(game.step_env)
+    for action in (1, 2, 2, 0):
+        after = step(key, task, ours, jnp.int32(action))
+        seen, theirs, reward, terminated, _ = reference(key, theirs, jnp.int32(action), settings)
+        np.testing.assert_array_equal(problem.environment.observe(after.state), np.asarray(seen, float).ravel())
+        assert (float(after.loss), bool(after.terminated)) == (-reward, terminated)
+        ours = after.state
+    assert problem.spaces.observation.shape == (400,)
+    assert minatar(images=True).spaces.observation.shape == (10, 10, 4)
+    np.testing.assert_array_equal(minatar(num_learners=3).tasks.extra["sticky"], [0.1] * 3)
+    np.testing.assert_array_equal(minatar(num_learners=3).tasks.scale, np.ones(3))
+
+
+def test_teams_of_simple_spread():
+    """Oracle: JaxMARL's own world with that acceleration and damping, stepped directly; the loss is minus the mean of the agents' rewards."""
+    problem = simple_spread(num_learners=3, heterogeneity=1.0)
+    assert (problem.num_learners, problem.joint, problem.policy.num_params) == (3, False, 18 * 16 + 16 + 16 * 5 + 5)
+    np.testing.assert_allclose(np.sort(problem.tasks.extra["accel"][:, 1]), 5 * 1.5 ** np.linspace(-1, 1, 3))
+    np.testing.assert_allclose(np.sort(problem.tasks.extra["damping"]), 0.25 * 1.5 ** np.linspace(-1, 1, 3))
+    key, action = jax.random.key(0), jnp.array([1, 4, 0])
+    step = jax.jit(
+        jax.vmap(lambda task: problem.environment.step(key, task, problem.environment.reset(key, task), action))
+    )
+    found = step(problem.tasks)
+    for m in range(3):
+        game = importlib.import_module("jaxmarl").make(
+            "MPE_simple_spread_v3",
+            accel=problem.tasks.extra["accel"][m],
+            damping=float(problem.tasks.extra["damping"][m]),
+        )
+        _, inner = game.reset(key)
+        seen, _, rewards, _, _ = game.step_env(key, inner, dict(zip(game.agents, action, strict=True)))
+        for agent, views in zip(game.agents, found.state.observations, strict=True):
+            np.testing.assert_allclose(views[m], seen[agent], 1e-12)
+        np.testing.assert_allclose(found.loss[m], -np.mean([float(reward) for reward in rewards.values()]), 1e-12)
+    assert len({round(float(views[0]), 6) for views in found.state.observations[0]}) == 3
 
 
 @pytest.mark.parametrize(("factory", "extra"), [(gymnax, "gymnax"), (jaxmarl, "jaxmarl")])

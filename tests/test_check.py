@@ -16,6 +16,7 @@ from lapg.types import Environment, HostBatch, Problem, Transition
 LEARNERS, STEPS = 2, 4
 POLICY = softmax_mlp(1, (3,), 3)
 BUILT_IN = {
+    "acrobot": {"num_steps": 20},
     "cart_pole": {},
     "cooperative_navigation": {"num_steps": 4},
     "garnet": {"num_learners": 2},

@@ -18,6 +18,7 @@ from lapg.uplink.compressors import exact, rounded, sparse
 from support import player, quadratic_gradients
 
 CODECS = {
+    "lossless": compressors.lossless(),
     "top_k": compressors.top_k(0.3),
     "top_k, rounded": compressors.top_k(0.3, bits=5),
     "quantise": compressors.quantise(4, block=5),
@@ -80,6 +81,21 @@ def draw(made, vector, num=1):
 @pytest.fixture(scope="module")
 def vector():
     return np.random.default_rng(3).normal(size=50) ** 3
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_lossless_keeps_every_bit(dtype):
+    """Oracle: the vector's own bytes, −0 and the smallest subnormal included; by hand 1 byte for zeros, 3 + 5 bits for a count and a gap (Rice, 2^4) beside the value, d values at most."""
+    made, width = compressors.lossless(), np.dtype(dtype).itemsize
+    one = np.zeros(40, dtype)
+    one[[3]] = -0.0
+    smallest, dense = one.copy(), np.ones(40, dtype)
+    smallest[3] = np.finfo(dtype).smallest_subnormal
+    for vector, length in ((np.zeros(40, dtype), 1), (one, 1 + width), (smallest, 1 + width), (dense, 40 * width)):
+        message = jax.jit(made.compress)(KEY, vector)
+        raw = made.encode(np.asarray(message))
+        assert int(made.num_bits(message)) == 8 * len(raw) == 8 * length
+        assert np.asarray(made.decode(raw, vector)).tobytes() == vector.tobytes()
 
 
 @pytest.mark.parametrize("fraction", [0.02, 0.1, 1.0])
@@ -243,7 +259,7 @@ def test_nothing_is_lost_on_the_way(codec, memory):
         (lambda: compressors.sign(scale_bits=8), r"sign\(scale_bits=...\) must be 16 or none, got 8"),
         (
             lambda: config(compressor="zip"),
-            r"compressor must be one of identity, qsgd, quantise, sign, top_k, .*got 'zip'",
+            r"compressor must be one of identity, lossless, qsgd, quantise, sign, top_k, .*got 'zip'",
         ),
         (lambda: build(config(compressor=Part("qsgd", levels=0))), r"compressor.levels must lie in 1..32767, got 0"),
         (
@@ -269,6 +285,7 @@ def test_wrong_options_are_refused(build_it, message, unchecked):
 
 EVERY_KIND = {
     "none": compressors.identity(),
+    "lossless": compressors.lossless(),
     "top_k": compressors.top_k(1.0),
     "top_k, 16 bits": compressors.top_k(1.0, bits=16),
     "quantise": compressors.quantise(16),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lapg.problems import cart_pole, pendulum
+from lapg.problems import acrobot, cart_pole, pendulum
 
 SAMPLES = 1000  # injected states per learner
 LIMITS = np.array([2.4, 2.0, 12 * np.pi / 180, 3.0])
@@ -30,14 +30,35 @@ def pendulums(task):
     return env
 
 
+def acrobots(task):
+    """Gymnasium's acrobot, with the learner's parameters if there is one."""
+    env = gymnasium.make("Acrobot-v1").unwrapped
+    if task is not None:
+        length, mass, torque = (task.extra[name] for name in ("length", "mass", "torque"))
+        env.LINK_LENGTH_1, env.LINK_LENGTH_2, env.LINK_MASS_1, env.LINK_MASS_2 = length, length, mass, mass
+        env.LINK_COM_POS_1, env.LINK_COM_POS_2, env.AVAIL_TORQUE = length / 2, length / 2, [-torque, 0.0, torque]
+    return env
+
+
 def draws(name, rng):
     """Random states, up to 1.5 times the limits where there are any, and actions, up to 1.5 times the bound."""
+    if name == "acrobot":
+        return rng.uniform(-1, 1, (SAMPLES, 4)) * [np.pi, np.pi, 4, 9], rng.integers(0, 3, SAMPLES)
     if name == "cart":
         return 1.5 * LIMITS * rng.uniform(-1, 1, (SAMPLES, 4)), rng.integers(0, 2, SAMPLES)
     return rng.uniform(-1, 1, (SAMPLES, 2)) * [20, 8], rng.uniform(-3, 3, (SAMPLES, 1))
 
 
-KINDS = {"cart": (cart_pole, carts), "pendulum": (pendulum, pendulums)}
+def state_of(name, seen):
+    """The state that was observed."""
+    if name == "cart":
+        return seen.copy()
+    angles = [np.arctan2(seen[i + 1], seen[i]) for i in ((0,) if name == "pendulum" else (0, 2))]
+    return np.array([*angles, *seen[2 * len(angles) :]])
+
+
+KINDS = {"cart": (cart_pole, carts), "pendulum": (pendulum, pendulums), "acrobot": (acrobot, acrobots)}
+ENDS = {"cart": (0.3, 0.7), "pendulum": (0, 0), "acrobot": (0.1, 0.5)}
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -77,7 +98,7 @@ def test_one_step_is_gymnasiums(name):
     np.testing.assert_allclose(flat[1], observations, 1e-6, 1e-6)  # Gymnasium rounds observations to float32
     np.testing.assert_allclose(flat[2], rewards, 1e-13, 1e-13)
     np.testing.assert_array_equal(flat[3], terminated)
-    assert 0.3 < terminated.mean() < 0.7 if name == "cart" else not terminated.any()
+    assert ENDS[name][0] <= terminated.mean() <= ENDS[name][1]
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -99,7 +120,7 @@ def test_episodes_are_gymnasiums(name):
         for n in range(5):
             env.reset(seed=0)
             start = starts[m, n]
-            env.state = start.copy() if name == "cart" else np.array([np.arctan2(start[1], start[0]), start[2]])
+            env.state = state_of(name, start)
             rewards, terminated, observation = [], False, start
             while len(rewards) < 60 and not terminated:
                 t = len(rewards)
@@ -123,7 +144,7 @@ def test_starts_are_uniform(name):
     keys = jax.random.split(jax.random.key(0), 2000)
     found = jax.vmap(lambda task: jax.vmap(lambda key: problem.environment.reset(key, task))(keys))(problem.tasks)
     widths = np.asarray(problem.tasks.extra["start"])
-    if name == "cart":
+    if name != "pendulum":
         halves = np.tile(widths[:, None], 4)
     else:
         halves = np.stack([np.minimum(widths, np.pi), np.ones(5)], -1)
@@ -136,6 +157,7 @@ def test_starts_are_uniform(name):
 NOMINAL = {
     "cart": {"force": (10.0, 2.0), "half_length": (0.5, 2.0), "pole_mass": (0.1, 2.0), "start": (0.05, 4.0)},
     "pendulum": {"gravity": (10.0, 1.5), "mass": (1.0, 1.25), "length": (1.0, 1.25), "start": (np.pi, 4.0)},
+    "acrobot": {"torque": (1.0, 1.5), "length": (1.0, 1.25), "mass": (1.0, 1.25), "start": (0.1, 4.0)},
 }
 
 
@@ -174,7 +196,7 @@ def test_cart_pole_returns_count_steps():
     np.testing.assert_allclose(scores["return_scaled"], 8 * scores["return_raw"], 1e-14)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", ["cart", "pendulum"])
 def test_drawings_point_where_the_state_says(name):
     """Oracle: Gymnasium's pictures: a rod of 1 m, upright at angle 0; a quarter turn points to the right for the cart, to the left for the pendulum."""
     from matplotlib.figure import Figure
@@ -188,6 +210,16 @@ def test_drawings_point_where_the_state_says(name):
         rods = [line.get_xydata() for line in axes.lines if line.get_color() == "C1"]
         offset = 0.7 if name == "cart" else 0.0
         np.testing.assert_allclose(rods, [[(offset, 0), (tip[0] + offset, tip[1])]], atol=1e-7)
+
+
+def test_acrobot_draws_two_links():
+    """Oracle: by hand: the upper link points to the right, the lower one from its end upwards."""
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    acrobot(num_learners=1).environment.draw(axes, jnp.asarray([np.pi / 2, np.pi / 2, 0.0, 0.0]))
+    upper, lower = (line.get_xydata() for line in axes.lines if line.get_linewidth() == 8)
+    np.testing.assert_allclose([upper, lower], [[(0, 0), (1, 0)], [(1, 0), (1, 1)]], atol=1e-7)
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -1,6 +1,7 @@
 """Runs of format 2, whose configurations were flat: tests/data/format2.tar.xz, made by the last version that wrote it."""
 
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from lapg import Config, Part, RunError, load, resume
 from lapg.experiments.build import build
 from lapg.experiments.config import Choice, from_dict, to_dict
-from lapg.experiments.convert import from_format_2, renamed
+from lapg.experiments.convert import from_format_2, from_format_3
 
 COMMON = Config(
     problem=Part("quadratic", num_learners=2, dimension=3, noise=1.0),
@@ -61,19 +62,22 @@ def test_renamed_variables_are_read(place):
 
 
 def test_renamed_settings_are_read():
-    """Oracle: by hand, the setting under its name today; a configuration of today stays as it is."""
+    """Oracle: by hand, the setting under its name today, and the downlink that was the default then, or what was named."""
     old = {"runtime": "ray", "cluster": {"patience": 7, "quorum": 2}}
-    for convert in (renamed, from_format_2):
-        cluster = from_dict(convert(old)).cluster
-        assert (cluster.max_silent_rounds, cluster.quorum) == (7, 2)
-    assert renamed(to_dict(COMMON)) == to_dict(COMMON)
+    for convert in (from_format_3, from_format_2):
+        found = from_dict(convert(old))
+        assert (found.cluster.max_silent_rounds, found.cluster.quorum, found.downlink) == (7, 2, Part("dense"))
+    assert from_dict(from_format_3(to_dict(COMMON))) == replace(COMMON, downlink=Part("dense"))
+    for kept in ({"downlink": {"name": "replicated"}}, {"method": "scout_ppo"}):
+        assert from_format_3(kept) == kept
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_runs_of_format_2_are_read(place, name):
     """Oracle: by hand, the tables that say what the flat settings said; the record is what it was; the parts can be built."""
     run = load(place / name)
-    assert run.config == COMMON.playing(RUNS[name])
+    then = {} if name == "scout" else {"downlink": Part("dense")}
+    assert run.config == COMMON.playing(RUNS[name].but(**then))
     assert run.record.sizes["round"] == (2 if name == "unfinished" else 4)
     assert run.finished == (name != "unfinished")
     assert np.isfinite(run.params()).all()
@@ -82,7 +86,7 @@ def test_runs_of_format_2_are_read(place, name):
 
 def test_runs_of_format_2_are_not_resumed(place):
     """Oracle: one line with the remedy; a finished one has nothing to resume."""
-    with pytest.raises(RunError, match=r"must be of format 3 to be resumed, got 2: .* --init-from ") as error:
+    with pytest.raises(RunError, match=r"must be of format 4 to be resumed, got 2: .* --init-from ") as error:
         resume(place / "unfinished", show_progress=False)
     assert "\n" not in str(error.value)
     assert resume(place / "pg", show_progress=False).finished
@@ -111,8 +115,8 @@ METHOD = {"name": "scout", "first_upload": None}
 def test_flat_settings_become_options_of_parts(method, expected):
     """Oracle: by hand, where each setting has gone."""
     found = from_dict(from_format_2({"method": METHOD | method}))
-    optimiser = {"optimiser": Part("sgd")} | expected
-    assert found.choice == Choice((METHOD | method)["name"], **optimiser)
+    others = {"optimiser": Part("sgd"), "downlink": Part("dense")} | expected
+    assert found.choice == Choice((METHOD | method)["name"], **others)
 
 
 def test_older_runs_keep_the_defaults_they_began_with():

@@ -36,6 +36,7 @@ BELOW = {  # what each room may import directly, itself and everything further b
 GUESTS = {  # engines and environments from outside → the rooms in which one file may know them
     "gymnasium": {"problems"},
     "mpe2": {"problems"},
+    "mujoco": {"problems"},
     "pettingzoo": {"problems"},
     "jaxmarl": {"problems"},
     "gymnax": {"problems"},

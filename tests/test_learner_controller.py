@@ -215,7 +215,7 @@ def test_estimates_use_the_batch_that_the_updated_state_has_prepared():
         lambda count, task, batch: count + 1,
         lambda count, task, params, data: Estimate(data[:2], None, jnp.ones(())),
         knows_noise=False,
-        prepare=lambda count, task, batch: 100 * count + batch,
+        prepare=lambda count, task, params, batch: 100 * count + batch,
     )
     task = jax.tree.map(lambda leaf: leaf[0], quadratic(num_learners=1, dimension=2).tasks)
     seen = []

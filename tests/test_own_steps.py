@@ -11,11 +11,12 @@ import pytest
 from lapg import estimators, local, methods
 from lapg.controller import heavy_ball
 from lapg.learner import make_learner
-from lapg.methods import Part
-from lapg.policies import with_policy
+from lapg.methods import Part, make
+from lapg.methods.optimisers import muon
+from lapg.policies import conv, replicated, softmax_table, with_policy
 from lapg.problems import cooperative_navigation, quadratic
 from lapg.rounds import sample_batch
-from lapg.types import REPLY, Broadcast, Estimate, address
+from lapg.types import REPLY, Box, Broadcast, Estimate, Spaces, address
 from lapg.uplink import compressors, memories, triggers, variance_reduction
 from support import player
 
@@ -126,6 +127,85 @@ def test_one_plain_step_of_its_own_is_looking_ahead(problem, setting):
     np.testing.assert_allclose(one.learners.memory.value, step * other.learners.memory.value, atol=1e-12)
 
 
+def test_control_variates_lead_to_the_optimum():
+    """Oracle: Scaffnew (arXiv 2202.09357, Algorithm 2) in NumPy, coin by coin; and the minimum of the sum in closed form, which local steps alone miss."""
+    problem = quadratic(num_learners=LEARNERS, dimension=5, conditioning=4.0, scales=(1.0, 0.5, 0.2))
+    rounds, step, rate = 900, 0.2, 0.25
+    exact = methods.Setting(estimators.exact(problem.gradient), BATCH, LEARNERS)
+    ends = {}
+    for corrects in (True, False):
+        recipe = lambda hyper, corrects=corrects: methods.compose(  # noqa: E731
+            "periodic",
+            exact,
+            optimiser=Part("mean"),
+            local=Part("optimise", optimiser=Part("sgd", step_size=step), control_variates=corrects),
+            trigger=Part("random", rate=rate, shared=True),
+        )
+        states, logs = player(recipe, problem, rounds)({})
+        np.testing.assert_array_equal(logs.sent.all(1), logs.sent.any(1))
+        assert abs(logs.sent[:, 0].mean() - rate) < 4 * (rate * (1 - rate) / rounds) ** 0.5
+        ends[corrects] = states.controller.params[1:][logs.sent[:, 0]][-1]
+        if corrects:
+            thetas, coins = states.controller.params, logs.sent[:, 0]
+    tasks = jax.tree.map(np.asarray, problem.tasks)
+    slopes = tasks.scale[:, None] * tasks.extra["curvature"]
+    models, shifts = np.tile(thetas[0], (LEARNERS, 1)), np.zeros((LEARNERS, 5))
+    for k in range(100):
+        there = models - step * (slopes * (models - tasks.extra["centre"]) - shifts)
+        models = np.tile(there.mean(0), (LEARNERS, 1)) if coins[k] else there
+        shifts = shifts + rate / step * (models - there)
+        if coins[k]:
+            np.testing.assert_allclose(thetas[k + 1], models[0], atol=1e-12)
+    best = (slopes * tasks.extra["centre"]).sum(0) / slopes.sum(0)
+    np.testing.assert_allclose(ends[True], best, atol=1e-6)
+    assert np.abs(ends[False] - best).max() > 1e-2
+
+
+def orthogonal(matrix, steps=5):
+    """Newton-Schulz as Muon has it."""
+    found = matrix / (np.linalg.norm(matrix) + 1e-8)
+    if tall := found.shape[0] > found.shape[1]:
+        found = found.T
+    for _ in range(steps):
+        square = found @ found.T
+        found = 3.4445 * found + (-4.775 * square + 2.0315 * square @ square) @ found
+    return found.T if tall else found
+
+
+@pytest.mark.parametrize("num_agents", [1, 2])
+def test_muon_sees_matrices(num_agents):
+    """Oracle: NumPy: Nesterov momentum, Newton-Schulz and its scale for each weight matrix, one of an image's filters among them, Adam for biases and log stds."""
+    spaces = Spaces(Box((4, 4, 1)), Box((2,)))
+    policy = replicated(conv(spaces, channels=(3,), hidden=(5,), learned_std=True), num_agents)
+    rate, beta, blocks = 0.01, 0.95, [(9, 3), 3, (12, 5), 5, (5, 2), 2, 2] * num_agents
+    optimiser = make("optimiser", Part("muon", step_size=rate), {"num_learners": 1, "policy": policy})
+    sizes = [int(np.prod(block)) for block in blocks]
+    assert sum(sizes) == policy.num_params
+    gradients = np.random.default_rng(3).normal(size=(3, policy.num_params))
+
+    @jax.jit
+    def play(gradients):
+        def step(state, gradient):
+            change, state = optimiser.update(gradient, state, gradient)
+            return state, change
+
+        return jax.lax.scan(step, optimiser.init(gradients[0]), gradients)[1]
+
+    first, square = np.zeros((2, policy.num_params))
+    second = first.copy()
+    for t, (gradient, change) in enumerate(zip(gradients, play(gradients), strict=True), start=1):
+        first, second = beta * first + (1 - beta) * gradient, 0.9 * second + 0.1 * gradient
+        square = 0.999 * square + 0.001 * gradient**2
+        ahead = beta * first / (1 - beta ** (t + 1)) + (1 - beta) * gradient / (1 - beta**t)
+        adam = 0.9 * second / (1 - 0.9 ** (t + 1)) + 0.1 * gradient / (1 - 0.9**t)
+        adam = adam / (np.sqrt(square / (1 - 0.999**t)) + 1e-8)
+        expected = []
+        for block, a, b in zip(blocks, *(np.split(x, np.cumsum(sizes)[:-1]) for x in (ahead, adam)), strict=True):
+            whole = b if isinstance(block, int) else orthogonal(a.reshape(block)) * 0.2 * max(block) ** 0.5
+            expected.append(-rate * whole.ravel())
+        np.testing.assert_allclose(change, np.concatenate(expected), rtol=1e-6, atol=1e-12)
+
+
 def test_moments_of_a_broken_round_are_forgotten():
     """Oracle: a NaN gradient leaves memory and moments as they were; the next gradient counts one, and moves both."""
     estimator = estimators.stateless(
@@ -153,6 +233,22 @@ def test_moments_of_a_broken_round_are_forgotten():
     [
         (lambda s: local.sgd(-0.1), r"sgd\(step_size=...\) must be >= 0, got -0.1"),
         (lambda s: local.optimise(optax.sgd(0.1), 0), r"optimise\(epochs=...\) must be a whole number >= 1, got 0"),
+        (
+            lambda s: local.optimise(optax.sgd(0.1), control_rate=0.0),
+            r"control_rate=...\) must lie in \(0, 1\], got 0.0",
+        ),
+        (
+            lambda s: methods.compose("pg", s, local=Part("optimise", optimiser=Part("sgd"), control_variates=True)),
+            r"local.control_variates needs a trigger with a rate or a period, got True",
+        ),
+        (
+            lambda s: methods.compose("periodic", s, local=Part("optimise", optimiser=Part("muon"))),
+            r"local.optimiser 'muon' needs a problem with a policy",
+        ),
+        (
+            lambda s: muon(policy=softmax_table(2, 2)._replace(shapes=None)),
+            r"muon\(policy=...\) must be a policy that says which entries make a matrix",
+        ),
         (lambda s: walk(s, minibatches=3), r"minibatches must divide batch_size=4, got 3"),
         (
             lambda s: walk(s._replace(estimator=pairs(s)), minibatches=4),

@@ -51,6 +51,27 @@ def test_network_and_its_score(activation):
     np.testing.assert_array_equal(policy.mode(params, jnp.asarray(observation)), best)
 
 
+def test_tied_agents_share_their_weights():
+    """Oracle: agents with parameters of their own who all have the same: samples, log-probability, entropy, mode; the score is the sum of theirs."""
+    one = softmax_mlp(4, (3,), 5)
+    tied, apart = (replicated(one, 3, local=True, tied=each) for each in (True, False))
+    params, seen = one.init(jax.random.key(0)), jnp.asarray(RNG.normal(size=(3, 4)))
+    thrice, noise = jnp.tile(params, 3), apart.action_noise(jax.random.key(1))
+    assert (tied.num_params, tied.init(jax.random.key(0)).shape) == (one.num_params, (one.num_params,))
+    action, log_prob = tied.sample(noise, params, seen)
+    jax.tree.map(np.testing.assert_array_equal, (action, log_prob), apart.sample(noise, thrice, seen))
+    np.testing.assert_allclose(tied.log_prob(params, seen, action), log_prob, 1e-13)
+    np.testing.assert_allclose(tied.entropy(params, seen), apart.entropy(thrice, seen), 1e-13)
+    np.testing.assert_array_equal(tied.mode(params, seen), apart.mode(thrice, seen))
+    score = jax.grad(apart.log_prob)(thrice, seen, action).reshape(3, -1).sum(0)
+    np.testing.assert_allclose(jax.grad(tied.log_prob)(params, seen, action), score, 1e-12, 1e-14)
+    table = softmax_table(2, 2)
+    bounds = replicated(
+        table, 3, local=True, tied=True
+    ).score_bounds  # all scores, and all Hessians, may point the same way
+    assert bounds == (3 * table.score_bounds.score, 3 * table.score_bounds.hessian)
+
+
 def test_network_starts_with_lecun_normal_weights_and_no_bias():
     """Oracle: variance 1/inputs, biases 0; a sample variance of n normals has standard error √(2/n) (4 of them; truncation only narrows it)."""
     policy = softmax_mlp(40, (30,), 20)

@@ -75,14 +75,14 @@ def prepared(chain, **options):
     problem, task, batch = chain
     estimator = ppo(problem, **options)
     state = estimator.update(estimator.init(jax.random.key(0), jnp.zeros(8)), task, batch)
-    return estimator, state, task, estimator.prepare(state, task, batch)
+    return estimator, state, task, estimator.prepare(state, task, jnp.zeros(8), batch)
 
 
 @pytest.mark.parametrize("bootstrap", [True, False])
 def test_advantages_by_the_double_sum(chain, bootstrap):
     """Oracle: NumPy; the critic is the one before the batch, and cut-off episodes have a future only if asked for."""
     _, _, _, steps = prepared(chain, bootstrap=bootstrap)
-    np.testing.assert_allclose(steps.advantages, advantages(bootstrap).ravel(), atol=1e-12)
+    np.testing.assert_allclose(steps.advantages[:, 0], advantages(bootstrap).ravel(), atol=1e-12)
 
 
 def test_critic_goes_to_the_mean_of_the_returns(chain):
@@ -176,7 +176,7 @@ def test_group_advantages():
     assert estimator.init(jax.random.key(0), jnp.zeros(3)) == ()
     totals = np.asarray(batch.losses) @ DISCOUNT ** np.arange(12)
     expected = np.repeat((totals - totals.mean()) / totals.std(), 12)
-    np.testing.assert_allclose(estimator.prepare((), task, batch).advantages, expected, atol=1e-6)
+    np.testing.assert_allclose(estimator.prepare((), task, jnp.zeros(8), batch).advantages[:, 0], expected, atol=1e-6)
 
 
 def test_rewards_of_any_size(chain):
@@ -190,7 +190,13 @@ def test_rewards_of_any_size(chain):
         state = dataclasses.replace(state, fitted=jnp.zeros(4))
         for _ in range(3):
             state = estimator.update(state, task, large)
-        found.append((state.fitted, estimator.prepare(state, task, large).advantages, state.fitted_units.std / size))
+        found.append(
+            (
+                state.fitted,
+                estimator.prepare(state, task, jnp.zeros(8), large).advantages,
+                state.fitted_units.std / size,
+            )
+        )
     for one, other in zip(*found, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-7)
 
@@ -219,7 +225,9 @@ def test_a_broken_fit_is_dropped(chain):
     broken = dataclasses.replace(batch, losses=batch.losses.at[0, 0].set(jnp.nan))
     after = estimator.update(state, task, broken)
     np.testing.assert_array_equal(after.fitted, state.fitted)
-    gradient = estimator.estimate(after, task, jnp.zeros(8), estimator.prepare(after, task, broken)).gradient
+    gradient = estimator.estimate(
+        after, task, jnp.zeros(8), estimator.prepare(after, task, jnp.zeros(8), broken)
+    ).gradient
     assert not np.isfinite(gradient).any()
 
 

@@ -69,6 +69,27 @@ def test_errors_fade():
         memories.accumulator(1.5)
 
 
+def test_only_what_shows_travels():
+    """Oracle: NumPy with bfloat16 of ml_dtypes: θ = 1 has neighbours 2^−8 and 2^−7 away, so that three halves of 2^−9 show and one does not; what waits adds up."""
+    params = jnp.array([1.0, 1.0, -1.0, 0.0, 3.0])
+    broadcast = Broadcast(jnp.int32(0), params, ())
+    way = jnp.array([2**-9 * 0.9, 2**-8 * 1.1, 2**-9 * 0.9, 1e-30, 0.0])
+    memory = memories.visible()
+    play = jax.jit(lambda state, way: memory.update(state, broadcast, Estimate(way, None, jnp.ones(()))))
+    state, total, sent = memory.init(params), np.zeros(5), np.zeros(5)
+    for _ in range(4):
+        state, total = play(state, way), total + np.asarray(way)
+        expected = total - sent
+        here, there = (np.asarray(x).astype(jnp.bfloat16) for x in (params, params - expected))
+        innovation, noise = jax.jit(memory.innovation)(state, jnp.int32(1))
+        np.testing.assert_allclose(innovation, np.where(here != there, expected, 0), rtol=1e-15)
+        assert np.isinf(noise)
+        sent = sent + innovation
+        state = memory.settle(state, innovation)
+        np.testing.assert_allclose(memory.residual(state), total - sent, atol=1e-17)
+    assert (sent != 0).tolist() == [True, True, True, True, False]
+
+
 def play(config, rounds=4):
     built = build(config)
     hyper = {name: jnp.asarray(value) for name, value in built.hyper.items()}
@@ -91,14 +112,17 @@ def expected():
     return play(SMALL, 2)[0].controller.params
 
 
-@pytest.mark.parametrize("name", ["staggered_diloco", "sparseloco", "scout_ppo"])
+@pytest.mark.parametrize("name", ["staggered_diloco", "muloco", "proxskip", "sparseloco", "pulseloco", "scout_ppo"])
 def test_limits_in_which_they_are_ppo(name, expected):
     """Oracle: `ppo` itself, as soon as everybody uploads everything every round and the outer step is the mean."""
     parts = {
         "trigger": Part("always"),
+        "memory": Part("accumulator"),
         "compressor": Part("identity"),
         "optimiser": Part("mean", step_size=1.0, momentum=0.0, nesterov=False),
         "local": Part(optimiser=Part("adam", step_size=0.001, eps=1e-5)),
     }
+    if name == "proxskip":  # with one learner there is nothing to correct
+        parts["local"] = Part(control_variates=False, **parts["local"].options)
     found, _ = play(SMALL.but(method=name, **parts), 2)
     np.testing.assert_array_equal(found.controller.params, expected)

@@ -331,6 +331,7 @@ MEMORIES = {
     "average": (VarianceReduction(), memories.running_average(0.3)),
     "average of one": (VarianceReduction(), memories.running_average(1.0)),
     "accumulate": (VarianceReduction(), memories.accumulator()),
+    "visible": (VarianceReduction(), memories.visible()),
     "dasha": (VarianceReduction(), memories.dasha(0.5, uplink=identity())),
     "storm": (variance_reduction.storm(0.3), memories.running_average(0.5)),
     "storm of one": (variance_reduction.storm(1.0), memories.lagged()),
@@ -396,7 +397,7 @@ def test_unknown_noise_stays_unknown_and_goes(memory, remembered):
     assert np.isinf(found["always"]).all()
     assert np.isfinite(found["never"]).all()
     assert np.isinf(found["once"][1])
-    if memory in ("accumulate", "snapshot", "federated"):
+    if memory in ("accumulate", "visible", "snapshot", "federated"):
         assert np.isinf(found["once"][1:]).all()
         _, held = MEMORIES[memory]
         state = held.settle(held.init(jnp.ones(2)), jnp.ones(2))
@@ -491,7 +492,7 @@ def test_identity_travels_unchanged(dtype):
         (lambda: memories.running_average(1.5), r"weight=\.\.\.\) must lie in \(0, 1\], got 1\.5"),
         (
             lambda: methods.resolve("memory", "elephant"),
-            r"memory must be one of accumulator, dasha, fresh, lagged, running_average, or your own .*got 'elephant'",
+            r"memory must be one of accumulator, dasha, fresh, lagged, running_average, visible, or your own .*got 'elephant'",
         ),
         (
             lambda: methods.compose("pg", methods.Setting(estimators.exact(None), 2, 2), hyper={"step_size": 0.1}),

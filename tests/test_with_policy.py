@@ -13,7 +13,7 @@ from lapg.experiments.build import build_problem
 from lapg.experiments.train import train
 from lapg.methods import Part
 from lapg.policies import conv, from_equinox, from_flax, gaussian_mlp, linear, make_policy, mlp, networks, with_policy
-from lapg.problems import cart_pole, cooperative_navigation, garnet, linear_quadratic, pendulum, quadratic
+from lapg.problems import acrobot, cart_pole, cooperative_navigation, garnet, linear_quadratic, pendulum, quadratic
 from lapg.problems.builders import from_environment, make_tasks
 from lapg.types import Box, Discrete, Environment, Spaces, Transition
 from support import full, player
@@ -121,6 +121,7 @@ def test_models_know_every_policy_that_they_can():
     ("problem", "size"),
     [
         (cart_pole, 4 * 16 + 16 + 16 * 2 + 2),
+        (acrobot, 6 * 16 + 16 + 16 * 3 + 3),
         (pendulum, 3 * 16 + 16 + 16 + 1),
         (cooperative_navigation, 2 * (12 * 30 + 30 + 30 * 10 + 10 + 10 * 5 + 5)),
         (linear_quadratic, 6),

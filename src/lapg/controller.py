@@ -107,12 +107,13 @@ def limit_step(
 
 
 def on_arrivals(optimiser: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """An optimiser that does nothing, and remembers nothing, of a round in which nobody has uploaded: its moments would decay in silence."""
+    """An optimiser that does nothing, and remembers nothing, of a round in which nobody has uploaded, or nothing but reports: its moments would decay in silence."""
     inner = optax.with_extra_args_support(optimiser)
 
     def update(updates: Any, state: Any, params: Any = None, **arrival: Any) -> Any:
         silent = jax.tree.map(jnp.zeros_like, updates), state
-        return select(jnp.any(arrival["sent"]), inner.update(updates, state, params, **arrival), silent)
+        arrived = jnp.any(arrival["sent"]) & jnp.any(updates != 0)
+        return select(arrived, inner.update(updates, state, params, **arrival), silent)
 
     return optax.GradientTransformationExtraArgs(inner.init, update)
 

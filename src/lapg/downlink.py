@@ -49,7 +49,8 @@ def replicated(compressor: Compressor | None = None) -> Downlink:
     are therefore the same everywhere, to the bit where the same program computes them; they are those of `dense` where the compressor is exact.
 
     A learner that takes part in round k is brought up to date before it samples: it hears a header, and in it one frame for each earlier round that
-    it missed and in which somebody uploaded, or the controller's whole state if that is shorter. The state is also what it hears first of all.
+    it missed and in which somebody uploaded, or the controller's whole state if that is shorter. Replicas begin with θ⁰ drawn from the run's seed, which
+    every host has; where θ⁰ was given, the state is what learners hear first of all.
 
     Args:
       compressor: of totals; one that contracts, or errors grow; None is `lapg.uplink.compressors.identity`, which loses nothing.
@@ -136,10 +137,7 @@ def _following(compressor: Compressor, *, forwards: bool) -> Downlink:
     def init(controller: ControllerState, num_learners: int) -> Following:
         what = "the state that a replicated downlink begins with"
         check_length(what, controller.params.size, tree_bits(controller), "or downlink 'dense'")
-        return resync(
-            Following(jnp.zeros_like(controller.params), jnp.zeros(num_learners, jnp.int32)),
-            jnp.ones(num_learners, bool),
-        )
+        return Following(jnp.zeros_like(controller.params), jnp.zeros(num_learners, jnp.int32))
 
     def resync(state: Following, lost: Bool[Array, " M"]) -> Following:
         return Following(state.error, jnp.where(lost, jnp.iinfo(jnp.int32).max, state.owed))

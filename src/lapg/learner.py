@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
@@ -23,6 +24,7 @@ from lapg.types import (
     Trigger,
     Upload,
     VarianceReduction,
+    Weighted,
     select,
     squared_norm,
     tree_bits,
@@ -49,6 +51,8 @@ def make_learner(
     Uploads happen in rounds 0, ``every``, 2 · ``every``, ... alone, None is every round: in the others the trigger takes notice of what has come about,
     and its answer waits.
 
+    Statistics among the entries of θ take in the batch at the end of the learner's own steps, as a part of their displacement.
+
     Where the controller keeps shares, a learner that has never uploaded does so whatever its trigger says (round 0, a rejoin, a resync): the aggregate
     needs its share. One whose innovation is not finite does not upload, and its log says so.
 
@@ -58,6 +62,7 @@ def make_learner(
     Raises:
       ValueError: local steps move away from θ^k, and the memory holds nothing back that would say where to.
     """
+    statistics = estimator.statistics
     reduction, local, residual = reduction or VarianceReduction(), local or Local(), memory.residual
     if local.moves and residual is None:
         raise ValueError(
@@ -86,7 +91,8 @@ def make_learner(
     ) -> tuple[LearnerState, Upload, LearnerLog]:
         key_compress, key_trigger, key_walk = jax.random.split(key, 3)
         knowledge = estimator.update(state.estimator, task, batch)
-        data = estimator.prepare(knowledge, task, batch)
+        params = behaviour(state, broadcast)
+        data = estimator.prepare(knowledge, task, params, batch)
 
         def gradient_at(params: Float[Array, " d"], rows: Int[Array, " n"] | None = None) -> Estimate:
             part = data if rows is None else estimator.part(data, rows)
@@ -97,10 +103,14 @@ def make_learner(
                 )
             return estimate
 
-        params = behaviour(state, broadcast)
         raw = gradient_at(params)
         reduction_state, refined = reduction.refine(state.reduction, broadcast, params, raw, gradient_at)
         local_state, estimate = local.walk(key_walk, state.local, params, refined, gradient_at, num_entries)
+        if statistics is not None:
+            begun = params[-statistics.num_entries :]
+            ended = statistics.absorb(begun, batch, broadcast.round)
+            moved = estimate.gradient.at[-statistics.num_entries :].set(begun - ended)
+            estimate = eqx.tree_at(lambda found: found.gradient, estimate, moved)
         memory_state = memory.update(state.memory, broadcast, estimate)
         age = broadcast.round - state.sent_round
         innovation, noise = memory.innovation(memory_state, age)
@@ -113,6 +123,10 @@ def make_learner(
         due = True if every is None else broadcast.round % jnp.asarray(every, jnp.int32) == 0
         owed = memory.aggregate.keeps_shares & (state.sent_round < 0)
         sent = (decision.fires | owed) & due & finite
+        if trigger.weighs:
+            assert decision.weight is not None, "Trigger.weighs"
+            message = _weigh(message, jnp.where(owed, 1, decision.weight))
+            decoded = compressor.decompress(message)
         share = memory.share(memory_state, decoded)
         length: Any = () if step_limit is None else step_limit.length(params, batch, share)
         travels = message, decision.report, length
@@ -145,3 +159,9 @@ def make_learner(
         return select(sent, uploaded, select(finite, silent, forgotten)), upload, log
 
     return Learner(init, behaviour, reply)
+
+
+def _weigh(message: Weighted, weight: Float[Array, ""]) -> Weighted:
+    """The message with this weight; with 0 nothing is left of it."""
+    kept = select(weight != 0, message.message, jax.tree.map(jnp.zeros_like, message.message))
+    return Weighted(jnp.asarray(weight, message.weight.dtype), kept)

@@ -69,13 +69,17 @@ class Log(eqx.Module):
 def initialise(
     method: Method, problem: Problem, root: Key[Array, ""], params: Float[Array, " d"] | None = None
 ) -> RunState:
-    """The state before round 0: θ⁰ (the problem's own if None) and learners that have never uploaded."""
+    """The state before round 0: θ⁰ (the problem's own if None, which learners draw from the seed) and learners that have never uploaded."""
+    drawn = params is None
     if params is None:
         params = problem.init(address(root, INIT, NOBODY, 0))
 
     controller = method.controller.init(params, problem.num_learners)
     learners = jax.vmap(lambda task: first_state(method, problem, root, task, params))(problem.tasks)
-    return RunState(controller, learners, method.downlink.init(controller, problem.num_learners))
+    downlink = method.downlink.init(controller, problem.num_learners)
+    if not drawn:
+        downlink = method.downlink.resync(downlink, jnp.ones(problem.num_learners, bool))
+    return RunState(controller, learners, downlink)
 
 
 def first_state(

@@ -59,7 +59,7 @@ def check_estimator(
     def estimate(key: Any, at: Any, rows: Any = None) -> Estimate:
         batch = sample(key, task, params, batch_size)
         state = estimator.update(estimator.init(key, params), task, batch)
-        data = estimator.prepare(state, task, batch)
+        data = estimator.prepare(state, task, params, batch)
         part = data if rows is None else estimator.part(data, rows)
         return estimator.estimate(state, task, at, part)
 

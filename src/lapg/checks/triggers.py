@@ -65,6 +65,12 @@ def _learner(trigger: Trigger, params: Any) -> None:
     scalar("Decision.fires", decision.fires, "b")
     scalar("Decision.statistic", decision.statistic, "f")
     scalar("Decision.threshold", decision.threshold, "f")
+    need(
+        trigger.weighs == (decision.weight is not None),
+        f"Decision.weight must be given where the trigger weighs and nowhere else, got {describe(decision.weight)}; say Trigger(weighs=True).",
+    )
+    if decision.weight is not None:
+        scalar("Decision.weight", decision.weight, "f")
     for leaf in jax.tree.leaves(decision.report):
         need(jnp.ndim(leaf) == 0, f"Decision.report must be made of scalars, got {describe(leaf)}.")
     keeps_types("settle", state, traced("settle", trigger.settle, after, candidate))

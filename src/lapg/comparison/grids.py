@@ -27,7 +27,7 @@ SHARED: Grid = {"optimiser.decay": (0.0, 8e-4)}
 LOCAL: dict[str, Any] = {
     "local": Part("sgd", step_scale=1.0),
     "compressor": Part("quantise", bits=4),
-    "downlink": Part("replicated"),
+    "downlink": Part("forwarded"),
 }
 """What is fixed of the recommended method, and of the baselines that keep the same memory."""
 STAGGERED = Part("periodic", phase="staggered")

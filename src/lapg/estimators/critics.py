@@ -19,14 +19,14 @@ Kind = Sequence[int] | str | Network
 
 
 class Units(eqx.Module):
-    """Mean and mean square deviation of the targets of all batches so far, and their number: the units in which a critic's network answers."""
+    """Mean and mean square deviation of all batches so far, and their number: of the targets, in whose units a critic's network answers, or of the inputs."""
 
-    mean: Float[Array, ""]
-    variance: Float[Array, ""]
+    mean: Float[Array, "*shape"]
+    variance: Float[Array, "*shape"]
     count: Float[Array, ""]
 
     @property
-    def std(self) -> Float[Array, ""]:
+    def std(self) -> Float[Array, "*shape"]:
         """Standard deviation; 1 as long as there is none."""
         return jnp.where(self.variance > 0, jnp.sqrt(self.variance), 1)
 
@@ -39,6 +39,7 @@ class CriticState(eqx.Module):
         one another and a baseline stays unbiased.
       fitted: what it knows with the present batch.
       optimiser: that of the regression.
+      seen: of the inputs, with the present batch; () where they are seen as they are.
       units, fitted_units: of the answers, before and with the present batch; () where they are those of the targets.
     """
 
@@ -47,6 +48,7 @@ class CriticState(eqx.Module):
     optimiser: PyTree
     units: Units | tuple[()] = ()
     fitted_units: Units | tuple[()] = ()
+    seen: Units | tuple[()] = ()
 
 
 class Critic(NamedTuple):
@@ -113,7 +115,7 @@ def make_critic(
     ) -> CriticState:
         before, units, goals = state.fitted, state.fitted_units, targets
         if isinstance(units, Units):
-            units = _with_targets(units, targets, mask)
+            units = with_batch(units, targets, mask)
             goals = (targets - units.mean) / units.std
         entries = jax.tree.map(lambda leaf: leaf.reshape(mask.size, *leaf.shape[2:]), (inputs, goals, mask))
         entries = (*entries, jnp.tile(times, mask.shape[0]))
@@ -136,8 +138,8 @@ def make_critic(
 
         rows = jnp.asarray(_parts(mask.size, num_steps, minibatches)) if minibatches > 1 else None
         (fitted, memory), _ = jax.lax.scan(step, (before, state.optimiser), rows, length=num_steps * minibatches)
-        after = CriticState(before, fitted, memory, state.fitted_units, units)
-        kept = CriticState(before, before, state.optimiser, state.fitted_units, state.fitted_units)
+        after = CriticState(before, fitted, memory, state.fitted_units, units, state.seen)
+        kept = CriticState(before, before, state.optimiser, state.fitted_units, state.fitted_units, state.seen)
         return select(jnp.all(jnp.isfinite(fitted)), after, kept)
 
     return Critic(init, network.apply, values, fit)
@@ -155,11 +157,12 @@ def _parts(size: int, passes: int, parts: int) -> np.ndarray:
     return np.stack([draw.permutation(size) for _ in range(passes)]).astype(np.int32).reshape(passes * parts, -1)
 
 
-def _with_targets(units: Units, targets: Float[Array, "N T"], mask: Bool[Array, "N T"]) -> Units:
+def with_batch(units: Units, values: Float[Array, "N T *shape"], mask: Bool[Array, "N T"]) -> Units:
     """The units with those of another batch (Chan, Golub, LeVeque)."""
     num = jnp.sum(mask).astype(units.count.dtype)
-    mean = jnp.sum(jnp.where(mask, targets, 0)) / jnp.maximum(num, 1)
-    variance = jnp.sum(jnp.where(mask, (targets - mean) ** 2, 0)) / jnp.maximum(num, 1)
+    counts = mask.reshape(mask.shape + (1,) * (values.ndim - 2))
+    mean = jnp.sum(jnp.where(counts, values, 0), (0, 1)) / jnp.maximum(num, 1)
+    variance = jnp.sum(jnp.where(counts, (values - mean[None, None]) ** 2, 0), (0, 1)) / jnp.maximum(num, 1)
     total = jnp.maximum(units.count + num, 1)
     apart, share = mean - units.mean, num / total
     together = units.variance * (1 - share) + variance * share + apart**2 * share * (1 - share)

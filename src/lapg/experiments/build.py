@@ -251,4 +251,9 @@ def build_estimator(config: Config, problem: Problem) -> Any:
             f"estimator {config.parts['estimator'].name!r} needs whole episodes, got segments; use rollout 'episodes', or estimator 'actor_critic' with "
             "finite_horizon false."
         )
+    if problem.policy is not None and problem.policy.statistics is not None and estimator.statistics is None:
+        raise ValueError(
+            f"policy.normalise must be False with estimator {config.parts['estimator'].name!r}, whose gradients would move the statistics; use ppo, "
+            "whose learners upload displacements."
+        )
     return estimator

@@ -1,4 +1,4 @@
-"""Configurations of older runs: format 2 of config.json, from before every part had a table of its own, and names that have changed since."""
+"""Configurations of older runs: format 2 of config.json, from before every part had a table of its own, and format 3, with other defaults and names."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,10 +30,20 @@ POLICY = ("hidden", "activation", "std", "learned_std")
 STEPS = ("step_size", "momentum", "decay")
 CLUSTER = {"patience": "max_silent_rounds"}
 """Settings of a cluster that have another name today, in runs of format 3 too."""
+REPLICATED = ("diloco", "staggered_diloco", "sparseloco", "fedback", "scout_ppo")
+"""Methods of format 3 whose downlink was not dense where none was named."""
 
 
-def renamed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration of format 3 with today's names."""
+def from_format_3(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration of format 3 with today's names, and with the downlink that was then the default."""
+    new = _renamed(config)
+    method = new.get("method", "scout")
+    if ":" not in method and method not in REPLICATED:
+        new["downlink"] = {"name": "dense"} | dict(new.get("downlink", {}))
+    return new
+
+
+def _renamed(config: Mapping[str, Any]) -> dict[str, Any]:
     cluster = {CLUSTER.get(name, name): value for name, value in config.get("cluster", {}).items()}
     return dict(config) | ({"cluster": cluster} if cluster else {})
 
@@ -46,7 +56,7 @@ def from_format_2(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     new = {
         name: value
-        for name, value in renamed(config).items()
+        for name, value in _renamed(config).items()
         if name not in ("problem", "policy", "estimator", "method")
     }
     for kind in ("problem", "policy", "estimator"):
@@ -149,9 +159,7 @@ def _compressor(given: dict[str, Any], put: Any) -> None:
 def _downlink(given: dict[str, Any], put: Any) -> None:
     codec, options = given.pop("downlink_compressor", None), _taken(given, "downlink")
     name = given.pop("downlink", None)
-    if name is None:
-        return
-    put("downlink.name", "forwarded" if codec == "uploads" else name)
+    put("downlink.name", "forwarded" if codec == "uploads" else name or "dense")
     if codec not in (None, "none", "uploads"):
         put("downlink.compressor", _codec(codec, options))
 

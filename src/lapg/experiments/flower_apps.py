@@ -11,8 +11,8 @@ import numpy as np
 from lapg import record
 from lapg.experiments.build import Built, build
 from lapg.experiments.config import Config, agreed, from_dict, to_dict
-from lapg.experiments.convert import renamed
 from lapg.experiments.loop import advance
+from lapg.experiments.run import read_config
 from lapg.runtimes.distributed.compiled import Compiled
 from lapg.runtimes.distributed.limits import Limits
 from lapg.runtimes.flower.runtime import TransportRuntime
@@ -64,7 +64,7 @@ def play(run_config: Any, gather: Any) -> None:
         record.check_free(path)
         with record.owned(path, "out"):
             record.create(path, to_dict(config))
-    elif agreed(from_dict(renamed(record.read_config(path)))) != agreed(config):
+    elif agreed(read_config(path)) != agreed(config):
         raise record.RunError(f"out={path} must be new, or this very run, but other settings were played there.")
     if (path / "record.nc").is_file():
         print(f"nothing to do: {path} is complete", flush=True)

@@ -13,12 +13,15 @@ import xarray as xr
 from lapg import record
 from lapg.experiments.build import Built, build, build_problem
 from lapg.experiments.config import Config, from_dict
-from lapg.experiments.convert import from_format_2, renamed
+from lapg.experiments.convert import from_format_2, from_format_3
 from lapg.experiments.soundness import unsound
 from lapg.experiments.trust import Trust, require_trust
 from lapg.problems.adapters import interface_of
 from lapg.record.files import expand, usable
 from lapg.types import Problem
+
+CONVERTED = {2: from_format_2, 3: from_format_3}
+"""What today's tables are made of, by an older run's format."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def read_config(path: Path) -> Config:
     """
     about = record.read_about(path)
     try:
-        return from_dict((from_format_2 if about["format"] == 2 else renamed)(about["config"]))
+        return from_dict(CONVERTED.get(about["format"], dict)(about["config"]))
     except ValueError as error:
         raise record.RunError(f"run={path} cannot be used: {error}") from error
 

@@ -83,11 +83,19 @@ def make_parts(
     parts = {kind: part for kind, part in chosen.items() if kind not in made}
     run = {"num_learners": setting.num_learners, "num_rounds": setting.num_rounds, "batch_size": setting.batch_size}
     run |= {"policy": None, "printed_noise_bound": None} | dict(about or {}) | _steps(parts.get("optimiser"), values)
-    run["upload_period"] = _current("trigger", parts.get("trigger"), values).get("period")
+    schedule = _current("trigger", parts.get("trigger"), values)
+    period = run["upload_period"] = schedule.get("period")
+    run["upload_rate"] = schedule.get("rate", None if period is None else 1 / period)
     if "compressor" in parts:
         made["compressor"] = make("compressor", parts.pop("compressor"), run, values)
-    run["uplink"] = made["compressor"]
-    return made | {kind: make(kind, part, run, values) for kind, part in parts.items()}
+    if setting.estimator.statistics is not None:
+        made["compressor"] = compressors.partly(made["compressor"], setting.estimator.statistics.num_entries)
+    run["uplink"], downlink = made["compressor"], parts.pop("downlink", None)
+    made |= {kind: make(kind, part, run, values) for kind, part in parts.items()}
+    if downlink is not None:
+        run["uplink"] = on_the_way(made["compressor"], made["memory"], made["trigger"])
+        made["downlink"] = make("downlink", downlink, run, values)
+    return made
 
 
 def _current(kind: str, part: Part | None, hyper: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,6 +152,11 @@ def assemble(
         raise ValueError(
             "local.target_kl needs an estimator that provides the divergence of the policy, such as ppo; leave it out."
         )
+    if setting.estimator.statistics is not None and local.increment != "displacement":
+        raise ValueError(
+            "policy.normalise must be False where learners upload gradients, which would move the statistics; use a method whose learners upload "
+            "displacements, such as ppo (local optimise)."
+        )
     if variance_reduction not in (None, VarianceReduction()) and local.num_steps > 1:
         raise ValueError(
             f"variance_reduction must be left out where learners take {local.num_steps} steps a batch: it refines the first gradient alone; leave it "
@@ -156,14 +169,7 @@ def assemble(
     every = setting.upload_every
     if every is not None and is_concrete(every) and not (float(every) >= 1 and float(every).is_integer()):
         raise ValueError(f"upload_every must be a whole number >= 1, got {every}; leave it out for every round.")
-    compressor = compressor or compressors.identity()
-    if not memory.forgets:
-        compressor = compressors.contractive(compressor)
-    elif compressor.variance is None:
-        raise ValueError(
-            "this compressor needs a memory that keeps what it leaves out, and this method's keeps nothing; use qsgd, or a method that accumulates "
-            "or reuses gradients (periodic, lapg, scout, ...)."
-        )
+    compressor = on_the_way(compressor, memory, trigger)
     if local.moves and local.increment == "gradient":
         check_linear(
             optimiser,
@@ -197,6 +203,25 @@ def assemble(
         downlink=downlink or dense(),
         participation=setting.participation,
     )
+
+
+def on_the_way(compressor: Compressor | None, memory: Memory, trigger: Trigger) -> Compressor:
+    """What uploads go through: the compressor, contractive where the memory keeps what it leaves out, and behind a weight where the trigger weighs.
+
+    Args:
+      compressor: None is `lapg.uplink.compressors.identity`.
+    Raises:
+      ValueError: what a biased compressor leaves out would be lost for good.
+    """
+    compressor = compressor or compressors.identity()
+    if not memory.forgets:
+        compressor = compressors.contractive(compressor)
+    elif compressor.variance is None:
+        raise ValueError(
+            "this compressor needs a memory that keeps what it leaves out, and this method's keeps nothing; use qsgd, or a method that accumulates "
+            "or reuses gradients (periodic, lapg, scout, ...)."
+        )
+    return compressors.weighted(compressor) if trigger.weighs else compressor
 
 
 def check_batch(setting: Setting, local: Local) -> None:

@@ -2,16 +2,19 @@
 
 import functools
 import inspect
+import math
 import typing
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jaxtyping import Array, Float
 
 from lapg.controller import heavy_ball, inverse_time
-from lapg.types import Scalar
+from lapg.types import Policy, Scalar
 
 TRIED = 10
 """Steps after which an optimiser must have gone downhill; a schedule may begin at 0."""
@@ -50,12 +53,68 @@ def mean(
     return heavy_ball(step_size / num_learners, momentum)
 
 
+def muon(
+    step_size: Scalar = STEP_SIZE,
+    *,
+    beta: float = 0.95,
+    ns_steps: int = 5,
+    rms: float = 0.2,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    policy: Policy,
+) -> optax.GradientTransformation:
+    """Muon, for learners' own steps on networks: momentum, of every weight matrix made orthogonal by Newton-Schulz; other entries by AdamW.
+
+    Matrices are all weights of the policy, those of the first and the last layer included; filters of convolutions count as matrices with one column
+    for every output.
+
+    Args:
+      step_size: α, of all entries.
+      beta: of the momentum, which looks ahead (Nesterov).
+      ns_steps: iterations of Newton-Schulz.
+      rms: root mean square of a step's entries in units of α, whatever a matrix's shape; 0.2 is about that of AdamW.
+      eps: added to denominators.
+      weight_decay: of all entries, in units of α.
+      policy: whose weights they are.
+    Raises:
+      ValueError: the policy does not say which entries make a matrix.
+    Source: Jordan et al., Muon, 2024; Liu et al., arXiv 2502.16982, for ``rms``; as learners' optimiser, MuLoCo, arXiv 2505.23725.
+    """
+    shapes = policy.shapes
+    if shapes is None:
+        raise ValueError(
+            "muon(policy=...) must be a policy that says which entries make a matrix, got one that does not; give Policy(shapes=...), or use adamw."
+        )
+    inner = optax.contrib.muon(
+        step_size,
+        beta=beta,
+        ns_steps=ns_steps,
+        consistent_rms=rms,
+        eps=eps,
+        weight_decay=weight_decay,
+        adam_weight_decay=weight_decay,
+    )
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
+
+    def apart(vector: Float[Array, " d"]) -> list[Array]:
+        *blocks, rest = jnp.split(vector, ends)
+        pairs = zip(blocks, shapes, strict=True)
+        return [block.reshape(-1, shape[-1]) if len(shape) > 1 else block for block, shape in pairs] + [rest]
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        found: Any = inner.update(apart(updates), state, None if params is None else apart(params))
+        blocks, state = found
+        return jnp.concatenate([block.ravel() for block in blocks]).astype(updates.dtype), state
+
+    return optax.GradientTransformation(lambda params: inner.init(apart(params)), update)
+
+
 def scheduled(factory: Callable[..., Any]) -> Callable[..., optax.GradientTransformation]:
     """An optimiser factory of optax's kind, whose first argument is a step size or a schedule, as one of ``step_size`` and ``decay``.
 
     ``decay`` makes the schedule α/(1 + decay · k); a factory that has an argument of this name keeps it for itself.
     """
-    if factory in (sgd, mean):
+    if factory in (sgd, mean, muon):
         return factory
     parameters = list(inspect.signature(factory).parameters.values())
     first, rest = parameters[0].name if parameters else None, parameters[1:]

@@ -6,7 +6,7 @@ from typing import Any
 import optax
 
 from lapg import local
-from lapg.types import Local, Scalar, is_concrete
+from lapg.types import Local, Policy, Scalar, is_concrete
 
 Schedule = Callable[[Any, Any], Any]
 """Round and factor to factor · step size."""
@@ -47,7 +47,10 @@ def optimise(
     max_norm: float | None = None,
     target_kl: float | None = None,
     anneal: bool = False,
+    control_variates: bool = False,
     num_rounds: int | None,
+    upload_rate: Scalar | None = None,
+    policy: Policy | None = None,
 ) -> Local:
     """Several steps of an optimiser of the learner's own on a batch; what it uploads is how far they have led, in units of the parameters.
 
@@ -61,9 +64,12 @@ def optimise(
       target_kl: skips the rest of a round's steps once the policy diverges by more than 1.5 times this from the one that sampled, in nats per decision
         (needs ppo); default: no limit.
       anneal: whether step sizes decrease linearly to 0 at the end of the run.
+      control_variates: whether each step is corrected by what uploads have shown so far of the way of the others, for triggers by which all upload
+        together.
     Raises:
-      ValueError: a number is out of its range, or anneal is asked for where the number of rounds is not known.
-    Source: McMahan et al., arXiv 1602.05629; Reddi et al., arXiv 2003.00295, for inner and outer optimisers.
+      ValueError: a number is out of its range, anneal is asked for where the number of rounds is not known, or control variates where uploads have no rate.
+    Source: McMahan et al., arXiv 1602.05629; Reddi et al., arXiv 2003.00295, for inner and outer optimisers; ProxSkip, arXiv 2202.09357, for control
+      variates.
     """
     if max_norm is not None and not max_norm > 0:
         raise ValueError(f"optimise(max_norm=...) must be > 0, got {max_norm}; leave it out for no limit.")
@@ -76,4 +82,17 @@ def optimise(
             )
         chain.append(optax.scale_by_schedule(optax.linear_schedule(1.0, 0.0, num_rounds * epochs * minibatches)))
     whole = optimiser if len(chain) == 1 else optax.chain(*chain)
-    return local.optimise(whole, epochs, minibatches, target_kl=target_kl)
+    if control_variates and upload_rate is None:
+        raise ValueError(
+            "optimise(control_variates=...) needs a trigger with a rate or a period, got True without; use trigger random with shared, or set it to False."
+        )
+    rate = upload_rate if control_variates else None
+    statistics = None if policy is None else policy.statistics
+    return local.optimise(
+        whole,
+        epochs,
+        minibatches,
+        target_kl=target_kl,
+        control_rate=rate,
+        uncontrolled=0 if statistics is None else statistics.num_entries,
+    )

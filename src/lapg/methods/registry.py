@@ -9,7 +9,7 @@ import optax
 
 from lapg import downlink, estimators, policies, problems
 from lapg.methods import limits, own_steps
-from lapg.methods.optimisers import mean, scheduled, sgd
+from lapg.methods.optimisers import mean, muon, scheduled, sgd
 from lapg.methods.parts import Part
 from lapg.methods.presets import PRESETS, Preset
 from lapg.problems.adapters import imported
@@ -48,7 +48,14 @@ REGISTRY: dict[str, Mapping[str, Any]] = {
         variance_reduction.federated_momentum,
     ),
     "local": _named(own_steps.stand, own_steps.sgd, own_steps.averaging, own_steps.optimise),
-    "memory": _named(memories.fresh, memories.lagged, memories.running_average, memories.accumulator, memories.dasha),
+    "memory": _named(
+        memories.fresh,
+        memories.lagged,
+        memories.running_average,
+        memories.accumulator,
+        memories.visible,
+        memories.dasha,
+    ),
     "trigger": _named(
         triggers.always,
         triggers.never,
@@ -58,14 +65,21 @@ REGISTRY: dict[str, Mapping[str, Any]] = {
         triggers.lazy,
         triggers.changed,
         triggers.age_weighted,
+        triggers.model_variance,
+        triggers.importance,
     ),
     "measure": _named(
         measures.innovation, measures.quantised, measures.staleness, measures.same_samples, measures.against_snapshot
     ),
     "compressor": _named(
-        compressors.identity, compressors.top_k, compressors.quantise, compressors.qsgd, compressors.sign
+        compressors.identity,
+        compressors.lossless,
+        compressors.top_k,
+        compressors.quantise,
+        compressors.qsgd,
+        compressors.sign,
     ),
-    "optimiser": _named(sgd, mean)
+    "optimiser": _named(sgd, mean, muon)
     | _of_optax(
         *("adabelief", "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamaxw", "adamw", "adan", "amsgrad"),
         *("lamb", "lars", "lion", "nadam", "nadamw", "novograd", "optimistic_adam_v2", "optimistic_gradient_descent"),

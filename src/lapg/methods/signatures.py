@@ -25,6 +25,7 @@ RUN = {
     "step_sizes": "an optimiser with a step size: round, factor → factor · α_k",
     "foreseen_steps": "an optimiser with a step size: round, factor → factor · what its steps make of an upload in the end, with momentum α_k/(1 − β)",
     "upload_period": "a trigger with a period",
+    "upload_rate": "a trigger with a rate or a period",
     "uplink": "the compressor that uploads go through",
     "policy": "a problem with a policy",
     "printed_noise_bound": "a problem of episodes: () → σ²_m of (15) as the paper prints it",
@@ -35,7 +36,7 @@ SUPPLIED: dict[str, tuple[str, ...]] = {
     "policy": ("spaces",),
     "rollout": ("problem",),
     "estimator": ("policy", "discount", "gradient", "problem", "batch_size"),
-    "optimiser": ("num_learners",),
+    "optimiser": ("num_learners", "policy"),
     "measure": (),
 }
 """By kind of part: arguments that the assembly supplies, so that they are no options. Kinds that are not named here are supplied with `RUN`."""

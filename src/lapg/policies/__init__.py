@@ -7,6 +7,7 @@ the problem.
 from lapg.policies.choose import actor, around, as_numbers, conv, linear, make_policy, mlp, table, with_policy
 from lapg.policies.gaussian import gaussian, gaussian_linear, gaussian_mlp
 from lapg.policies.modules import from_equinox, from_flax
+from lapg.policies.normalised import normalised
 from lapg.policies.products import one_view, product, product_bounds, replicated
 from lapg.policies.softmax import categorical, softmax_mlp, softmax_table
 
@@ -24,6 +25,7 @@ __all__ = [
     "linear",
     "make_policy",
     "mlp",
+    "normalised",
     "one_view",
     "product",
     "product_bounds",

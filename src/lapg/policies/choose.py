@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PyTree
 from lapg.policies import networks, softmax
 from lapg.policies.gaussian import gaussian, gaussian_linear
 from lapg.policies.networks import Initialisation, Network
+from lapg.policies.normalised import normalised
 from lapg.policies.products import one_view, product, replicated
 from lapg.types import Box, Discrete, JointSpaces, Policy, Problem, Spaces
 
@@ -59,8 +60,12 @@ def make_policy(spaces: Spaces | JointSpaces, factory: Factory, **options: Any) 
             raise ValueError(f"policy({name}=...) is of normal actions, and all actions are discrete; leave it out.")
     if isinstance(spaces, Spaces):
         return factory(spaces, **options)
+    if options.get("normalise"):
+        raise ValueError(
+            "policy(normalise=...) must be left out where agents are several: statistics are those of one agent."
+        )
     if spaces.stacked:
-        return replicated(factory(agents[0], **options), len(agents), local=spaces.local)
+        return replicated(factory(agents[0], **options), len(agents), local=spaces.local, tied=spaces.tied)
     joint = product([factory(agent, **options) for agent in agents])
     return joint if spaces.local else one_view(joint, len(agents))
 
@@ -96,6 +101,7 @@ def actor(
     hidden: Sequence[int] = (64, 64),
     activation: Activation = "tanh",
     std: float = 1.0,
+    normalise: bool | None = None,
 ) -> Policy:
     """The usual actor of PPO: orthogonal initial weights with small outputs, normal actions whose standard deviation is learned; images go through `conv`.
 
@@ -103,14 +109,24 @@ def actor(
       hidden: widths of the fully connected layers.
       activation: ``relu``, ``softplus`` or ``tanh``.
       std: of normal actions, at the start.
+      normalise: whether observations are seen in units of their running moments, which are entries of θ that travel with it; None: those of outside
+        environments are, and images and whole numbers never.
     Raises:
-      ValueError: a width below 1, an unknown activation, std is not positive.
+      ValueError: a width below 1, an unknown activation, std is not positive; observations that cannot be normalised shall be.
     """
     options: dict[str, Any] = {"hidden": hidden, "activation": activation, "initialisation": "orthogonal"}
     if isinstance(spaces.action, Box):
         options |= {"std": std, "learned_std": True}
     image = isinstance(spaces.observation, Box) and len(spaces.observation.shape) == 3
-    return (conv if image else mlp)(spaces, **options)
+    made = (conv if image else mlp)(spaces, **options)
+    fits = isinstance(spaces.observation, Box) and not image
+    if normalise and not fits:
+        raise ValueError(
+            f"actor(normalise=...) must be False where observations are images or whole numbers, got {spaces.observation}."
+        )
+    if not fits or not (spaces.raw if normalise is None else normalise):
+        return made
+    return normalised(made, as_numbers(spaces), spaces.num_inputs)
 
 
 def conv(
@@ -172,7 +188,8 @@ def linear(spaces: Spaces, *, std: float | None = None, learned_std: bool = Fals
     def apply(params: Float[Array, " d"], seen: Float[Array, "..."]) -> Float[Array, " A"]:
         return params.reshape(num_outputs, num_inputs) @ seen.ravel()
 
-    return around(spaces, Network(lambda key: jnp.zeros(size), apply, size), std=std, learned_std=learned_std)
+    network = Network(lambda key: jnp.zeros(size), apply, size, ((num_outputs, num_inputs),))
+    return around(spaces, network, std=std, learned_std=learned_std)
 
 
 def table(spaces: Spaces) -> Policy:
@@ -204,7 +221,7 @@ def around(spaces: Spaces, network: Network, *, std: float | None = None, learne
 
     if isinstance(action, Discrete):
         allowed = (lambda observation: observation[-num_outputs:] > 0) if spaces.masked else None
-        return softmax.categorical(apply, network.init, network.num_params, allowed=allowed)
+        return softmax.categorical(apply, network.init, network.num_params, allowed=allowed, shapes=network.shapes)
     return gaussian(
         network._replace(apply=apply),
         num_outputs,

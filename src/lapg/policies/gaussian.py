@@ -72,6 +72,7 @@ def gaussian(
         actuate=actuate,
         entropy=lambda params, observation: jnp.sum(split(params)[1] + 0.5 * math.log(2 * math.pi * math.e)),
         score_bounds=ScoreBounds(math.inf, math.inf),  # scores grow with the distance of an action from the mean
+        shapes=mean.shapes,
     )
 
 
@@ -118,6 +119,8 @@ def gaussian_linear(
     def apply(params: Float[Array, " d"], observation: PyTree) -> Float[Array, " A"]:
         return params.reshape(num_actions, num_features) @ (features(observation) if features else observation)
 
-    policy = gaussian(Network(lambda key: jnp.zeros(size), apply, size), num_actions, **options)
+    policy = gaussian(
+        Network(lambda key: jnp.zeros(size), apply, size, ((num_actions, num_features),)), num_actions, **options
+    )
     bounded = options.get("low") is not None or options.get("high") is not None
     return policy._replace(linear=features is None and not bounded)

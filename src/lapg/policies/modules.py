@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key
 
 from lapg.policies.choose import Factory, around
-from lapg.policies.networks import Network
+from lapg.policies.networks import Network, shapes_of
 from lapg.types import Discrete, Policy, Spaces
 
 
@@ -100,4 +100,4 @@ def _flat(owner: str, spaces: Spaces, init: Callable[..., Any], apply: Callable[
     def start(key: Key[Array, ""]) -> Float[Array, " d"]:
         return ravel_pytree(init(key, example))[0]
 
-    return Network(start, lambda params, seen: apply(unravel(params), seen), flat.size)
+    return Network(start, lambda params, seen: apply(unravel(params), seen), flat.size, shapes_of(weights))

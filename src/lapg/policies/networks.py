@@ -19,11 +19,12 @@ OUTPUT_GAIN = 0.01
 
 
 class Network(NamedTuple):
-    """``init: key → θ`` · ``apply: θ, input → output`` · ``num_params``: d."""
+    """``init: key → θ`` · ``apply: θ, input → output`` · ``num_params``: d · ``shapes`` of the arrays that θ consists of (`lapg.types.Policy`)."""
 
     init: Callable[..., Any]
     apply: Callable[..., Any]
     num_params: int
+    shapes: tuple[tuple[int, ...], ...] | None = None
 
 
 def mlp(
@@ -98,6 +99,11 @@ def conv(
     return _layered(filters + dense, apply, initialisation)
 
 
+def shapes_of(weights: PyTree) -> tuple[tuple[int, ...], ...]:
+    """The shapes of a tree's arrays, in the order in which ``ravel_pytree`` puts them one after the other."""
+    return tuple(leaf.shape for leaf in jax.tree.leaves(weights))
+
+
 def _activation(name: str) -> Callable[..., Any]:
     if name not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}.")
@@ -147,4 +153,4 @@ def _layered(shapes: Sequence[tuple[int, ...]], apply: Callable[..., Any], initi
         ]
         return ravel_pytree(layers)[0]
 
-    return Network(init, lambda params, value: apply(unravel(params), value), flat.size)
+    return Network(init, lambda params, value: apply(unravel(params), value), flat.size, shapes_of(blank))

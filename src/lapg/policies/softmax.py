@@ -18,11 +18,13 @@ def categorical(
     num_params: int,
     score_bounds: ScoreBounds | None = None,
     allowed: Callable[..., Bool[Array, " A"]] | None = None,
+    shapes: tuple[tuple[int, ...], ...] | None = None,
 ) -> Policy:
     """A softmax over the logits that ``logits: θ, observation → [A]`` returns. Samples by inverting the CDF: one uniform an action.
 
     Args:
       allowed: ``observation → [A]``, which actions may be taken; the others have probability 0. None is all of them.
+      shapes: of the arrays that θ consists of, where they are known.
     """
 
     def scores(params: Float[Array, " d"], observation: PyTree) -> Float[Array, " A"]:
@@ -57,6 +59,7 @@ def categorical(
         num_params=num_params,
         entropy=entropy,
         score_bounds=score_bounds,
+        shapes=shapes,
     )
 
 
@@ -68,6 +71,7 @@ def softmax_table(num_states: int, num_actions: int) -> Policy:
         lambda key: jax.random.normal(key, (size,)),
         size,
         ScoreBounds(math.sqrt(2), 0.5),
+        shapes=((num_states, num_actions),),
     )
 
 
@@ -81,10 +85,11 @@ def softmax_mlp(
     """
     network = mlp(num_inputs, hidden, num_actions, activation)
     if not masked:
-        return categorical(network.apply, network.init, network.num_params)
+        return categorical(network.apply, network.init, network.num_params, shapes=network.shapes)
     return categorical(
         lambda params, observation: network.apply(params, observation[:num_inputs]),
         network.init,
         network.num_params,
         allowed=lambda observation: observation[num_inputs:] > 0,
+        shapes=network.shapes,
     )

@@ -89,7 +89,7 @@ def same_types(tree: PyTree, like: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf, model: jnp.asarray(leaf, model.dtype), tree, like)
 
 
-def one_of(owner: str, env: str, names: Iterable[str]) -> None:
+def one_of(owner: str, env: str, names: Iterable[str], argument: str = "env") -> None:
     """``env`` must be one of the names that the outside library knows; the message lists those that look like it.
 
     Raises:
@@ -98,7 +98,9 @@ def one_of(owner: str, env: str, names: Iterable[str]) -> None:
     names = list(names)
     if env not in names:
         near = difflib.get_close_matches(env, names, 4, 0.4) or names[:4]
-        raise ValueError(f"{owner}(env=...) must be one of {', '.join(near)}, ... ({len(names)} in all), got {env!r}.")
+        raise ValueError(
+            f"{owner}({argument}=...) must be one of {', '.join(near)}, ... ({len(names)} in all), got {env!r}."
+        )
 
 
 BESIDE: list[str] = []

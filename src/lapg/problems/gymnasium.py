@@ -5,12 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 
-from lapg.problems.adapters import imported, look_beside
-from lapg.problems.builders import at_least, make_tasks, unit_interval
+from lapg.problems import varied
+from lapg.problems.adapters import discrete, imported, look_beside
+from lapg.problems.builders import at_least, unit_interval
 from lapg.problems.contract import Misfit, close, flag, number, opened, started, stepped, theirs
 from lapg.problems.hosting import Host, from_hosts
+from lapg.problems.parallel import parallel_tasks
 from lapg.problems.spaces import actor, must_be_allowed, package, senses
 from lapg.types import Box, Interface, Problem, Spaces
 
@@ -20,8 +23,11 @@ def gymnasium(
     env: str,
     num_learners: int = 4,
     scales: Sequence[float] | None = None,
+    heterogeneity: float = 0.0,
+    vary: Mapping[str, float] | None = None,
     num_steps: int | None = None,
     discount: float = 0.99,
+    problem_seed: int = 0,
     scale_pixels: bool = True,
     action_masks: bool = True,
     env_options: Mapping[str, Any] | None = None,
@@ -31,9 +37,13 @@ def gymnasium(
     Args:
       env: an id such as CartPole-v1 or MODULE:ID, or MODULE:FACTORY for a function that returns an environment.
       num_learners: M, learners that share one policy.
-      scales: c_m > 0, one per learner; None is all 1.
+      scales: c_m > 0, one per learner; None lets ``heterogeneity`` spread them, by a factor of 4.
+      heterogeneity: h, spreads the environment's physics over the learners by factor^±h; 0 leaves it as it is.
+      vary: which attributes of the environment itself are spread, by which factors, such as {"gravity": 1.5}; dots lead inside, as in
+        ``model.opt.gravity``. None takes those that are known of MuJoCo's and Gymnasium's own environments (`lapg.problems.varied.KNOWN`).
       num_steps: T; None takes the environment's own limit.
       discount: γ.
+      problem_seed: draws who gets what.
       scale_pixels: whether observations of bytes from 0 to 255 are divided by 255.
       action_masks: whether actions that ``action_mask``, an entry of the observation or of info, forbids are never taken.
       env_options: further arguments of the environment.
@@ -58,10 +68,18 @@ def gymnasium(
         at_least("gymnasium", num_learners=num_learners, num_steps=limit)
         unit_interval("gymnasium", discount)
         space, actions = probe.observation_space, probe.action_space
+        spread = dict(varied.quantities(probe) if vary is None else vary)
+        varied.check("gymnasium", probe, spread)
+        if heterogeneity > 0 and not spread:
+            raise ValueError(
+                f"gymnasium(heterogeneity=...) must be 0 for {env!r}, of which it is not known what could be spread, got {heterogeneity}; name "
+                "attributes of the environment, and factors, in vary."
+            )
         with theirs(f"{owner}, in its first reset"):
             first, info = started(probe.reset(seed=0))
     eyes = senses(owner, space, actions, info, scale_pixels=scale_pixels, action_masks=action_masks)
     acts, decode = actor(owner, actions)
+    raw = not discrete(space) and getattr(space, "dtype", None) != np.uint8
 
     def see(observation: Any, info: Any = None) -> np.ndarray:
         seen, mask = eyes.encode(observation), eyes.allowed(observation, info)
@@ -70,8 +88,19 @@ def gymnasium(
     with theirs(f"{owner}, in its first reset"):
         example = see(first, info)
 
-    def host() -> Host:
+    tasks = parallel_tasks(
+        num_learners,
+        scales,
+        heterogeneity,
+        jax.random.key(problem_seed),
+        **{name: (1.0, factor) for name, factor in spread.items()},
+    )
+    multiples = {name: np.asarray(each).tolist() for name, each in tasks.extra.items()}
+
+    def host(learner: int | None = None) -> Host:
         inner = make()
+        if learner is not None:
+            varied.multiply(inner, {name: each[learner] for name, each in multiples.items()})
         advance = inner.step
         seen = np.empty(0)
 
@@ -93,10 +122,11 @@ def gymnasium(
     return from_hosts(
         owner,
         host,
-        spaces=Spaces(Box(eyes.shape), acts, eyes.masked),
-        tasks=make_tasks(num_learners, scales),
+        spaces=Spaces(Box(eyes.shape), acts, eyes.masked, raw),
+        tasks=tasks,
         num_steps=limit,
         discount=discount,
+        differ=heterogeneity > 0,
         observation=example,
         interface=Interface(see, decode, eyes.notes),
     )

@@ -1,6 +1,7 @@
 """Problems of environments outside JAX."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ __all__ = ["Host", "from_hosts", "real"]
 
 def from_hosts(
     name: str,
-    make: Callable[[], Host],
+    make: Callable[..., Host],
     policy: Policy | Callable[..., Policy] | None = None,
     *,
     tasks: Task,
@@ -26,6 +27,7 @@ def from_hosts(
     spaces: Spaces | JointSpaces | None = None,
     num_losses: int = 1,
     shared: bool = False,
+    differ: bool = False,
     observation: Any = None,
     interface: Interface | None = None,
 ) -> Problem:
@@ -37,6 +39,7 @@ def from_hosts(
       spaces: what an agent observes and does, which a factory has to know.
       num_losses: how many losses a step has; 1, or one per learner.
       shared: whether all learners see the same N episodes, or N of their own each.
+      differ: whether learners' environments do, so that ``make`` is called with the learner's index; not where they share episodes.
       observation: what the policy sees after a reset, for its shape; None asks an environment that is made for this, and closed.
       interface: what stands between the environment itself and the policy, where hosts translate.
     Raises:
@@ -44,11 +47,11 @@ def from_hosts(
     """
     num_learners = tasks.index.shape[0]
     if observation is None:
-        with opened(name, make) as host, theirs(f"{name}, in its first reset"):
+        with opened(name, partial(make, 0) if differ else make) as host, theirs(f"{name}, in its first reset"):
             observation = host.reset(0)
     observation = each(lambda leaf: np.asarray(leaf, real()), observation)
     collect, proceed, close = collector(
-        name, make, num_learners, num_steps, discount=discount, num_losses=num_losses, shared=shared
+        name, make, num_learners, num_steps, discount=discount, num_losses=num_losses, shared=shared, differ=differ
     )
     problem = Problem(
         score=score(discount),

@@ -41,46 +41,51 @@ class _Instance:
 
 def collector(
     name: str,
-    make: Callable[[], Host],
+    make: Callable[..., Host],
     num_learners: int,
     num_steps: int,
     *,
     discount: float,
     num_losses: int,
     shared: bool,
+    differ: bool = False,
 ) -> tuple[Callable[..., HostBatch], Callable[..., HostBatch], Callable[[], None]]:
     """A problem's ``collect``, ``proceed`` and ``close`` (`lapg.types.Problem`).
 
     Environments are made when they are first needed and used again: those of ``collect`` each for one episode a round, where whoever has reached its
-    end waits for the others; those of ``proceed`` by the same lane and learner, and reset where an episode ends.
+    end waits for the others; those of ``proceed`` by the same lane and learner, and reset where an episode ends. Where learners ``differ``, ``make`` is told
+    for whom it makes one, and nobody else plays it.
     They are closed by ``close``, and at the latest when the problem is forgotten or Python ends.
     """
     pools: dict[Hashable, list[_Instance]] = {}
 
-    def fill(pool: list[_Instance], count: int, played: int) -> None:
-        while len(pool) < count:
-            made = sum(map(len, pools.values()))
-            with theirs(
-                f"{name} could not be made for the {made + 1}. time ({played} episodes are played side by side)"
-            ):
-                pool.append(_Instance(make()))
+    def take(whose: Sequence[tuple[Hashable, int | None]], count: int) -> list[_Instance]:
+        """The first ``count`` instances of each pool, whose name and learner are given."""
+        taken = []
+        for key, learner in whose:
+            pool = pools.setdefault(key, [])
+            while len(pool) < count:
+                made = sum(map(len, pools.values()))
+                with theirs(
+                    f"{name} could not be made for the {made + 1}. time ({count * len(whose)} episodes are played side by side)"
+                ):
+                    pool.append(_Instance(make(learner) if differ else make()))
+            taken += pool[:count]
+        return taken
 
     def collect(act: Act, seeds: np.ndarray, num: int, learners: Sequence[int] = range(num_learners)) -> HostBatch:
-        count = num if shared else len(learners) * num
-        pool = pools.setdefault("episodes", [])
-        fill(pool, count, count)
-        return play(pool[:count], act, seeds, num, learners, num_steps, restart=False)
+        if differ:
+            instances = take([(("episodes", m), m) for m in learners], num)
+        else:
+            instances = take([("episodes", None)], num if shared else len(learners) * num)
+        return play(instances, act, seeds, num, learners, num_steps, restart=False)
 
     def proceed(
         act: Act, seeds: np.ndarray, num: int, learners: Sequence[int], lane: Hashable, num_steps: int
     ) -> HostBatch:
         groups = [None] if shared else learners
-        own = [pools.setdefault(("segments", lane, group), []) for group in groups]
-        for pool in own:
-            fill(pool, num, num * len(groups))
-        return play(
-            [instance for pool in own for instance in pool[:num]], act, seeds, num, learners, num_steps, restart=True
-        )
+        instances = take([(("segments", lane, group), group) for group in groups], num)
+        return play(instances, act, seeds, num, learners, num_steps, restart=True)
 
     def play(
         instances: list[_Instance],

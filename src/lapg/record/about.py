@@ -26,7 +26,7 @@ from lapg.record.files import (
     writing,
 )
 
-FORMAT = 3
+FORMAT = 4
 READABLE = (2, FORMAT)
 """Formats of runs that can be read; only those of this one can be resumed."""
 INITIAL = "initial.npy"

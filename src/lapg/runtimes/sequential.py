@@ -42,8 +42,8 @@ class _Ends:
 class Sequential(PerLaneRuntime):
     """Plays L lanes one after the other; used like `lapg.runtimes.Vectorised`, whose arguments it takes.
 
-    From a state that `advance` did not return last, such as a checkpoint, learners begin without replicas of the controller: with a replicated downlink
-    the next broadcast is the controller's whole state. Only its length depends on that.
+    From a state that `advance` did not return last, such as a checkpoint, learners begin without replicas of the controller, unless it is the one that the
+    seed begins with: with a replicated downlink the next broadcast is the controller's whole state. Only its length depends on that.
 
     Args:
       restarts: round → learners that lose their replica of the controller before it, with a replicated downlink.
@@ -97,14 +97,18 @@ class Sequential(PerLaneRuntime):
     def _enter(self, state: RunState) -> RunState:
         if self._codec.compressor is None:
             return state
-        self._ends = [self._new_ends(self.lane(state, index).controller) for index in range(self.num_lanes)]
-        everybody = jnp.ones((self.num_lanes, self._num_learners), bool)
-        downlink = jax.jit(jax.vmap(self._codec.resync))(state.downlink, everybody)
+        self._ends = [self._new_ends(index, self.lane(state, index).controller) for index in range(self.num_lanes)]
+        lost = jnp.array([[round < 0 for round in ends.last_broadcast] for ends in self._ends if ends is not None])
+        downlink = jax.jit(jax.vmap(self._codec.resync))(state.downlink, lost)
         return RunState(state.controller, state.learners, downlink)
 
-    def _new_ends(self, controller: Any) -> _Ends:
+    def _new_ends(self, index: int, controller: Any) -> _Ends:
+        """The ends at the beginning of a run, of which learners know the seed; or where they know nothing."""
         assert self._codec.compressor is not None
-        return _Ends(Outbox(self._codec.compressor, controller), [-1] * self._num_learners, [None] * self._num_learners)
+        first = self._begin(self._hypers[index], self._seeds[index], None).controller
+        known = wire.encode_tree(first) == wire.encode_tree(controller)
+        outbox, num = Outbox(self._codec.compressor, controller), self._num_learners
+        return _Ends(outbox, [0] * num, [first] * num) if known else _Ends(outbox, [-1] * num, [None] * num)
 
     def _play_round(self, index: int, state: RunState) -> tuple[RunState, Log]:
         """A round of one lane.

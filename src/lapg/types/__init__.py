@@ -21,6 +21,7 @@ from lapg.types.messages import (
     Task,
     Trajectories,
     Upload,
+    Weighted,
 )
 from lapg.types.parts import (
     Aggregate,
@@ -45,6 +46,7 @@ from lapg.types.problems import (
     Problem,
     Rollout,
     ScoreBounds,
+    Statistics,
     Transition,
 )
 from lapg.types.signatures import Buffer, GradientAt
@@ -119,6 +121,7 @@ __all__ = [
     "Scalar",
     "ScoreBounds",
     "Spaces",
+    "Statistics",
     "StepLimit",
     "Task",
     "Trajectories",
@@ -126,6 +129,7 @@ __all__ = [
     "Trigger",
     "Upload",
     "VarianceReduction",
+    "Weighted",
     "address",
     "check_length",
     "is_concrete",

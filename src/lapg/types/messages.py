@@ -172,13 +172,24 @@ class Candidate(eqx.Module):
     signal: PyTree
 
 
+class Weighted(eqx.Module):
+    """A message that the controller multiplies by a number; with 0 the message stays at home, and its report travels alone."""
+
+    weight: Float[Array | np.ndarray, ""]
+    message: PyTree
+
+
 class Decision(eqx.Module):
-    """A trigger's answer: whether it fires, the two sides of its condition, and the scalars that ride on the upload."""
+    """A trigger's answer: whether it fires, the two sides of its condition, and the scalars that ride on the upload.
+
+    ``weight``: what the controller multiplies the innovation by, of a trigger that ``weighs``; with 0 the report travels alone, and is an upload as well.
+    """
 
     fires: Bool[Array, ""]
     statistic: Float[Array, ""]
     threshold: Float[Array, ""]
     report: PyTree = ()
+    weight: Float[Array, ""] | None = None
 
 
 class LearnerLog(eqx.Module):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from lapg.types import signatures as calls
 from lapg.types.messages import Broadcast, ControllerState
+from lapg.types.problems import Statistics
 from lapg.types.tools import Scalar, check_length, take_rows, tree_bits
 
 
@@ -20,9 +21,9 @@ class Estimator(NamedTuple):
     ``init: key, θ → state`` · ``update: state, task, batch → state`` · ``estimate: state, task, θ, batch → Estimate`` · ``minimum_batch``: how
     many entries it needs at least · ``knows_noise``: False where it returns ``noise=None``, so that rules that need the noise are refused ·
     ``knows_divergence``: whether its estimates tell the divergence ·
-    ``prepare: state, task, batch → data``, once a round, of which estimates are then made: the batch itself by default · ``part: data, rows → data`` of some
+    ``prepare: state, task, θ, batch → data``, once a round, of which estimates are then made, where the batch was sampled at θ: the batch itself by default · ``part: data, rows → data`` of some
     of its entries, for minibatches · ``num_entries``: how many it has, None is N · ``takes_segments``: whether rows of a batch may hold pieces of several
-    episodes (`Rollout`).
+    episodes (`Rollout`) · ``statistics``: those of its policy, where gradients leave them as they are.
     """
 
     init: calls.EstimatorInit
@@ -30,11 +31,12 @@ class Estimator(NamedTuple):
     estimate: calls.EstimateGradient
     minimum_batch: int = 1
     knows_noise: bool = True
-    prepare: calls.PrepareBatch = lambda state, task, batch: batch
+    prepare: calls.PrepareBatch = lambda state, task, params, batch: batch
     part: calls.PartOfBatch = take_rows
     num_entries: int | None = None
     takes_segments: bool = False
     knows_divergence: bool = False
+    statistics: Statistics | None = None
 
 
 class VarianceReduction(NamedTuple):
@@ -119,7 +121,8 @@ class Trigger(NamedTuple):
 
     Learner: ``init: θ → state`` · ``update: key, state, Candidate, estimate, gradient_at → state, Decision`` · ``settle: state, Candidate → state``.
     Controller: ``controller_init: θ, M → state`` · ``controller_update: state, displacement, Arrival → state`` · ``signal: key, state → PyTree``.
-    Only what has arrived, or what the controller did itself, may enter a signal. ``needs_noise``: whether the decision depends on the noise.
+    Only what has arrived, or what the controller did itself, may enter a signal. ``needs_noise``: whether the decision depends on the noise ·
+    ``weighs``: whether it says what uploads weigh (`Decision`).
     """
 
     update: calls.TriggerUpdate
@@ -129,6 +132,7 @@ class Trigger(NamedTuple):
     controller_update: calls.TriggerWatch = lambda state, displacement, arrival: state
     signal: calls.Signal = _nothing
     needs_noise: bool = False
+    weighs: bool = False
 
 
 def _theta_and_signal(state: Any, controller: ControllerState, broadcast: Broadcast, participated: Any) -> Any:
@@ -140,7 +144,7 @@ def _theta_and_signal(state: Any, controller: ControllerState, broadcast: Broadc
 class Downlink(NamedTuple):
     """What goes from the controller to its learners; the defaults are those of `lapg.downlink.dense`.
 
-    ``init: ControllerState, M → state`` of the controller's end · ``deliver: state, ControllerState, Broadcast, Bool[M] → state, bits [M]`` of
+    ``init: ControllerState, M → state`` of the controller's end, where every learner knows the ControllerState · ``deliver: state, ControllerState, Broadcast, Bool[M] → state, bits [M]`` of
     what each learner that takes part hears before it samples, without header · ``compress: key, state, Arrival, messages that it was made of (leading axis M) → state, relay``, between gather and
     step · ``expand: relay → Arrival``, with which the controller and every replica of it step · ``resync: state, Bool[M] → state``: these learners
     have lost what they knew · ``compressor`` of the relays' totals, None where learners hold no replica and hear θ^k itself.

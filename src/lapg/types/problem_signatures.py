@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from lapg.types.messages import (
     HostBatch,
@@ -40,6 +40,13 @@ class LogProb(Protocol):
 
 
 @runtime_checkable
+class LogProbs(Protocol):
+    """Of several agents with independent actions each one's log π_m(a_m|o_m), [agents], differentiable in θ; `LogProb` is their sum."""
+
+    def __call__(self, params: Float[Array, " d"], observation: Any, action: Any, /) -> Any: ...
+
+
+@runtime_checkable
 class GreedyAction(Protocol):
     """The most probable action, in the form that `SampleAction` returns."""
 
@@ -51,6 +58,13 @@ class Entropy(Protocol):
     """The entropy of the action's distribution at an observation, in nats, a scalar differentiable in θ."""
 
     def __call__(self, params: Float[Array, " d"], observation: Any, /) -> Any: ...
+
+
+@runtime_checkable
+class Absorb(Protocol):
+    """Statistics [s] of observations, with those of a batch in them; ``round``: k."""
+
+    def __call__(self, statistics: Float[Array, " s"], batch: Any, round: Int[Array, ""], /) -> Float[Array, " s"]: ...
 
 
 @runtime_checkable

@@ -17,15 +17,28 @@ class ScoreBounds(NamedTuple):
     hessian: float
 
 
+class Statistics(NamedTuple):
+    """Entries of θ, the last ``num_entries``, that are statistics of what was observed: no gradient moves them.
+
+    ``absorb: statistics, batch, round → statistics`` with the batch in them.
+    """
+
+    num_entries: int
+    absorb: calls.Absorb
+
+
 class Policy(NamedTuple):
     """A distribution over actions given an observation.
 
     ``init: key → θ`` · ``action_noise: key → noise``, the random numbers of one action, drawn for a whole episode at once · ``sample: noise, θ, observation →
     action, log-probability`` · ``log_prob: θ, observation, action → scalar`` · ``mode: θ, observation → action`` (greedy) · ``num_params``: d ·
     ``actuate: action → what the environment is given``, where that differs from what is recorded (bounds) ·
-    ``entropy: θ, observation → scalar``, None where it is not known ·
-    ``score_bounds``: G and F where they are known, infinite ones included · ``linear``: whether actions are normal around a mean Θs that is linear in
-    the observation, with the same deviation everywhere, and executed as they are.
+    ``entropy: θ, observation → scalar``, None where it is not known · ``log_probs: θ, observation, action → [agents]``, of every agent's own action, whose
+    sum is ``log_prob``; None where there is one agent ·
+    ``score_bounds``: G and F where they are known, infinite ones included · ``shapes`` of the arrays that θ begins with, one after the other, entries behind
+    them belonging to no matrix; None where that is not known · ``linear``: whether actions are normal around a mean Θs that is linear in
+    the observation, with the same deviation everywhere, and executed as they are ·
+    ``statistics``: of observations, where some entries of θ are that.
     """
 
     init: calls.InitParams
@@ -36,8 +49,11 @@ class Policy(NamedTuple):
     num_params: int
     actuate: calls.ActionMap = lambda action: action
     entropy: calls.Entropy | None = None
+    log_probs: calls.LogProbs | None = None
     score_bounds: ScoreBounds | None = None
+    shapes: tuple[tuple[int, ...], ...] | None = None
     linear: bool = False
+    statistics: Statistics | None = None
 
 
 class Transition(NamedTuple):

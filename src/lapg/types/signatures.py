@@ -61,9 +61,12 @@ class EstimatorUpdate(Protocol):
 
 @runtime_checkable
 class PrepareBatch(Protocol):
-    """What estimates are made of, of the batch and the state that has taken it in: computed once a round, however many estimates there are (advantages)."""
+    """What estimates are made of, of the batch and the state that has taken it in: computed once a round, however many estimates there are (advantages).
 
-    def __call__(self, state: Any, task: Task, batch: Any, /) -> Any: ...
+    The batch was sampled at θ.
+    """
+
+    def __call__(self, state: Any, task: Task, params: Float[Array, " d"], batch: Any, /) -> Any: ...
 
 
 @runtime_checkable

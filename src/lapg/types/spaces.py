@@ -25,11 +25,13 @@ class Spaces(NamedTuple):
       observation: of what is given to its policy. A Box may arrive as a flat vector, row by row: its shape (H, W, C of an image) is what networks see.
       action: Discrete, or a Box with one axis.
       masked: whether an observation is a flat vector with one more entry per action: 1 where it is allowed, else 0.
+      raw: whether nobody knows how large the numbers of an observation are; `lapg.policies.actor` normalises them then.
     """
 
     observation: Discrete | Box
     action: Discrete | Box
     masked: bool = False
+    raw: bool = False
 
     @property
     def num_inputs(self) -> int:
@@ -49,8 +51,10 @@ class JointSpaces(NamedTuple):
       agents: each agent's own.
       local: whether a joint observation has an entry per agent; otherwise there is one, which all see.
       stacked: whether agents are alike, so that joint actions, and local observations, are arrays with a leading axis (agent), not tuples.
+      tied: whether all agents, who are then alike with local observations, have the same weights θ, not a part of θ each.
     """
 
     agents: tuple[Spaces, ...]
     local: bool
     stacked: bool
+    tied: bool = False

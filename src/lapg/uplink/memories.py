@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -53,10 +54,15 @@ def _residual(carry: Callable[[Residual, Estimate], Residual]) -> Memory:
     )
 
 
-def fresh() -> Memory:
-    """Nothing: the innovation is this round's gradient, and a skipped one is lost (PG)."""
+def fresh(*, restart: bool = False) -> Memory:
+    """Nothing: the innovation is this round's gradient, and a skipped one is lost (PG).
+
+    Args:
+      restart: for learners with steps of their own, which then begin every round at θ^k, so that those that are not uploaded are lost with the round.
+    """
     memory = _residual(lambda state, estimate: Residual(estimate.gradient, estimate.noise_or_inf))
-    return memory._replace(forgets=True)
+    memory = memory._replace(forgets=True)
+    return memory._replace(residual=lambda state: jnp.zeros_like(state.value)) if restart else memory
 
 
 def accumulator(keep: Scalar = 1.0) -> Memory:
@@ -82,6 +88,44 @@ def accumulator(keep: Scalar = 1.0) -> Memory:
 
         memory = memory._replace(settle=settle)
     return memory._replace(residual=lambda state: state.value)
+
+
+class Hidden(eqx.Module):
+    """What has not been uploaded yet, E, its noise, and θ^k, beside which it may be too small to be seen."""
+
+    value: Float[Array, " d"]
+    noise: Float[Array, ""]
+    params: Float[Array, " d"]
+
+
+def visible() -> Memory:
+    """`accumulator` for displacements, of which those entries alone travel that show: where θ^k − E and θ^k differ once both are rounded to bfloat16.
+
+    The others wait until they do. The message is as sparse as that only under a compressor that leaves out zeros, such as `lossless`.
+
+    Source: PULSELoCo, arXiv 2602.03839: learners compute with parameters cast to bfloat16, and what the cast hides changes nothing for anybody. Here
+    they compute with θ as it is, and the gate decides about the upload alone; it looks at the whole of E, what has waited included.
+    """
+
+    def init(params: Float[Array, " d"]) -> Hidden:
+        return Hidden(jnp.zeros_like(params), jnp.zeros((), params.dtype), params)
+
+    def update(state: Hidden, broadcast: Broadcast, estimate: Estimate) -> Hidden:
+        return Hidden(state.value + estimate.gradient, state.noise + estimate.noise_or_inf, broadcast.params)
+
+    def innovation(state: Hidden, age: Int[Array, ""]) -> Any:
+        # not a cast, which XLA may leave out on the way back
+        there, here = (jax.lax.reduce_precision(x, 8, 7) for x in (state.params - state.value, state.params))
+        return jnp.where(there != here, state.value, 0), state.noise
+
+    return Memory(
+        init=init,
+        update=update,
+        innovation=innovation,
+        settle=lambda state, decoded: Hidden(state.value - decoded, jnp.zeros_like(state.noise), state.params),
+        aggregate=arrivals(),
+        residual=lambda state: state.value,
+    )
 
 
 def _tracked(weight: Scalar, innovation_noise: Callable[[Float[Array, ""], Int[Array, ""]], Any]) -> Memory:

@@ -42,7 +42,7 @@ class Compiled:
     Args:
       hyper: any lane's hyperparameters; the parts check them, and shapes are taken from them.
 
-    ``start: hyper, seed, θ⁰ or None → RunState`` · ``announce: hyper, seed, ControllerState → Broadcast`` · ``present: hyper, seed, round → Bool[M]`` ·
+    ``start: hyper, seed, θ⁰ or None → RunState`` · ``begin: hyper, seed → ControllerState`` before round 0, at θ⁰ drawn from the seed · ``announce: hyper, seed, ControllerState → Broadcast`` · ``present: hyper, seed, round → Bool[M]`` ·
     ``play: hyper, seed, m, LearnerState, Broadcast → LearnerState, message, beside``, the last of which is the rest of the `Reply`, for `unpack` ·
     ``renew: hyper, seed, m, θ, LearnerState or None → LearnerState`` · ``relay: hyper, seed, ControllerState, downlink, Uploads, replied → downlink, relay,
     unsound``, then ``step: hyper, ControllerState, relay → ControllerState, RoundLog`` and, which no learner waits for, ``share: hyper, shares, sent,
@@ -56,6 +56,7 @@ class Compiled:
         self.compressor, self.downlink = method.compressor, method.downlink
         self.keeps_shares = method.aggregate.keeps_shares
         self.start, self.announce, self.present = jax.jit(self._start), jax.jit(self._announce), jax.jit(self._present)
+        self.begin = jax.jit(lambda hyper, seed: self._start(hyper, seed, None).controller)
         self.renew, self.relay, self.share = jax.jit(self._renew), jax.jit(self._relay), jax.jit(self._share)
         self.remove_lost, self.step = jax.jit(self._remove_lost), jax.jit(self._step)
         if problem.collect is None:
@@ -143,8 +144,12 @@ class Compiled:
         if not method.aggregate.keeps_shares:
             return controller, downlink
         controller = eqx.tree_at(lambda state: state.aggregate, controller, sum_rows(shares, ~lost))
-        # learners are then sent the whole state, which leaves no compression error
-        return controller, codec.init(controller, self.num_learners)
+        return controller, self.restart(controller)
+
+    def restart(self, controller: ControllerState) -> PyTree:
+        """Makes the state of a downlink whose learners are sent the whole state next, which leaves no compression error."""
+        codec = self.downlink
+        return codec.resync(codec.init(controller, self.num_learners), jnp.ones(self.num_learners, bool))
 
     def _share(
         self,
@@ -174,7 +179,8 @@ class Compiled:
             self.problem.close()  # environments that go on begin with the run
         self.renew(hyper, np.uint32(0), np.int32(0), params, state)
         if self.downlink.compressor is not None:
-            self.announce(hyper, np.uint32(0), self.step(hyper, zeros(self.state.controller), self.relayed)[0])
+            first = self.begin(hyper, np.uint32(0))
+            self.announce(hyper, np.uint32(0), self.step(hyper, first, self.relayed)[0])
 
     def unpack(self, message: PyTree, beside: Any) -> tuple[Upload, bytes]:
         """Splits what `play` returns beside the state into the upload, in NumPy, and the learner's diagnostics for the record."""

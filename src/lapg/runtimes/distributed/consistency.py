@@ -11,13 +11,17 @@ uploaded and uploads in the next round in any case. A learner that does not know
 generation with a reply of generation 0.
 
 Where the downlink is replicated, ``base`` also tells which round the learner's replica of the controller has reached at least: the one that it answered.
-The controller sends the steps since then; a replica that is ahead of it, because a reply was lost, skips those that it has taken. Without a ``base``, or
-where the controller does not keep the steps since then any more, it sends its whole state.
+The controller sends the steps since then; a replica that is ahead of it, because a reply was lost, skips those that it has taken. Where there is no
+``base``, a learner of the first generation begins with what the run's seed says of round 0. One of a later generation is sent the controller's whole state,
+and so is everybody where θ⁰ was given, or the controller does not keep the steps since then any more.
 """
 
 from typing import Any, NamedTuple
 
 from lapg.runtimes.wire import Header
+
+FIRST = 1
+"""The generation that a run begins with."""
 
 
 class LearnerSession(NamedTuple):

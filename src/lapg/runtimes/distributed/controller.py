@@ -16,7 +16,7 @@ import numpy as np
 from lapg.rounds import Log
 from lapg.runtimes import wire
 from lapg.runtimes.distributed.compiled import Compiled, beside, zeros
-from lapg.runtimes.distributed.consistency import OUTDATED, round_of, sequence_of, validate_reply
+from lapg.runtimes.distributed.consistency import FIRST, OUTDATED, round_of, sequence_of, validate_reply
 from lapg.runtimes.distributed.history import FAULTS, ClosedRound, to_log
 from lapg.runtimes.distributed.replica import Outbox
 from lapg.runtimes.distributed.state import DistributedState, LearnerTable
@@ -64,6 +64,8 @@ class ControllerHost:
         upload = compiled.upload
         self.downlink, compressor = lane.downlink, compiled.downlink.compressor
         self._outbox = None if compressor is None else Outbox(compressor, self.state)
+        first = None if compressor is None else compiled.begin(hyper, self._seed)
+        self._drawn = first is not None and wire.encode_tree(first) == wire.encode_tree(self.state)
         self._limit = (
             64 + 2 * wire.tree_size((upload.message, upload.report, upload.length))
             if limit_bytes is None
@@ -90,7 +92,9 @@ class ControllerHost:
     def message(self, learner: int) -> tuple[bytes, bytes]:
         """Encodes the open round's broadcast to one learner: header and payload, the same object for all learners that are sent the same."""
         generation, base = int(self._generation[learner]), int(self._accepted[learner])
-        payload = self._payload(0 if self._outbox is None else round_of(base))
+        # a learner's first replica is that of round 0, if the run began with what its seed says
+        known = 0 if self._outbox is None or (self._drawn and generation == FIRST and not base) else round_of(base)
+        payload = self._payload(known)
         self._told[learner] = 8 * len(payload)
         return wire.HEADER.pack(self._round, learner, generation, base, len(payload)), payload
 
@@ -249,7 +253,7 @@ class ControllerHost:
             table = LearnerTable(table.generation + unknown.astype(np.int32), accepted, table.silent, shares)
             if self._compiled.keeps_shares:
                 controller = eqx.tree_at(lambda c: c.aggregate, controller, shares.sum(0))
-                downlink = self._compiled.downlink.init(controller, len(states))
+                downlink = self._compiled.restart(controller)
         nobody = zeros(self._compiled.learner)
         learners = [nobody if raw is None else wire.decode_tree(raw, self._compiled.learner) for raw in states]
         return DistributedState(controller, stack(learners), table, downlink)

@@ -10,7 +10,16 @@ import numpy as np
 
 from lapg.runtimes import wire
 from lapg.runtimes.distributed.compiled import Compiled
-from lapg.runtimes.distributed.consistency import OUT_OF_SYNC, RENEW, STALE, LearnerSession, commit, hear, sequence_of
+from lapg.runtimes.distributed.consistency import (
+    FIRST,
+    OUT_OF_SYNC,
+    RENEW,
+    STALE,
+    LearnerSession,
+    commit,
+    hear,
+    sequence_of,
+)
 from lapg.runtimes.distributed.replica import follow
 from lapg.runtimes.wire import Header
 from lapg.types import Broadcast, Buffer
@@ -70,7 +79,7 @@ class LearnerHost:
         session, action = hear(self.session, header)
         if action == STALE:
             return None
-        understood = None if action == OUT_OF_SYNC else self._understand(session.replica, header.round, payload)
+        understood = None if action == OUT_OF_SYNC else self._understand(session, header.round, payload)
         if understood is None:
             return Answer(wire.frame(b"", round=header.round, learner=self.index, generation=0))
         broadcast, replica = understood
@@ -89,11 +98,14 @@ class LearnerHost:
             )
         return Answer(raw, record)
 
-    def _understand(self, replica: Any, round: int, payload: Buffer) -> tuple[Broadcast, Any] | None:
+    def _understand(self, session: LearnerSession, round: int, payload: Buffer) -> tuple[Broadcast, Any] | None:
         """Decodes a broadcast: θ and signal, and the replica after it; None for frames that the replica does not fit."""
         parts, (hyper, seed, _) = self._compiled, self._lane
         if parts.downlink.compressor is None:
             return wire.decode_broadcast(payload, round, parts.broadcast), None
+        replica = session.replica
+        if replica is None and session.generation == FIRST:
+            replica = parts.begin(hyper, seed)
         if replica is not None and round - int(replica.round) > MOST_SILENT:
             return None
         like = parts.state.controller, parts.relayed

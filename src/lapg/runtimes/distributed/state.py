@@ -50,6 +50,7 @@ class DistributedState(eqx.Module):
 def begin(compiled: Compiled, hyper: dict[str, Any], seed: Any, params: Any = None) -> DistributedState:
     """Makes the state before round 0, at θ⁰ or the given parameters: all learners in generation 1, no reply accepted yet."""
     state = compiled.start(hyper, np.uint32(seed), params)
+    controller = compiled.begin(hyper, np.uint32(seed)) if params is None else state.controller
     nothing = np.zeros(compiled.num_learners, np.int32)
     table = LearnerTable(nothing + 1, nothing, nothing, compiled.empty_shares())
-    return DistributedState(state.controller, state.learners, table, state.downlink)
+    return DistributedState(controller, state.learners, table, state.downlink)

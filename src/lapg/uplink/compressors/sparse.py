@@ -45,12 +45,6 @@ def top_k(fraction: Scalar = 0.05, *, bits: int | None = None) -> Compressor:
         values = np.asarray(message)
         return pack(write_positions(values != 0)) + values[values != 0].tobytes()
 
-    def decode(raw: Buffer, like: Any) -> np.ndarray:
-        values = np.zeros(like.shape, like.dtype)
-        mask = Reader(raw).positions(values.size)
-        values[mask] = np.frombuffer(raw[len(raw) - int(mask.sum()) * values.itemsize :], like.dtype)
-        return values
-
     def num_bits(message: Float[Array, " d"]) -> Int[Array, ""]:
         found = message != 0
         values = 8 * message.dtype.itemsize * jnp.sum(found, dtype=jnp.int32)
@@ -61,8 +55,53 @@ def top_k(fraction: Scalar = 0.05, *, bits: int | None = None) -> Compressor:
         decompress=lambda message: message,
         num_bits=num_bits,
         encode=encode,
-        decode=decode,
+        decode=_scattered,
     )
+
+
+def lossless() -> Compressor:
+    """Those entries of which a bit is set, as position and value, or the vector itself where that is no longer: nothing is lost, −0 included.
+
+    Of a vector of zeros that is one byte. Positions as in `top_k`. There is no flag: a message as long as the vector is the vector.
+
+    Source: lossless sparse patches, arXiv 2602.03839; there of parameters, here of what they are stepped with (`lapg.downlink.replicated`) or of uploads.
+    """
+
+    def sparse_length(vector: Float[Array, " d"]) -> Int[Array, ""]:
+        width = 8 * vector.dtype.itemsize
+        found = jax.lax.bitcast_convert_type(vector, jnp.dtype(f"uint{width}")) != 0
+        return whole_bytes(positions_length(found)) + width * jnp.sum(found, dtype=jnp.int32)
+
+    def compress(key: Any, vector: Float[Array, " d"]) -> Float[Array, " d"]:
+        # the sparse code is counted, too, where it is the longer one
+        check_length("a message of compressor 'lossless'", vector.size, 2 * vector.size + 64 + tree_bits(vector))
+        return vector
+
+    def encode(message: Any) -> bytes:
+        values = np.ascontiguousarray(message)
+        found = values.view(f"u{values.itemsize}") != 0
+        sparse = pack(write_positions(found)) + values[found].tobytes()
+        return sparse if len(sparse) < values.nbytes else values.tobytes()
+
+    def decode(raw: Buffer, like: Any) -> np.ndarray:
+        return np.frombuffer(raw, like.dtype).reshape(like.shape) if len(raw) == like.nbytes else _scattered(raw, like)
+
+    return Compressor(
+        compress=compress,
+        decompress=lambda message: message,
+        num_bits=lambda message: jnp.minimum(sparse_length(message), tree_bits(message)),
+        encode=encode,
+        decode=decode,
+        variance=lambda size: 0.0,
+    )
+
+
+def _scattered(raw: Buffer, like: Any) -> np.ndarray:
+    """Zeros but for values, which follow their positions."""
+    values = np.zeros(like.shape, like.dtype)
+    mask = Reader(raw).positions(values.size)
+    values[mask] = np.frombuffer(raw[len(raw) - int(mask.sum()) * values.itemsize :], like.dtype)
+    return values
 
 
 def _smallest_kept(magnitudes: Float[Array, " d"], count: Int[Array, ""]) -> Float[Array, ""]:

@@ -73,16 +73,21 @@ def periodic(period: Scalar = 10.0, *, phase: Phase = "together") -> Trigger:
     return Trigger(update=update, init=lambda params: jnp.bool_(False), settle=settle)
 
 
-def random(rate: Scalar = 0.1) -> Trigger:
-    """Upload with a probability, every learner by its own coin.
+def random(rate: Scalar = 0.1, *, shared: bool = False) -> Trigger:
+    """Upload with a probability, every learner by its own coin, or all by one.
 
     Args:
       rate: the probability.
+      shared: whether the controller tosses for all learners, whom it tells.
     Raises:
       ValueError: rate outside [0, 1].
     """
     if is_concrete(rate) and not 0 <= float(rate) <= 1:
         raise ValueError(f"random(rate=...) must lie in [0, 1], got {float(rate)}.")
+
+    if shared:
+        tossed = _rule(lambda key, candidate: (candidate.signal, candidate.signal, 0.5))
+        return tossed._replace(signal=lambda key, state: jax.random.bernoulli(key, rate))
 
     def rule(key: Key[Array, ""], candidate: Candidate) -> tuple[Bool[Array, ""], Any, Any]:
         coin = jax.random.uniform(key)
