@@ -238,7 +238,9 @@ def test_masked_actions_are_never_taken(observations, monkeypatch):
     monkeypatch.setattr(world, "get_avail_actions", allowed)
     problem = jaxmarl(**SPREAD, observations=observations, num_steps=4)
     size = {"local": 18, "concatenated": 54}[observations]
-    assert all((agent.num_inputs, agent.num_outputs, agent.masked) == (size, 5, True) for agent in problem.spaces.agents)
+    assert all(
+        (agent.num_inputs, agent.num_outputs, agent.masked) == (size, 5, True) for agent in problem.spaces.agents
+    )
     problem = with_policy(problem, hidden=(3,))
     batch = jax.jit(lambda key: problem.sample(key, first_task(problem), problem.init(key), 20))(jax.random.key(0))
     assert batch.observations.shape == (20, 4, 3, size + 5)
