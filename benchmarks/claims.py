@@ -3,8 +3,6 @@
     python benchmarks/claims.py                  # prints all of them
     python benchmarks/claims.py --write          # writes them into the pages
     python benchmarks/claims.py --keep parallel-lqr runs/reproduce    # what lapg reproduce parallel-lqr has left there, for docs/results
-    python benchmarks/claims.py --keep critics runs/critics           # plays it (two minutes), and keeps what came out; so does downlink
-    python benchmarks/claims.py --keep guide runs/compare             # asks lapg guide, after lapg compare (docs/compare.md)
 
 tests/test_claims.py compares them, and finds numbers with intervals that stand nowhere here.
 """
@@ -13,14 +11,13 @@ import argparse
 import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import schedules
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
 MARKED = re.compile(r"<!-- claims ([\w-]+) -->(.*?)<!-- end -->", re.DOTALL)
 LAST = "final minus PG's"
 HALVES = {"different": "heterogeneous", "alike": "homogeneous"}
@@ -35,9 +32,10 @@ HEADER = (
     "uploads in all",
     "final − PPO's",
 )
-OTHERS = ("reproduce-fig4", "reproduce-fig4-paper", "slow-link")
+OTHERS = ("reproduce-fig4", "reproduce-fig4-paper")
 """Results that other scripts and commands have left."""
-PAIRS = ("parallel-cartpole", "parallel-lqr", "parallel-pendulum")
+PAIRS = ("parallel-lqr",)
+FRESH = ("parallel-cartpole", "parallel-pendulum")
 
 
 def result(name: str) -> Any:
@@ -107,6 +105,13 @@ def fresh(name: str) -> str:
     return f"SCOUT {words('SCOUT')}; the best schedule ({best}) {words(best)} ({search['fresh']} seeds)"
 
 
+def rows(name: str) -> str:
+    """The rows of README's table about one setting."""
+    header, line, *body = schedules.table().splitlines()
+    at = [number for number, row in enumerate(body) if row.startswith(f"| {schedules.SEARCHES[name]['words']} ")]
+    return "\n".join([header, line, *body[at[0] : at[0] + 3]])
+
+
 def paper_rule() -> str:
     """The paper's rule at Figure 4's recommended setting, in a sentence."""
     found, text = result("reproduce-fig4")["LAPG"], bounds
@@ -120,111 +125,6 @@ def on_ppo() -> str:
     scout, best = found["SCOUT PPO"], found["staggered PPO"]
     fewer, rounds = bounds(scout["uploads over best"]), (f"{row['rounds']['value']:.3g}" for row in (scout, best))
     return f"SCOUT needs {fewer} times fewer uploads than the best schedule, at {' against '.join(rounds)} times the environment steps of PPO that averages every round"
-
-
-# ---------------------------------------------------------------- runs of the pages' own
-
-
-def setting(**changes: Any) -> Any:
-    """Sixteen cart poles that are alike, PG, two episodes a batch."""
-    from lapg import Config, Part
-
-    cart_pole = Part("cart_pole", num_learners=16)
-    common: dict[str, Any] = {"method": "pg", "batch_size": 2, "rounds": 200, "seeds": 10, "first_seed": 30}
-    return Config(problem=cart_pole, step_limit=Part("unlimited"), **(common | changes))
-
-
-def play_critics(out: Path) -> dict[str, Any]:
-    """Rounds and last scores of two estimators at three steps: by name and step."""
-    from lapg import Part, load, train
-    from lapg.comparison.reproduce import curves_of
-    from lapg.comparison.statistics import compare
-
-    runs = {}
-    for estimator in (Part("gpomdp", baseline="leave_one_out"), Part("actor_critic")):
-        for step in (0.00005, 0.0001, 0.0002):
-            label = f"{estimator.name} {step:.5f}"
-            path, config = (
-                out / label.replace(" ", "-"),
-                setting(estimator=estimator, optimiser=Part("sgd", step_size=step)),
-            )
-            runs[label] = load(path) if path.exists() else train(config, path)
-    rows = compare(curves_of(runs), next(iter(runs))).rows
-    ratios = {label: schedules.plain(row.costs[0.90].rounds_ratio) for label, row in rows.items()}
-    return {label: {"rounds_ratio": ratios[label], "final": schedules.plain(row.final)} for label, row in rows.items()}
-
-
-def critics() -> str:
-    """The table of docs/estimators.md."""
-    found, text = result("critics"), schedules._interval
-    steps = list(dict.fromkeys(label.split()[1] for label in found))
-    lines = [
-        "| step size | `gpomdp`, leave-one-out: rounds, final | `actor_critic` (λ = 0.95): rounds, final |",
-        "|---|---|---|",
-    ]
-    for step in steps:
-        cells = [found[f"{name} {step}"] for name in ("gpomdp", "actor_critic")]
-        words = (f"{text(cell['rounds_ratio'])}, {text(cell['final'], '.3f')}" for cell in cells)
-        lines.append(f"| {float(step):g} | {' | '.join(words)} |")
-    return "\n".join(lines)
-
-
-def play_downlink(out: Path) -> dict[str, Any]:
-    """Figure 4 with `awapg`: a seed's uploads, bits from the controller with two downlinks, and last score."""
-    from lapg import Part, load, train
-    from lapg.comparison import presets
-    from lapg.costs import ledger
-    from lapg.experiments.config import Choice
-    from lapg.experiments.soundness import mean_score
-
-    step = Part("sgd", step_size=0.0016, momentum=0.6, decay=4e-4)
-    method = Choice("awapg", optimiser=step, trigger=Part(threshold=160.0))
-    config, found = replace(presets.setting(presets.FIGURES["fig4"]), seeds=10, first_seed=30), {}
-    for name, downlink in (("dense", Part()), ("4 bits", Part("replicated", compressor=Part("quantise", bits=4)))):
-        path = out / name.replace(" ", "-")
-        record = (load(path) if path.exists() else train(config.playing(method.but(downlink=downlink)), path)).record
-        sent = record.transpose("seed", "round", "learner")
-        last = record.isel(round=slice(-record.sizes["round"] // 20, None))
-        found[name] = {
-            "uploads": float(record["sent"].sum(("round", "learner")).mean()),
-            "downlink_bits": float(
-                ledger.downlink_bits(sent["downlink_bits"].values, sent["contacted"].values)[:, -1].mean()
-            ),
-            "score": float(mean_score(last)),
-        }
-    return found
-
-
-def downlink() -> str:
-    """A sentence of docs/downlink.md."""
-    dense, few = (result("downlink")[name] for name in ("dense", "4 bits"))
-    return (
-        f"`awapg` uploads {few['uploads']:.0f} times a seed. With totals quantised to 4 bits a seed's downlink came to {few['downlink_bits'] / 1e6:.3g} Mbit, "
-        f"headers and first states included; `dense` sends {dense['downlink_bits'] / 1e6:.3g} Mbit in as many rounds. The mean reward a step of the last 5 % "
-        f"of the rounds was {few['score']:.2f} against {dense['score']:.2f}"
-    )
-
-
-def guide() -> str:
-    """The table of docs/compare.md, as lapg guide printed it."""
-    return str(result("guide"))
-
-
-def ask_guide(studies: Path) -> str:
-    """Its table."""
-    from lapg.comparison.guide import guide as make_guide
-    from lapg.costs.links import PROFILES
-
-    places = sorted(file.parent for file in studies.glob("*/study.json"))
-    text = make_guide(tuple(places), {name: PROFILES[name] for name in ("lte-m", "wan")}, 0.0)
-    return "\n".join(line for line in text.splitlines() if line.startswith("|"))
-
-
-def slow_link() -> str:
-    """The table of docs/network.md."""
-    import slow_link as measured
-
-    return measured.table(result("slow-link")).split("\n\n")[0]
 
 
 def played(name: str) -> Callable[[Path], Any]:
@@ -242,15 +142,11 @@ STRETCHES: dict[str, Callable[[], str]] = {
     "paper-rule": paper_rule,
     "ppo-cartpole": lambda: table(result("ppo-cartpole"), "PPO"),
     "on-ppo": on_ppo,
-    "critics": critics,
-    "downlink": downlink,
-    "guide": guide,
-    "slow-link": slow_link,
 }
 STRETCHES |= {f"fresh-{name}": lambda name=name: fresh(name) for name in ("fig4", "fig6")}
+STRETCHES |= {name: lambda name=name: rows(f"{name}-heterogeneous") for name in FRESH}
 STRETCHES |= {name: lambda name=name: table(result(name), "PG") for name in PAIRS}
 KEPT: dict[str, Callable[[Path], Any]] = {name: played(name) for name in (*PAIRS, "ppo-cartpole")}
-KEPT |= {"critics": play_critics, "downlink": play_downlink, "guide": ask_guide}
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ BENCHMARKS = ROOT / "benchmarks"
 SHORT = {  # arguments for a moment, and a word of the last table
     "throughput": ("--repeats 1 --figures fig4 --methods PG --seeds 1 --learners 2", "cooperative navigation"),
     "wire": ("--rounds 2 --figure scales-apart", "SCOUT, 4 bits down"),
+    "claims": ("", "reproduced-paper:"),
     "schedules": ("scales-apart --rounds 25 --seeds 1", "staggered period 130 step 1.4"),
     "ppo": ("CartPole-v1 --steps 1024 --seeds 1", "steps / second"),
     "host": ("--rounds 2 --repeats 1 --environments 8", "env.step"),

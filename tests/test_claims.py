@@ -124,6 +124,8 @@ def test_what_readme_says_of_the_table():
         assert len(found["tuning"]) == 2 + points[name]
     less = sorted(factors[name] for name in uploads["less"])
     assert f"factors {less[0]:.1f} to {less[-1]:.1f})" in readme
+    scout = (ROOT / "docs" / "scout.md").read_text(encoding="utf-8")
+    assert f"is worth a factor of {less[0]:.1f} to {less[-1]:.1f} where" in scout
     assert all(0.3 < factors[name] < 0.5 for name in uploads["more"])
     assert f"{-ends['fig4']:.1%} lower at Figure 4 and {-ends['fig6']:.1%} at Figure 6".replace("%", " %") in readme
     assert "schedules had {fig4}, {parallel-cartpole-heterogeneous} and {fig6};".format(**points) in readme

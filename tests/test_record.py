@@ -229,7 +229,7 @@ def test_whatever_hdf5_raises(tmp_path, monkeypatch, kind):
     def fail(*arguments, **options):
         raise kind("bad header\nand more")
 
-    monkeypatch.setattr(xr, "open_dataset", fail)
+    monkeypatch.setattr(record.datasets.h5py.File, "in_memory", fail)
     (tmp_path / "record.nc").write_bytes(b"anything")
     with pytest.raises(
         RunError, match=r"record\.nc must be a record, but it is damaged \(.*bad header.*\); restore it"

@@ -1,10 +1,12 @@
 """The record of a stretch of rounds as labelled arrays, and as the bytes of a NetCDF file."""
 
-import io
 from typing import Any
 
+import h5netcdf
+import h5py
 import numpy as np
 import xarray as xr
+from xarray.backends import H5NetCDFStore
 
 from lapg.costs import ledger
 from lapg.rounds import Log
@@ -69,11 +71,13 @@ def concatenate(parts: list[xr.Dataset]) -> xr.Dataset:
 
 
 def encode(dataset: xr.Dataset) -> bytes:
-    """One NetCDF file, compressed. It is made in memory, because HDF5 does not survive a full disk."""
+    """One NetCDF file, compressed. HDF5 makes it in its own memory: it does not survive a full disk, and through a stream it calls Python back."""
     encoding = {name: {"zlib": True, "complevel": 1} for name, value in dataset.data_vars.items() if value.ndim > 1}
-    stream = io.BytesIO()
-    dataset.to_netcdf(stream, engine="h5netcdf", encoding=encoding)
-    return stream.getvalue()
+    with h5py.File.in_memory(track_order=True) as file:
+        with h5netcdf.File(file, "w") as netcdf:
+            dataset.dump_to_store(H5NetCDFStore(netcdf), encoding=encoding)
+        file.flush()
+        return file.id.get_file_image()
 
 
 def decode(content: bytes) -> xr.Dataset:
@@ -82,8 +86,10 @@ def decode(content: bytes) -> xr.Dataset:
     Raises:
       ValueError: it is damaged.
     """
+    if not content:
+        raise ValueError("it is empty")
     try:
-        with xr.open_dataset(io.BytesIO(content), engine="h5netcdf") as dataset:
-            return dataset.load()
+        with h5py.File.in_memory(content) as file, h5netcdf.File(file, "r") as netcdf:
+            return xr.open_dataset(H5NetCDFStore(netcdf)).load()
     except (OSError, ValueError, KeyError, RuntimeError) as error:  # whatever HDF5 makes of a damaged file
         raise ValueError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error

@@ -74,7 +74,8 @@ class Environment(NamedTuple):
     """A Markov decision process seen by learner m through its task.
 
     ``reset: key, task → state`` · ``observe: state → observation``, global or one per agent (`lapg.policies.replicated`) ·
-    ``step: key, task, state, action → Transition``. ``draw: axes, state → None`` paints one frame and may be None; a step lasts ``step_seconds``.
+    ``step: key, task, state, action → Transition``. ``draw: axes, state → None`` paints one frame and may be None; a step lasts ``step_seconds`` ·
+    ``world: state → vector``, the whole state where policies do not see it and critics may, or None.
     """
 
     reset: Callable[[Key[Array, ""], Task], Any]
@@ -82,6 +83,7 @@ class Environment(NamedTuple):
     step: Callable[[Key[Array, ""], Task, Any, Any], Transition]
     draw: Callable[[Any, Any], None] | None = None
     step_seconds: float = 0.125
+    world: Callable[[Any], Any] | None = None
 
 
 class Interface(NamedTuple):
