@@ -145,6 +145,10 @@ def test_what_agents_see():
     np.testing.assert_array_equal(
         problem.environment.observe(state), np.concatenate([np.ravel(part) for part in whole])
     )
+    small = with_policy(problem._replace(num_steps=3), hidden=(2,))
+    batch = jax.jit(lambda key: small.sample(key, first_task(small), small.init(key), 2))(jax.random.key(0))
+    np.testing.assert_array_equal(batch.worlds[0], batch.observations)  # for critics whose policies do not see it
+    np.testing.assert_array_equal(batch.worlds[1], batch.following)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +238,9 @@ def test_masked_actions_are_never_taken(observations, monkeypatch):
     monkeypatch.setattr(world, "get_avail_actions", allowed)
     problem = jaxmarl(**SPREAD, observations=observations, num_steps=4)
     size = {"local": 18, "concatenated": 54}[observations]
-    assert all(agent == (((size,), None, None), (5,), True) for agent in problem.spaces.agents)
+    assert all(
+        (agent.num_inputs, agent.num_outputs, agent.masked) == (size, 5, True) for agent in problem.spaces.agents
+    )
     problem = with_policy(problem, hidden=(3,))
     batch = jax.jit(lambda key: problem.sample(key, first_task(problem), problem.init(key), 20))(jax.random.key(0))
     assert batch.observations.shape == (20, 4, 3, size + 5)

@@ -127,6 +127,31 @@ def test_one_plain_step_of_its_own_is_looking_ahead(problem, setting):
     np.testing.assert_allclose(one.learners.memory.value, step * other.learners.memory.value, atol=1e-12)
 
 
+def test_adam_outside_counts_arrivals():
+    """Oracle: Adam in NumPy over the rounds in which somebody uploads, its moments and its count untouched by the others; optax's would decay in those."""
+    problem, step, rate = quadratic(num_learners=LEARNERS, dimension=5, scales=(1.0, 0.5, 0.2)), 0.05, 0.02
+    setting = methods.Setting(estimators.exact(problem.gradient), BATCH, LEARNERS)
+    own, coin = Part("optimise", optimiser=Part("sgd", step_size=step)), Part("random", rate=0.2)
+    recipe = lambda hyper: methods.compose(  # noqa: E731
+        "random", setting, local=own, trigger=coin, optimiser=Part("adam", step_size=rate)
+    )
+    states, logs = player(recipe, problem, 40)({})
+    tasks = jax.tree.map(np.asarray, problem.tasks)
+    theta, way = states.controller.params[0], np.zeros((LEARNERS, 5))
+    first, second, count = np.zeros(5), np.zeros(5), 0
+    for k, sent in enumerate(logs.sent):
+        slope = tasks.scale[:, None] * tasks.extra["curvature"] * (theta - way - tasks.extra["centre"])
+        way = way + step * slope
+        if sent.any():
+            total, count = way[sent].sum(0), count + 1
+            first, second = 0.9 * first + 0.1 * total, 0.999 * second + 0.001 * total**2
+            scale = np.sqrt(second / (1 - 0.999**count)) + 1e-8
+            theta = theta - rate * first / (1 - 0.9**count) / scale
+            way[sent] = 0
+        np.testing.assert_allclose(states.controller.params[k + 1], theta, atol=1e-12)
+    assert 10 < count < 30
+
+
 def test_control_variates_lead_to_the_optimum():
     """Oracle: Scaffnew (arXiv 2202.09357, Algorithm 2) in NumPy, coin by coin; and the minimum of the sum in closed form, which local steps alone miss."""
     problem = quadratic(num_learners=LEARNERS, dimension=5, conditioning=4.0, scales=(1.0, 0.5, 0.2))

@@ -1,5 +1,7 @@
 """PPO of several agents: ratios, clips and values of their own, beside NumPy; what it is with one agent."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from lapg import estimators
 from lapg.policies import one_view, product, replicated, softmax_table
 from lapg.policies.networks import Network
 from lapg.problems.builders import make_tasks, score
-from lapg.types import Discrete, JointSpaces, Problem, Spaces, Trajectories
+from lapg.types import Discrete, Environment, JointSpaces, Problem, Spaces, Trajectories, Transition
 
 DISCOUNT, DECAY, CLIP, ENTROPY = 0.9, 0.8, 0.2, 0.3
 RNG = np.random.default_rng(3)
@@ -20,6 +22,7 @@ ENDED = np.arange(N * T).reshape(N, T) == 2
 BEFORE = 0.5 * RNG.normal(size=(2, STATES, 2))
 AFTER = BEFORE + 0.5 * RNG.normal(size=(2, STATES, 2))
 VALUES = {"agent": RNG.normal(size=STATES), "joint": RNG.normal(size=(STATES, STATES))}
+VALUES["world"] = VALUES["joint"].T  # of states that have the agents in another order
 
 
 def problem_of(num, **spaces):
@@ -27,7 +30,13 @@ def problem_of(num, **spaces):
     joint = JointSpaces((one,) * num, **{"local": True, "stacked": True} | spaces)
     observation = jax.ShapeDtypeStruct((num,), jnp.int32)
     tasks, policy = make_tasks(1, None), replicated(softmax_table(STATES, 2), num, local=True)
-    return Problem(score(DISCOUNT), tasks, 1, policy=policy, spaces=joint, observation=observation, num_steps=T)
+    environment = Environment(lambda key, task: jnp.zeros(num), lambda state: state, no_step, world=lambda state: state)
+    problem = Problem(score(DISCOUNT), tasks, 1, policy=policy, spaces=joint, observation=observation, num_steps=T)
+    return problem._replace(environment=environment)
+
+
+def no_step(key, task, state, action):
+    return Transition(state, 0.0)
 
 
 def batch_of(seen, actions, following, log_probs):
@@ -44,10 +53,8 @@ def log_probs(theta):
 
 def advantages(kind):
     """Â of every agent by the double sum, [N, T, 2]."""
-    look = {
-        "agent": lambda seen: VALUES["agent"][seen],
-        "joint": lambda seen: VALUES["joint"][seen[..., 0], seen[..., 1]],
-    }
+    look = dict.fromkeys(("joint", "world"), lambda seen: VALUES["joint"][seen[..., 0], seen[..., 1]])
+    look["agent"] = lambda seen: VALUES["agent"][seen]
     now, following = (look[kind](seen).reshape(N, T, -1) for seen in (SEEN, NEXT))
     found = np.zeros((N, T, now.shape[-1]))
     for n, t in np.ndindex(N, T):
@@ -88,13 +95,16 @@ def estimator_of(problem, kind="joint", **options):
     )
 
 
-@pytest.mark.parametrize(("ratio", "kind"), [("agent", "agent"), ("agent", "joint"), ("joint", "joint")])
+@pytest.mark.parametrize(
+    ("ratio", "kind"), [("agent", "agent"), ("agent", "joint"), ("joint", "joint"), ("agent", "world")]
+)
 def test_surrogate_of_two_agents(ratio, kind):
     """Oracle: NumPy's loops, by differences at parameters at which some ratios are clipped; divergence and effective samples by their formulas."""
     problem = problem_of(2)
     estimator = estimator_of(problem, kind, ratio=ratio, entropy=ENTROPY, normalise="batch")
     task = jax.tree.map(lambda leaf: leaf[0], problem.tasks)
     batch = batch_of(SEEN, ACTIONS, NEXT, log_probs(BEFORE).sum(-1))
+    batch = dataclasses.replace(batch, worlds=(jnp.asarray(SEEN[..., ::-1]), jnp.asarray(NEXT[..., ::-1])))
     state = estimator.update(estimator.init(jax.random.key(0), jnp.zeros(12)), task, batch)
     steps = estimator.prepare(state, task, jnp.asarray(BEFORE.ravel()), batch)
     found = estimator.estimate(state, task, jnp.asarray(AFTER.ravel()), steps)
@@ -168,7 +178,12 @@ def test_policies_tell_agents_apart():
         (
             problem_of(2, local=False),
             {"critic_input": "agent"},
-            r"ppo\(critic_input=\.\.\.\) must be 'joint' where agents are not",
+            r"ppo\(critic_input=\.\.\.\) must not be 'agent' where agents are not",
+        ),
+        (
+            problem_of(2)._replace(environment=None),
+            {"critic_input": "world"},
+            r"ppo\(critic_input=\.\.\.\) must be 'joint' or",
         ),
     ],
 )

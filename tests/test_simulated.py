@@ -82,8 +82,9 @@ def test_lander_falls_as_its_gravity_says():
 
 
 @pytest.mark.parametrize("name", ["half_cheetah", "walker2d"])
-def test_bodies_are_gymnasiums(name):
+def test_bodies_are_gymnasiums(name, tmp_path, monkeypatch):
     """Oracle: the spaces of Gymnasium's environments; with different physics the same actions lead elsewhere."""
+    monkeypatch.chdir(tmp_path)  # where MuJoCo notes what it finds old-fashioned
     problem = getattr(problems, name)(num_learners=2, heterogeneity=1.0, num_steps=10)
     outside = gym.make({"half_cheetah": "HalfCheetah-v5", "walker2d": "Walker2d-v5"}[name])
     assert problem.spaces.observation.shape == outside.observation_space.shape

@@ -1,5 +1,6 @@
 """Rollouts of a policy in an environment: whole episodes every round, or segments of environments that go on."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,9 @@ def _player(
     counts any more: losses are 0, ``mask`` is False, and the last observation stays.
     """
 
+    def worlds(state: PyTree, after: Transition) -> PyTree:
+        return () if environment.world is None else (environment.world(state), environment.world(after.state))
+
     def play(
         keys: Key[Array, "3"], task: Task, params: Float[Array, " d"], state: PyTree, steps: Int[Array, ""]
     ) -> tuple[tuple[Any, ...], PyTree, PyTree, Int[Array, ""]]:
@@ -35,7 +39,7 @@ def _player(
             terminated = alive & after.terminated
             truncated = alive & ~terminated & (jnp.asarray(after.truncated) | (steps + 1 >= limit))
             ended = terminated | truncated
-            row = observation, action, log_prob, loss, alive, terminated, truncated, following
+            row = observation, action, log_prob, loss, alive, terminated, truncated, following, (), worlds(state, after)
             if not restart:
                 return (after.state, following, steps + 1, alive & ~ended), (row, state)
             fresh = environment.reset(key_reset, task)
@@ -44,7 +48,7 @@ def _player(
 
         start = state, environment.observe(state), steps, jnp.bool_(True)
         (state, _, steps, _), (rows, states) = jax.lax.scan(
-            step, start, (jax.vmap(policy.action_noise)(actions), transitions, resets)
+            step, start, (policy.correlate(jax.vmap(policy.action_noise)(actions)), transitions, resets)
         )
         return rows, states, state, steps
 
@@ -146,7 +150,7 @@ def segments(problem: Problem, *, num_steps: int = 128) -> Rollout:
     ) -> tuple[Live, Trajectories]:
         def one(key: Key[Array, ""], live: Live) -> tuple[Live, Trajectories]:
             rows, _, state, _ = play(jax.random.split(key, 3), task, params, live.state, live.elapsed.steps)
-            batch = Trajectories(*rows, before=live.elapsed)
+            batch = dataclasses.replace(Trajectories(*rows), before=live.elapsed)
             return Live(state, tally(problem.discount, batch)[0]), batch
 
         return jax.vmap(one)(jax.random.split(key, num), live)

@@ -4,57 +4,20 @@ The paper gives M, the networks, N, T, γ, and α and β from Figure 4 on. Every
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from lapg.comparison import tuned
-from lapg.comparison.grids import SHARED, XI, Contender, Grid, contender
-from lapg.experiments.config import Choice, Config, EvaluationConfig
+from lapg.comparison.figure import Figure, Preset
+from lapg.comparison.grids import XI, Contender, Grid, contender
+from lapg.comparison.on_ppo import ON_PPO
+from lapg.experiments.config import Choice, Config
 from lapg.methods import Part
 
 RECOMMENDED = "SCOUT"
 """The label of the recommended method."""
-REPORTED_SEED = 30
-"""First of the seeds that are reported by default. Seeds 0 to 29 were looked at while settings were chosen; `lapg tune` plays seeds from 1000."""
-Preset = Literal["literal", "paper", "recommended"]
-PRESETS: tuple[Preset, ...] = ("literal", "paper", "recommended")
 SCALES = {2: (1.0, 0.5), 5: (1.0, 0.5, 0.25, 0.12, 0.06)}
 """Heterogeneous loss scales c_m of the paper's figures; it does not print its own."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One experiment: a setting, and the methods that run in it."""
-
-    name: str
-    title: str
-    problem: Part
-    batch_size: int
-    rounds: int
-    """K; enough by the protocol: PG improves by less than 2 % in the last fifth."""
-    tuned: dict[str, Choice] = field(repr=False)
-    """Methods of preset recommended by label, tuned on seeds that are never reported."""
-    step: float
-    """The step size about which PG's is sought."""
-    policy: Part = Part()
-    rollout: Part = Part()
-    estimator: Part = Part("gpomdp", baseline="leave_one_out")
-    """Of preset recommended."""
-    evaluation: EvaluationConfig = field(default_factory=lambda: EvaluationConfig(every=1))
-    reference: str = "PG"
-    """The method beside which the others are put."""
-    shared: Grid = field(default_factory=lambda: SHARED, repr=False)
-    """The number that every method may tune beside its step and one of its own."""
-    grids: dict[str, Grid] = field(default_factory=dict, repr=False)
-    """Values of methods' own numbers, where those of `lapg.comparison.grids.KNOWN` do not fit."""
-    claim: str | None = None
-    """The paper's word for its saving in uploads; None where the paper has no such figure."""
-    momentum: float | None = None
-
-    @property
-    def presets(self) -> tuple[Preset, ...]:
-        """Those that make sense here: the paper's own only where there is a figure of the paper."""
-        return PRESETS if self.claim else ("recommended",)
 
 
 PRESET_TEXTS: dict[str, str] = {
@@ -207,26 +170,6 @@ SCALES_APART = Figure(
 )
 
 
-def _on_ppo(word: str, heterogeneity: float) -> Figure:
-    """PPO at 16 cart poles that are alike, or that differ; a round is a segment of 2 · 128 steps."""
-    return Figure(
-        name=f"ppo-cartpole-{word}",
-        title=f"PPO, cart pole: 16 learners, {word}",
-        problem=Part("cart_pole", num_learners=16, heterogeneity=heterogeneity),
-        policy=Part("actor"),
-        rollout=Part("segments", num_steps=128),
-        estimator=Part("ppo"),
-        evaluation=EvaluationConfig(every=2, episodes=1),
-        batch_size=2,
-        rounds=72,
-        tuned=tuned.ON_PPO,
-        step=1.0,
-        reference="PPO",
-    )
-
-
-ON_PPO = {"ppo-cartpole": (_on_ppo("homogeneous", 0.0), _on_ppo("heterogeneous", 1.0))}
-"""Experiments whose learners train with PPO. They are reproduced; `lapg tune` and `lapg compare` know nothing of them."""
 GROUPS = {"all": tuple(figure.name for figure in PAPER)} | {
     name: tuple(figure.name for figure in pair) for name, pair in PARALLEL.items()
 }
@@ -322,7 +265,7 @@ def lineup(
     preset: Preset,
     *,
     seeds: int | None = None,
-    first_seed: int = REPORTED_SEED,
+    first_seed: int | None = None,
     rounds: int | None = None,
 ) -> list[Entry]:
     """The entries of a figure under a preset; where there is a recommended method, random uploads at its measured rate come last."""
@@ -332,7 +275,7 @@ def lineup(
         estimator=estimator,
         rounds=figure.rounds if rounds is None else rounds,
         seeds=10 if seeds is None else seeds,
-        first_seed=first_seed,
+        first_seed=figure.first_seed if first_seed is None else first_seed,
     )
     entries = [Entry(label, common.playing(method)) for label, method in chosen.items()]
     if RECOMMENDED in chosen:

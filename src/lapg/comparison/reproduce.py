@@ -14,7 +14,7 @@ from lapg import record
 from lapg.comparison import plots, report, tune
 from lapg.comparison.curves import Curve, start, to_curve
 from lapg.comparison.grids import is_baseline, slug
-from lapg.comparison.presets import RECOMMENDED, REPORTED_SEED, Entry, Preset, lineup, reproducible
+from lapg.comparison.presets import RECOMMENDED, Entry, Preset, lineup, reproducible
 from lapg.comparison.statistics import Comparison, compare
 from lapg.costs.ledger import upload_fraction
 from lapg.costs.links import LinkModel
@@ -259,7 +259,7 @@ def reproduce(
     out: Path,
     *,
     seeds: int | None = None,
-    first_seed: int = REPORTED_SEED,
+    first_seed: int | None = None,
     rounds: int | None = None,
     console: Console,
     show_progress: bool = True,

@@ -114,19 +114,3 @@ SCALES_APART = {
     "periodic local": _local("periodic", 0.014, decay=5e-3, period=60.0),
     "staggered local": _local("periodic", 0.028, decay=5e-3, period=110.0, phase="staggered"),
 }
-FOUR_BITS: dict[str, Any] = {"compressor": Part("quantise", bits=4), "downlink": Part("forwarded")}
-ON_PPO = {
-    "PPO": Choice("ppo"),
-    "PPO 4 bits": Choice("ppo", **FOUR_BITS),
-    "SCOUT PPO": Choice("scout_ppo", optimiser=Part(step_size=4.0), trigger=Part(threshold=60.0)),
-    "staggered PPO": Choice(
-        "ppo",
-        optimiser=Part(step_size=8.0),
-        trigger=Part("periodic", period=64.0, phase="staggered"),
-        **FOUR_BITS,
-    ),
-    "periodic PPO": Choice("ppo", optimiser=Part(step_size=1.5), trigger=Part("periodic", period=24.0), **FOUR_BITS),
-    "random PPO": Choice("ppo", optimiser=Part(step_size=8.0), trigger=Part("random", rate=1 / 64), **FOUR_BITS),
-    "DiLoCo": Choice("diloco", trigger=Part(period=8.0), **FOUR_BITS),
-}
-"""PPO at 16 cart poles that differ, and taken over where they are alike; docs/ppo.md says how these numbers were chosen."""

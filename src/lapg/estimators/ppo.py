@@ -16,7 +16,6 @@ from lapg.estimators.critics import (
     in_units,
     make_critic,
     make_network,
-    observation_of,
     sums_ahead,
     td_errors,
     with_batch,
@@ -86,8 +85,8 @@ def ppo(
         mean of theirs.
       ratio: of several agents, whether each has a ρ of its own, and the surrogate is the mean over agents (``agent``), or ρ is that of the ``joint`` action.
       critic: hidden widths of V, a tanh network; ``quadratic``; or a `lapg.policies.networks.Network` with ``apply: weights, observation, t/T → V``, where t is 0.
-      critic_input: of several agents, whether V sees all that they observe (``joint``), or there is a V of each ``agent``'s own observation, by the same
-        network; agents must then be alike.
+      critic_input: of several agents, whether V sees all that they observe (``joint``), the whole state where the environment tells it (``world``), or
+        there is a V of each ``agent``'s own observation, by one network, for agents that are alike.
       critic_step_size: of its Adam.
       critic_epochs: passes of the regression over a batch.
       critic_minibatches: parts of the batch, a step for each; must divide N · T.
@@ -123,11 +122,14 @@ def ppo(
         raise ValueError(
             f"ppo(critic_minibatches=...) must divide the {num_steps} steps of a batch (batch_size times those of a row), got {critic_minibatches}."
         )
+    if normalise == "batch" and num_steps < 2:
+        raise ValueError(
+            f"ppo(normalise=...) must not be 'batch' where a batch has {num_steps} step (batch_size times those of a row), which has no deviation; take "
+            "more steps, or 'none'."
+        )
     see = as_numbers(problem.spaces) if isinstance(problem.spaces, Spaces) else lambda observation: observation
-    rows, entries, one = views_of(problem, critic_input)
-    network = make_network(
-        "ppo", critic, lambda: jax.eval_shape(lambda seen: see(one(seen)), observation_of("ppo", problem)), 1
-    )
+    views = views_of(problem, critic_input)
+    network = make_network("ppo", critic, lambda: jax.eval_shape(see, views.example()), 1)
     log_probs = log_probs_of(policy, problem, ratio)
     learned = make_critic(
         "ppo",
@@ -183,7 +185,7 @@ def ppo(
             return state
         if isinstance(state.seen, Units):
             state = dataclasses.replace(state, seen=with_batch(state.seen, numbers(batch.observations), batch.mask))
-        batch = rows(batch)
+        batch = views.rows(batch)
         values, found = judge(state.fitted, state.fitted_units, state.seen, batch)
         times = jnp.zeros(batch.losses.shape[1], batch.losses.dtype)
         return learned.fit(state, inputs(state.seen, batch.observations), times, values + found, batch.mask)
@@ -192,7 +194,7 @@ def ppo(
         if advantages == "group":
             found = group(batch)[..., None]
         else:
-            found = entries(judge(state.weights, state.units, state.seen, rows(batch))[1])
+            found = views.entries(judge(state.weights, state.units, state.seen, views.rows(batch))[1])
         if normalise == "batch":
             found = _normalised(found, batch.mask)
         before = batch.log_probs[..., None]

@@ -3,7 +3,8 @@
 from lapg.methods.assembly import Setting, assemble, compose, make_parts
 from lapg.methods.making import choose, make, settings, signature_of
 from lapg.methods.parts import Part
-from lapg.methods.presets import KINDS, PREFERRED, PRESETS, Preset
+from lapg.methods.preset import KINDS, PREFERRED, Preset
+from lapg.methods.presets import PRESETS
 from lapg.methods.registry import REGISTRY, resolve
 
 __all__ = [

@@ -11,7 +11,7 @@ from lapg.downlink import dense
 from lapg.learner import make_learner
 from lapg.methods.making import choose, make, settings
 from lapg.methods.parts import Part
-from lapg.methods.presets import KINDS, Preset
+from lapg.methods.preset import KINDS, Preset
 from lapg.methods.registry import resolve
 from lapg.types import (
     Compressor,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, get_args, get_origin
 
 from lapg.methods.parts import Part, merged
-from lapg.methods.presets import KINDS, Preset
+from lapg.methods.preset import KINDS, Preset
 from lapg.methods.registry import ASKED, DEFAULTS, meant, resolve
 from lapg.methods.signatures import REQUIRED, RUN, Option, Signature, signature
 from lapg.problems.contract import theirs

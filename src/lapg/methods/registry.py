@@ -11,7 +11,8 @@ from lapg import downlink, estimators, policies, problems
 from lapg.methods import limits, own_steps
 from lapg.methods.optimisers import mean, muon, scheduled, sgd
 from lapg.methods.parts import Part
-from lapg.methods.presets import PRESETS, Preset
+from lapg.methods.preset import Preset
+from lapg.methods.presets import PRESETS
 from lapg.problems.adapters import imported
 from lapg.rollouts import segments, whole_episodes
 from lapg.uplink import compressors, memories, triggers, variance_reduction

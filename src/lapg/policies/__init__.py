@@ -5,7 +5,7 @@ the problem.
 """
 
 from lapg.policies.choose import actor, around, as_numbers, conv, linear, make_policy, mlp, table, with_policy
-from lapg.policies.gaussian import gaussian, gaussian_linear, gaussian_mlp
+from lapg.policies.gaussian import correlated, gaussian, gaussian_linear, gaussian_mlp
 from lapg.policies.modules import from_equinox, from_flax
 from lapg.policies.normalised import normalised
 from lapg.policies.products import one_view, product, product_bounds, replicated
@@ -17,6 +17,7 @@ __all__ = [
     "as_numbers",
     "categorical",
     "conv",
+    "correlated",
     "from_equinox",
     "from_flax",
     "gaussian",

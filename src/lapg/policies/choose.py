@@ -12,12 +12,14 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from lapg.policies import networks, softmax
-from lapg.policies.gaussian import gaussian, gaussian_linear
+from lapg.policies.gaussian import correlated, gaussian, gaussian_linear
 from lapg.policies.networks import Initialisation, Network
 from lapg.policies.normalised import normalised
 from lapg.policies.products import one_view, product, replicated
 from lapg.types import Box, Discrete, JointSpaces, Policy, Problem, Spaces
 
+CORRELATION = 0.7
+"""Of consecutive steps' noise in outside environments."""
 Factory = Callable[..., Policy]
 Activation = Literal["relu", "softplus", "tanh"]
 
@@ -60,10 +62,9 @@ def make_policy(spaces: Spaces | JointSpaces, factory: Factory, **options: Any) 
             raise ValueError(f"policy({name}=...) is of normal actions, and all actions are discrete; leave it out.")
     if isinstance(spaces, Spaces):
         return factory(spaces, **options)
-    if options.get("normalise"):
-        raise ValueError(
-            "policy(normalise=...) must be left out where agents are several: statistics are those of one agent."
-        )
+    for name in ("normalise", "correlation"):
+        if options.get(name):
+            raise ValueError(f"policy({name}=...) must be left out where agents are several; it is of one agent alone.")
     if spaces.stacked:
         return replicated(factory(agents[0], **options), len(agents), local=spaces.local, tied=spaces.tied)
     joint = product([factory(agent, **options) for agent in agents])
@@ -101,6 +102,7 @@ def actor(
     hidden: Sequence[int] = (64, 64),
     activation: Activation = "tanh",
     std: float = 1.0,
+    correlation: float | None = None,
     normalise: bool | None = None,
 ) -> Policy:
     """The usual actor of PPO: orthogonal initial weights with small outputs, normal actions whose standard deviation is learned; images go through `conv`.
@@ -109,16 +111,25 @@ def actor(
       hidden: widths of the fully connected layers.
       activation: ``relu``, ``softplus`` or ``tanh``.
       std: of normal actions, at the start.
+      correlation: of normal actions: of the noise of consecutive steps, in [0, 1), so that exploration gets somewhere (`lapg.policies.correlated`); None is
+        0.7 in outside environments, else 0.
       normalise: whether observations are seen in units of their running moments, which are entries of θ that travel with it; None: those of outside
         environments are, and images and whole numbers never.
     Raises:
       ValueError: a width below 1, an unknown activation, std is not positive; observations that cannot be normalised shall be.
     """
     options: dict[str, Any] = {"hidden": hidden, "activation": activation, "initialisation": "orthogonal"}
-    if isinstance(spaces.action, Box):
+    normal = isinstance(spaces.action, Box)
+    if normal:
         options |= {"std": std, "learned_std": True}
+    elif correlation:
+        raise ValueError(
+            f"actor(correlation=...) is of normal actions, and these are discrete, got {correlation}; leave it out."
+        )
     image = isinstance(spaces.observation, Box) and len(spaces.observation.shape) == 3
     made = (conv if image else mlp)(spaces, **options)
+    if normal:
+        made = correlated(made, (CORRELATION if spaces.raw else 0.0) if correlation is None else correlation)
     fits = isinstance(spaces.observation, Box) and not image
     if normalise and not fits:
         raise ValueError(

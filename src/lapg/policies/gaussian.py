@@ -76,6 +76,32 @@ def gaussian(
     )
 
 
+def correlated(policy: Policy, correlation: float) -> Policy:
+    """A normal policy whose noise persists: x_t = ρ x_{t−1} + √(1 − ρ²) ε_t, each x_t standard normal by itself, from the first step of a row on.
+
+    Log-probabilities stay those of the single actions, so that gradients are those of independent noise, on states that persistent noise leads to.
+
+    Args:
+      correlation: ρ, in [0, 1).
+    Raises:
+      ValueError: ρ lies elsewhere.
+    Source: Hollenstein, Martius, Piater, arXiv 2312.11091, with noise whose spectrum is another one.
+    """
+    if not 0 <= correlation < 1:
+        raise ValueError(f"correlated(correlation=...) must lie in [0, 1), got {correlation}; 0 is independent noise.")
+
+    def correlate(noise: Float[Array, "T A"]) -> Float[Array, "T A"]:
+        fresh = jnp.sqrt(1 - jnp.asarray(correlation, noise.dtype) ** 2)
+
+        def step(before: Float[Array, " A"], now: Float[Array, " A"]) -> tuple[Any, Any]:
+            after = correlation * before + fresh * now
+            return after, after
+
+        return jnp.concatenate([noise[:1], jax.lax.scan(step, noise[0], noise[1:])[1]])
+
+    return policy._replace(correlate=correlate) if correlation else policy
+
+
 def _squash(low: ArrayLike | None, high: ArrayLike | None, num_actions: int) -> Callable[[Array], Array]:
     lower, upper = (np.asarray(np.nan if bound is None else bound, float) for bound in (low, high))
     if not {lower.shape, upper.shape} <= {(), (num_actions,)}:

@@ -1,12 +1,10 @@
 """Environments of JaxMARL: several agents in a world, each a learner, or all of them trained by each learner. They compile together with the learners."""
 
 import contextlib
-import copy
 import importlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from types import MethodType
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -16,13 +14,10 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from lapg.problems.adapters import action_space, needs, one_of, same_types, shaped, vector
 from lapg.problems.builders import at_least, first_observation, from_environment, make_tasks, unit_interval
-from lapg.problems.contract import Misfit, table
+from lapg.problems.contract import table
 from lapg.problems.parallel import parallel_tasks, quantities_of
-from lapg.problems.spaces import MASK
+from lapg.problems.worlds import Masks, Observations, by_agent, given_masks, masks_of, viewer, with_parameters
 from lapg.types import Box, Discrete, Environment, Interface, JointSpaces, Problem, Spaces, Task, Transition
-
-Observations = Literal["global", "local", "concatenated"]
-Masks = Callable[[Any], Mapping[str, Any]]
 
 
 class State(eqx.Module):
@@ -52,7 +47,7 @@ def environment(
     show = viewer(len(game.agents), observations, alike)
 
     def of(task: Task) -> Any:
-        return _with(game, task.extra) if team and task.extra else game
+        return with_parameters(game, task.extra) if team and task.extra else game
 
     def state(seen: Mapping[str, PyTree], inner: PyTree, time: Int[Array, ""]) -> State:
         allowed = () if masks is None else by_agent(game, masks(inner))
@@ -75,30 +70,10 @@ def environment(
         loss = losses.mean() if team else losses[task.index]
         return Transition(after, loss, ended & (time < limit), ended & (time >= limit))
 
-    return Environment(reset, observe, step)
+    def world(state: State) -> Float[Array, " n"]:
+        return vector(game.get_world_state(state.inner))
 
-
-def by_agent(game: Any, values: Mapping[str, PyTree]) -> tuple[Float[Array, " _"], ...]:
-    """A vector per agent."""
-    return tuple(vector(values[agent]) for agent in game.agents)
-
-
-def viewer(num_agents: int, observations: Observations, alike: bool) -> Callable[[Any, tuple[Any, ...]], PyTree]:
-    """How what is at hand, the world's state for ``global`` or else the agents' vectors, and their masks, become what the joint policy sees."""
-
-    def show(seen: Any, masks: tuple[Any, ...]) -> PyTree:
-        if observations == "local":
-            views = tuple(seen)
-        else:
-            whole = vector(seen) if observations == "global" else jnp.concatenate(seen)
-            if alike and not masks:
-                return whole
-            views = (whole,) * num_agents
-        if masks:
-            views = tuple(jnp.concatenate(both) for both in zip(views, masks, strict=True))
-        return jnp.stack(views) if alike else views
-
-    return show
+    return Environment(reset, observe, step, world=world if hasattr(game, "get_world_state") else None)
 
 
 def jaxmarl(
@@ -194,7 +169,7 @@ def jaxmarl(
         else:
             own = {agent: observation[agent] for agent in game.agents if agent in table(observation, "observations")}
             seen = tuple(map(vector, shaped(first, own).values()))
-        return jax.tree.map(np.asarray, show(seen, _given(game, info) if masks else ()))
+        return jax.tree.map(np.asarray, show(seen, given_masks(game, info) if masks else ()))
 
     agents = tuple(Spaces(Box((size,)), act, masks is not None) for size, act in zip(sizes, acts, strict=True))
     local = observations == "local" or not alike or masks is not None
@@ -220,36 +195,6 @@ def _package() -> Any:
     with needs("jaxmarl"), contextlib.redirect_stdout(sys.stdout), contextlib.redirect_stderr(sys.stderr):
         import jaxmarl as package
     return package
-
-
-def _with(game: Any, settings: Mapping[str, Any]) -> Any:
-    """The environment with other parameters; its own functions among its attributes are those of the copy."""
-    own = copy.copy(game)
-    for name, value in vars(game).items():
-        if isinstance(value, MethodType) and value.__self__ is game:
-            setattr(own, name, MethodType(value.__func__, own))
-    for name, value in settings.items():
-        setattr(own, name, value)
-    return own
-
-
-def masks_of(game: Any, base: type) -> Masks | None:
-    """What JaxMARL's state allows the agents, None where that is everything: a world that masks actions does so at its start, or has ``get_legal_moves``."""
-    if hasattr(game, "get_legal_moves"):
-        return game.get_legal_moves
-    if type(game).get_avail_actions is base.get_avail_actions:
-        return None
-    allowed = game.get_avail_actions(game.reset(jax.random.key(0))[1])
-    return None if all(np.all(mask) for mask in jax.tree.leaves(allowed)) else game.get_avail_actions
-
-
-def _given(game: Any, info: Any) -> tuple[Float[Array, " _"], ...]:
-    """The agents' masks, of what whoever steps JaxMARL gives beside an observation."""
-    given = table(info, "info of a world that masks actions")
-    for agent in game.agents:
-        if MASK not in given.get(agent, {}):
-            raise Misfit(f"info[{agent!r}] must have an {MASK}, got none; it is what get_avail_actions returns.")
-    return tuple(vector(given[agent][MASK]) for agent in game.agents)
 
 
 def _options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,9 +50,8 @@ def sampler(problem: Problem, policy: Policy, segment_steps: int | None = None) 
     def draw(keys: Key[Array, " M"], num: int) -> Any:
         def episode(key: Key[Array, ""]) -> Any:
             reset, actions, _ = jax.random.split(key, 3)
-            return jax.random.bits(reset, dtype=jnp.uint32), jax.vmap(policy.action_noise)(
-                jax.random.split(actions, num_steps)
-            )
+            noise = jax.vmap(policy.action_noise)(jax.random.split(actions, num_steps))
+            return jax.random.bits(reset, dtype=jnp.uint32), policy.correlate(noise)
 
         seeds, noise = jax.vmap(lambda key: jax.vmap(episode)(jax.random.split(key, num)))(keys)
         return seeds, jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 2, 0), noise)

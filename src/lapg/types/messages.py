@@ -94,6 +94,7 @@ class Trajectories(eqx.Module):
       truncated: steps at which an episode was cut off, by T or by the environment: its last state has a future. Never both.
       following: what the policy would have seen next, before any reset; after the end, the last observation.
       before: in segments, what the episode in which the row begins had come to before it; nothing where rows are whole episodes.
+      worlds: the environment's `lapg.types.Environment.world` at every step and after it, where it has one.
     """
 
     observations: PyTree
@@ -105,6 +106,7 @@ class Trajectories(eqx.Module):
     truncated: Bool[Array, "*N T"]
     following: PyTree
     before: Elapsed | tuple[()] = ()
+    worlds: PyTree = ()
 
     @property
     def ended(self) -> Bool[Array, "*N T"]:

@@ -26,6 +26,13 @@ class ActionNoise(Protocol):
 
 
 @runtime_checkable
+class Correlate(Protocol):
+    """The random numbers of a row's actions, leading axis T, from independent ones; those of each action by itself stay as they are distributed."""
+
+    def __call__(self, noise: Any, /) -> Any: ...
+
+
+@runtime_checkable
 class SampleAction(Protocol):
     """An action under π_θ and its log-probability, a deterministic function of the noise."""
 

@@ -38,7 +38,8 @@ class Policy(NamedTuple):
     ``score_bounds``: G and F where they are known, infinite ones included · ``shapes`` of the arrays that θ begins with, one after the other, entries behind
     them belonging to no matrix; None where that is not known · ``linear``: whether actions are normal around a mean Θs that is linear in
     the observation, with the same deviation everywhere, and executed as they are ·
-    ``statistics``: of observations, where some entries of θ are that.
+    ``statistics``: of observations, where some entries of θ are that ·
+    ``correlate: noise → noise`` of the steps of a row (leading axis T), which by default are independent.
     """
 
     init: calls.InitParams
@@ -54,6 +55,7 @@ class Policy(NamedTuple):
     shapes: tuple[tuple[int, ...], ...] | None = None
     linear: bool = False
     statistics: Statistics | None = None
+    correlate: calls.Correlate = lambda noise: noise
 
 
 class Transition(NamedTuple):
@@ -72,7 +74,8 @@ class Environment(NamedTuple):
     """A Markov decision process seen by learner m through its task.
 
     ``reset: key, task → state`` · ``observe: state → observation``, global or one per agent (`lapg.policies.replicated`) ·
-    ``step: key, task, state, action → Transition``. ``draw: axes, state → None`` paints one frame and may be None; a step lasts ``step_seconds``.
+    ``step: key, task, state, action → Transition``. ``draw: axes, state → None`` paints one frame and may be None; a step lasts ``step_seconds`` ·
+    ``world: state → vector``, the whole state where policies do not see it and critics may, or None.
     """
 
     reset: Callable[[Key[Array, ""], Task], Any]
@@ -80,6 +83,7 @@ class Environment(NamedTuple):
     step: Callable[[Key[Array, ""], Task, Any, Any], Transition]
     draw: Callable[[Any, Any], None] | None = None
     step_seconds: float = 0.125
+    world: Callable[[Any], Any] | None = None
 
 
 class Interface(NamedTuple):
