@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lapg.comparison import presets
-from lapg.comparison.on_ppo import REFERENCE, RIVALS, RULES, Rule
+from lapg.comparison.on_ppo import REFERENCE, RIVALS, RULES, Point, Rule
 from lapg.comparison.statistics import Row, compare
 from lapg.comparison.sweeps import sweep_curves
 from lapg.runtimes import use_all_cores
@@ -28,17 +28,17 @@ from lapg.runtimes import use_all_cores
 FIRST_SEED, MOST_STEPS, LOWEST_END = 1000, 1.1, -0.05
 
 
-def points(rule: Rule, num_learners: int) -> dict[tuple[float, float], str]:
+def points(rule: Rule) -> dict[Point, str]:
     """What is tried of a rule, and how it is shown."""
-    unit = num_learners if rule.alone else 1
-    found = ((step * unit, number) for step, number in itertools.product(rule.steps, rule.numbers))
-    return {point: f"step {point[0]:g}, {rule.number.rpartition('.')[2]} {point[1]:.4g}" for point in found}
+    unit, name = " M" if rule.alone else "", rule.number.rpartition(".")[2]
+    found = itertools.product(rule.steps, rule.numbers)
+    return {point: f"step {point[0]:g}{unit}, {name} {point[1]:.4g}" for point in found}
 
 
-def chosen(rows: dict[tuple[float, float], Row], cost: str) -> tuple[float, float]:
+def chosen(rows: dict[Point, Row], cost: str) -> Point:
     """The point by the rule above; ``cost`` is uploads or bits."""
 
-    def rank(point: tuple[float, float]) -> tuple[bool, float]:
+    def rank(point: Point) -> tuple[bool, float]:
         found = rows[point].costs[0.9]
         steps, saved = found.rounds_ratio.value, found.savings[cost].value
         fits = steps <= MOST_STEPS and rows[point].difference.value >= LOWEST_END
@@ -47,7 +47,7 @@ def chosen(rows: dict[tuple[float, float], Row], cost: str) -> tuple[float, floa
     return min(rows, key=rank)
 
 
-def at_an_end(rule: Rule, point: tuple[float, float]) -> str:
+def at_an_end(rule: Rule, point: Point) -> str:
     """Which of the two numbers lies at an end of its grid."""
     number = rule.numbers.index(point[1]) in (0, len(rule.numbers) - 1)
     return rule.number.rpartition(".")[2] if number else ""
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("name", choices=sorted(presets.ON_PPO))
     parser.add_argument("--rivals", action="store_true", help="methods of others, too")
     parser.add_argument("--rules", nargs="+", metavar="LABEL", choices=sorted(RULES | RIVALS), help="some alone")
-    parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, help="fewer than the experiment's own, for a look")
     parser.add_argument("--out", type=Path, default=Path("runs/ppo-tuning"), help="where sweeps are kept (%(default)s)")
     given = parser.parse_args()
@@ -68,6 +68,7 @@ def main() -> None:
     config = replace(
         presets.setting(figure), seeds=given.seeds, first_seed=FIRST_SEED, rounds=given.rounds or figure.rounds
     )
+    num_learners = figure.problem.options["num_learners"]
     rules = RULES | (RIVALS if given.rivals else {})
     rules = {label: rule for label, rule in (RULES | RIVALS).items() if label in (given.rules or rules)}
     place = given.out / figure.name
@@ -78,9 +79,13 @@ def main() -> None:
         "rule", "point", "steps / PPO", "uploads", "fewer uploads", "fewer bits both ways", "final − PPO's", ""
     )
     for label, rule in rules.items():
-        tried = points(rule, figure.problem.options["num_learners"])
+        tried = points(rule)
         curves = sweep_curves(
-            config, [rule.chosen(*point) for point in tried], place / f"{label}.nc", console=progress, label=label
+            config,
+            [rule.chosen(point, num_learners) for point in tried],
+            place / f"{label}.nc",
+            console=progress,
+            label=label,
         )
         named = {REFERENCE: reference[0]} | dict(zip(tried.values(), curves, strict=True))
         compared = compare(named, reference=REFERENCE).rows

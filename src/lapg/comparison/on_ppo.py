@@ -25,6 +25,8 @@ def _together(messages: Part) -> dict[str, Any]:
 
 
 Steps = tuple[tuple[float, ...], tuple[float, ...]]
+Point = tuple[float, float]
+"""The controller's step and a rule's own number, in the units of `Rule`."""
 
 
 class Rule(NamedTuple):
@@ -39,10 +41,11 @@ class Rule(NamedTuple):
     numbers: tuple[float, ...]
     alone: bool = False
 
-    def chosen(self, step: float, number: float) -> Choice:
+    def chosen(self, point: Point, num_learners: int) -> Choice:
         """The method with these numbers."""
         kind, option = self.number.split(".")
-        return self.method.but(**{"optimiser": Part(step_size=step), kind: Part(**{option: number})})
+        step = point[0] * (num_learners if self.alone else 1)
+        return self.method.but(**{"optimiser": Part(step_size=step), kind: Part(**{option: point[1]})})
 
 
 ONE_BY_ONE, PERIODS = (16.0, 32.0, 64.0, 128.0), (2.0, 4.0, 8.0, 16.0)
@@ -94,9 +97,9 @@ RIVALS: dict[str, Rule] = {
 """Methods of others, as they were published, at 4 bits where they say nothing of messages."""
 
 
-def _methods(rules: Mapping[str, Rule], numbers: Mapping[str, tuple[float, float]]) -> dict[str, Choice]:
+def _methods(points: Mapping[str, Point], num_learners: int) -> dict[str, Choice]:
     """The methods of an experiment by label: PPO, and those whose numbers are known."""
-    found = {label: rules[label].chosen(*given) for label, given in numbers.items()}
+    found = {label: (RULES | RIVALS)[label].chosen(point, num_learners) for label, point in points.items()}
     return {REFERENCE: Choice("ppo", local=ANNEALED)} | found
 
 
@@ -105,7 +108,7 @@ def _pair(
     title: str,
     problem: Part,
     rounds: int,
-    numbers: Mapping[str, tuple[float, float]],
+    points: Mapping[str, Point],
     *,
     batch_size: int = 2,
     num_steps: int = 128,
@@ -128,7 +131,7 @@ def _pair(
             evaluation=EvaluationConfig(every=every, episodes=episodes),
             batch_size=batch_size,
             rounds=rounds,
-            tuned=_methods(RULES | RIVALS, numbers),
+            tuned=_methods(points, problem.options["num_learners"]),
             step=1.0,
             reference=REFERENCE,
             **others,
@@ -137,21 +140,24 @@ def _pair(
     return one("homogeneous", 0.0), one("heterogeneous", 1.0)
 
 
-_SOME = {
-    "SCOUT PPO": (8.0, 10.0),
-    "staggered PPO": (8.0, 32.0),
+BODIES = {"ppo-hopper": ("hopper", 300), "ppo-halfcheetah": ("half_cheetah", 300)}
+"""MuJoCo's, by experiment: the problem, and K."""
+POINTS = {
+    "SCOUT PPO": (0.5, 20.0),
+    "staggered PPO": (0.5, 32.0),
 }
+"""Chosen by benchmarks/ppo_tuning.py on cart poles that differ, and taken over by the others."""
 ON_PPO = {
     "ppo-cartpole": _pair(
-        "ppo-cartpole", "cart pole", Part("cart_pole", num_learners=16), 72, _SOME, first_seed=40
+        "ppo-cartpole", "cart pole", Part("cart_pole", num_learners=16), 72, POINTS, first_seed=40
     ),  # 30 to 39 were looked at with earlier settings
-    "ppo-acrobot": _pair("ppo-acrobot", "acrobot", Part("acrobot", num_learners=16), 60, _SOME),
+    "ppo-acrobot": _pair("ppo-acrobot", "acrobot", Part("acrobot", num_learners=16), 60, POINTS),
     "ppo-minatar": _pair(
         "ppo-minatar",
         "MinAtar's Breakout",
         Part("minatar", env="Breakout", num_learners=8),
         100,
-        _SOME,
+        POINTS,
         batch_size=4,
         every=4,
     ),
@@ -160,11 +166,14 @@ ON_PPO = {
         "simple_spread",
         Part("simple_spread", num_learners=8),
         160,
-        _SOME,
+        POINTS,
         batch_size=4,
         num_steps=50,
         every=4,
         episodes=4,
     ),
+} | {
+    name: _pair(name, problem.replace("_", " "), Part(problem, num_learners=8), rounds, POINTS, every=10)
+    for name, (problem, rounds) in BODIES.items()
 }
 """Experiments by name. They are reproduced; `lapg tune` and `lapg compare` know nothing of them."""
