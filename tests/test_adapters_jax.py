@@ -22,9 +22,9 @@ from lapg.problems.jaxmarl import jaxmarl
 SPREAD = {"env": "MPE_simple_spread_v3", "env_options": {"num_agents": 3, "num_landmarks": 3}}
 
 
-@pytest.fixture(autouse=True)
-def relaxed():
-    """Both libraries promote ranks."""
+@pytest.fixture
+def lenient():
+    """For calls of the libraries themselves, which promote ranks."""
     with jax.numpy_rank_promotion("allow"):
         yield
 
@@ -125,6 +125,7 @@ def test_simple_spread_moves_as_cooperative_navigation():
     np.testing.assert_array_equal(found.truncated, calls == 26)
 
 
+@pytest.mark.usefixtures("lenient")
 def test_what_agents_see():
     """Oracle: JaxMARL's own observation spaces: 18 numbers an agent in simple_spread, 16 and 14 in simple_tag; and its world state in a FACMAC task."""
     views = {
@@ -363,6 +364,7 @@ def test_minatar_is_gymnaxs():
     np.testing.assert_array_equal(minatar(num_learners=3).tasks.scale, np.ones(3))
 
 
+@pytest.mark.usefixtures("lenient")
 def test_teams_of_simple_spread():
     """Oracle: JaxMARL's own world with that acceleration and damping, stepped directly; the loss is minus the mean of the agents' rewards."""
     problem = simple_spread(num_learners=3, heterogeneity=1.0)

@@ -40,6 +40,7 @@ def test_every_optimiser_descends(name):
     def losses(step_size):
         decay = {} if name == "rmsprop" else {"decay": 0.01}  # which has a decay of its own
         decay = {"num_learners": 2} if name == "mean" else decay
+        decay = {"policy": policies.softmax_table(2, 2)} if name == "muon" else decay
         optimiser = REGISTRY["optimiser"][name](step_size=step_size, **decay)
 
         def step(carry, _):

@@ -4,8 +4,9 @@ import contextlib
 import difflib
 import importlib
 import sys
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,8 @@ from jaxtyping import Array, Float, PyTree
 from lapg.problems.builders import first_observation
 from lapg.problems.contract import Misfit, array, failed
 from lapg.types import Box, Discrete, Interface, Problem
+
+Result = TypeVar("Result")
 
 
 def action_space(owner: str, space: Any) -> Discrete | Box:
@@ -82,6 +85,17 @@ def _fit(like: Any, leaf: Any) -> np.ndarray:
     if np.issubdtype(like.dtype, np.integer) and not np.issubdtype(np.asarray(leaf).dtype, np.integer):
         raise Misfit(f"an observation must be {like.dtype}, got {np.asarray(leaf).dtype}.")
     return array(leaf, like.shape, like.dtype, "an observation")
+
+
+def lenient(function: Callable[..., Result]) -> Callable[..., Result]:
+    """A function that calls other people's JAX code, which counts on the promotion of ranks, whatever the user has forbidden."""
+
+    @wraps(function)
+    def call(*given: Any) -> Result:
+        with jax.numpy_rank_promotion("allow"):
+            return function(*given)
+
+    return call
 
 
 def same_types(tree: PyTree, like: PyTree) -> PyTree:

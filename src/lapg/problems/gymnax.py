@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
-from lapg.problems.adapters import action_space, needs, one_of, same_types, shaped, vector
+from lapg.problems.adapters import action_space, lenient, needs, one_of, same_types, shaped, vector
 from lapg.problems.builders import at_least, from_environment, unit_interval
 from lapg.problems.parallel import parallel_tasks, quantities_of
 from lapg.types import Box, Discrete, Environment, Interface, Problem, Spaces, Task, Transition
@@ -56,7 +56,7 @@ def environment(game: Any, settings: Any, sticky: bool = False) -> Environment:
             jnp.asarray(game.is_truncated(inner, own), bool),
         )
 
-    return Environment(reset, lambda state: state.observation, step)
+    return Environment(lenient(reset), lambda state: state.observation, lenient(step))
 
 
 def seer(game: Any, settings: Any) -> Callable[[PyTree], Float[Array, " n"]]:
@@ -114,7 +114,7 @@ def gymnax(
             )
         quantities[STICKY] = (sticky, STICKY_FACTOR)
     tasks = parallel_tasks(num_learners, scales, heterogeneity, jax.random.key(problem_seed), **quantities)
-    shapes = jax.eval_shape(lambda key: game.reset_env(key, settings)[0], jax.random.key(0))
+    shapes = jax.eval_shape(lenient(lambda key: game.reset_env(key, settings)[0]), jax.random.key(0))
     see = seer(game, settings)
     leaves = jax.tree.leaves(shapes)
     image = len(leaves) == 1 and leaves[0].ndim > 1 and not flat

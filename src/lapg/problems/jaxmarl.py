@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from lapg.problems.adapters import action_space, needs, one_of, same_types, shaped, vector
+from lapg.problems.adapters import action_space, lenient, needs, one_of, same_types, shaped, vector
 from lapg.problems.builders import at_least, first_observation, from_environment, make_tasks, unit_interval
 from lapg.problems.contract import table
 from lapg.problems.parallel import parallel_tasks, quantities_of
@@ -73,7 +73,8 @@ def environment(
     def world(state: State) -> Float[Array, " n"]:
         return vector(game.get_world_state(state.inner))
 
-    return Environment(reset, observe, step, world=world if hasattr(game, "get_world_state") else None)
+    known = lenient(world) if hasattr(game, "get_world_state") else None
+    return Environment(lenient(reset), lenient(observe), lenient(step), world=known)
 
 
 def jaxmarl(
@@ -161,7 +162,7 @@ def jaxmarl(
             f"jaxmarl(share_network=...) needs agents that are alike and see 'local' observations, got {observations!r} in {env!r}; set it to False."
         )
     show = viewer(len(game.agents), observations, alike)
-    first = jax.eval_shape(lambda key: _at_hand(game, observations, *game.reset(key)), jax.random.key(0))
+    first = jax.eval_shape(lenient(lambda key: _at_hand(game, observations, *game.reset(key))), jax.random.key(0))
 
     def see(observation: Any, info: Any = None) -> PyTree:
         if observations == "global":

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from lapg.problems.adapters import vector
+from lapg.problems.adapters import lenient, vector
 from lapg.problems.contract import Misfit, table
 from lapg.problems.spaces import MASK
 
@@ -58,7 +58,7 @@ def masks_of(game: Any, base: type) -> Masks | None:
         return game.get_legal_moves
     if type(game).get_avail_actions is base.get_avail_actions:
         return None
-    allowed = game.get_avail_actions(game.reset(jax.random.key(0))[1])
+    allowed = game.get_avail_actions(lenient(game.reset)(jax.random.key(0))[1])
     return None if all(np.all(mask) for mask in jax.tree.leaves(allowed)) else game.get_avail_actions
 
 
