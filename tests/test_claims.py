@@ -16,6 +16,7 @@ INTERVAL = re.compile(r"(?<![\w.])[+−-]?[\d,.]+(?:\*\*)? \[[^\[\]`]*\d[^\[\]`]
 FACTOR = re.compile(
     r"(?<![\w.,])(\d[\d,]*(?:\.\d+)?)(?: %)? times (?:fewer|less|PG's|those of|the (?:rounds|uploads|bits))"
 )
+MEASURED = re.compile(r"^\|.*\| `python benchmarks/[^`]*` \|$", re.MULTILINE)
 CODE = re.compile(r"```.*?```", re.DOTALL)
 
 
@@ -34,8 +35,8 @@ def schedules():
 
 
 def loose(text):
-    """What a page says outside code and its marked stretches."""
-    return script("claims").MARKED.sub("", CODE.sub("", text))
+    """What a page says outside code, its marked stretches, and rows of tables that name the command by which they are measured again."""
+    return MEASURED.sub("", script("claims").MARKED.sub("", CODE.sub("", text)))
 
 
 PAGES = script("claims").PAGES

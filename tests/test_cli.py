@@ -698,7 +698,10 @@ BAD = {
     "another format": ("report future", ["run=future has format 99", "install the version"]),
     "nothing saved": ("evaluate started", ["run=started has no saved rounds yet", "--resume started"]),
     "two runs of one name": ("report pg copies/pg", ["different names"]),
-    "no such reference": ("report pg lapg --reference lag", ["--reference NAME for what takes its place: pg, lapg"]),
+    "no such reference": (
+        "report pg lapg --reference lag",
+        ["must name a run by its directory, pg or lapg, got 'lag'"],
+    ),
 }
 
 

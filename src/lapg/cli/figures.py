@@ -23,7 +23,9 @@ FigureName = Literal[
 ]
 """Experiments with grids of their own, which can be tuned."""
 
-Reproducible = Literal[FigureName, "ppo-cartpole", "ppo-acrobot", "ppo-minatar", "ppo-spread"]
+Reproducible = Literal[
+    FigureName, "ppo-cartpole", "ppo-acrobot", "ppo-minatar", "ppo-spread", "ppo-hopper", "ppo-halfcheetah"
+]
 """Experiments with a ready-made line-up."""
 
 

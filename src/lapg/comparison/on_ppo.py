@@ -10,10 +10,23 @@ from lapg.methods import Part
 REFERENCE = "PPO"
 """Everybody's displacement, whole, averaged every round."""
 ANNEALED = Part(anneal=True)
-CODED = Part("top_k", fraction=0.1, bits=4)
-ALONE: dict[str, Any] = {"local": ANNEALED, "compressor": CODED, "downlink": Part("forwarded")}
-TOGETHER: dict[str, Any] = ALONE | {"downlink": Part("replicated", compressor=CODED)}
-"""What rules share: step sizes that end at 0, and messages of the largest tenth of the entries at 4 bits, both ways; the rest waits."""
+BITS, ENTRIES = Part("quantise", bits=4), Part("top_k", fraction=0.03, bits=2)
+"""What uploads are: all entries at 4 bits, or the largest 3 % at 2 bits; the rest waits."""
+
+
+def _alone(messages: Part) -> dict[str, Any]:
+    """Step sizes that end at 0, and uploads that are passed on as they come."""
+    return {"local": ANNEALED, "compressor": messages, "downlink": Part("forwarded")}
+
+
+def _together(messages: Part) -> dict[str, Any]:
+    """The same for learners that upload together, whose total is sent as one such message."""
+    return _alone(messages) | {"downlink": Part("replicated", compressor=messages)}
+
+
+Steps = tuple[tuple[float, ...], tuple[float, ...]]
+Point = tuple[float, float]
+"""The controller's step and a rule's own number, in the units of `Rule`."""
 
 
 class Rule(NamedTuple):
@@ -28,42 +41,65 @@ class Rule(NamedTuple):
     numbers: tuple[float, ...]
     alone: bool = False
 
-    def chosen(self, step: float, number: float) -> Choice:
+    def chosen(self, point: Point, num_learners: int) -> Choice:
         """The method with these numbers."""
         kind, option = self.number.split(".")
-        return self.method.but(**{"optimiser": Part(step_size=step), kind: Part(**{option: number})})
+        step = point[0] * (num_learners if self.alone else 1)
+        return self.method.but(**{"optimiser": Part(step_size=step), kind: Part(**{option: point[1]})})
 
 
-PERIODS, RATES = (2.0, 4.0, 8.0, 16.0), (1 / 16, 1 / 32, 1 / 64, 1 / 128)
-STAGGERED = Part("periodic", phase="staggered")
-RULES: dict[str, Rule] = {
-    "SCOUT PPO": Rule(Choice("scout_ppo", **ALONE), "trigger.threshold", (0.5, 1.0), (5.0, 10.0, 20.0, 40.0), True),
-    "staggered PPO": Rule(
-        Choice("ppo", trigger=STAGGERED, **ALONE), "trigger.period", (0.5, 1.0), (16.0, 32.0, 64.0, 128.0), True
-    ),
-    "periodic PPO": Rule(Choice("ppo", trigger=Part("periodic"), **TOGETHER), "trigger.period", (1.0, 1.5), PERIODS),
-    "random PPO": Rule(Choice("ppo", trigger=Part("random"), **ALONE), "trigger.rate", (0.5, 1.0), RATES, True),
-    "DiLoCo": Rule(Choice("diloco", **TOGETHER), "trigger.period", (0.5, 0.7), PERIODS),
-}
-"""The rules of every experiment."""
+ONE_BY_ONE, PERIODS = (16.0, 32.0, 64.0, 128.0), (2.0, 4.0, 8.0, 16.0)
+RATES = tuple(1 / rounds for rounds in ONE_BY_ONE)
+
+
+def _rules(messages: dict[str, Any], suffix: str, thresholds: tuple[float, ...], steps: Steps) -> dict[str, Rule]:
+    """SCOUT and the schedules, all with the same messages; ``steps`` of learners that upload one by one, and together."""
+    staggered, (alone, together) = Part("periodic", phase="staggered"), steps
+    return {
+        f"SCOUT PPO{suffix}": Rule(Choice("scout_ppo", **messages), "trigger.threshold", alone, thresholds, True),
+        f"staggered PPO{suffix}": Rule(
+            Choice("ppo", trigger=staggered, **messages), "trigger.period", alone, ONE_BY_ONE, True
+        ),
+        f"periodic PPO{suffix}": Rule(
+            Choice("ppo", trigger=Part("periodic"), **messages | _together(messages["compressor"])),
+            "trigger.period",
+            together,
+            PERIODS,
+        ),
+        f"random PPO{suffix}": Rule(
+            Choice("ppo", trigger=Part("random"), **messages), "trigger.rate", alone, RATES, True
+        ),
+    }
+
+
+MERGED = _together(ENTRIES) | {"upload_every": 2}
+RULES = _rules(_alone(BITS), "", (10.0, 20.0, 40.0, 80.0), ((0.5, 1.0), (1.0, 1.5))) | _rules(
+    MERGED, " 3 %", (2.5, 5.0, 10.0, 20.0), ((0.25, 0.5), (1.5, 2.0))
+)
+"""Those of every experiment: with 4 bits for few uploads, with 3 % of the entries, in every second round, for few bits both ways."""
 RIVALS: dict[str, Rule] = {
+    "DiLoCo": Rule(Choice("diloco", **_together(BITS)), "trigger.period", (0.5, 0.7), PERIODS),
     "staggered DiLoCo": Rule(
-        Choice("staggered_diloco", **ALONE), "trigger.period", (0.05, 0.1), (16.0, 32.0, 64.0, 128.0), True
+        Choice("staggered_diloco", **_alone(BITS)), "trigger.period", (0.05, 0.1), ONE_BY_ONE, True
     ),
-    "MuLoCo": Rule(Choice("muloco", **TOGETHER), "trigger.period", (0.5, 0.7), PERIODS),
+    "MuLoCo": Rule(Choice("muloco", **_together(BITS)), "trigger.period", (0.5, 0.7), PERIODS),
     "SparseLoCo": Rule(Choice("sparseloco", local=ANNEALED), "trigger.period", (0.7, 1.0), PERIODS),
     "PULSELoCo": Rule(Choice("pulseloco", local=ANNEALED), "trigger.period", (0.5, 0.7), PERIODS),
-    "ProxSkip": Rule(Choice("proxskip", local=ANNEALED), "trigger.rate", (1.0, 1.5), (1 / 2, 1 / 4, 1 / 8, 1 / 16)),
-    "FedBack": Rule(Choice("fedback", **ALONE), "trigger.rate", (0.5, 1.0), RATES, True),
+    "ProxSkip": Rule(
+        Choice("proxskip", local=ANNEALED), "trigger.rate", (1.0, 1.5), tuple(1 / period for period in PERIODS)
+    ),
+    "FedBack": Rule(Choice("fedback", **_alone(BITS)), "trigger.rate", (0.5, 1.0), RATES, True),
     "FDA": Rule(Choice("fda", local=ANNEALED), "trigger.threshold", (1.0, 1.5), (0.1, 0.3, 1.0, 3.0)),
-    "optimal sampling": Rule(Choice("optimal_sampling", local=ANNEALED), "trigger.rate", (0.5, 1.0), (1 / 16, 1 / 8, 1 / 4, 1 / 2)),
-}  # fmt: skip
-"""Methods of others, as they were published, or with the messages above where they say nothing of messages."""
+    "optimal sampling": Rule(
+        Choice("optimal_sampling", local=ANNEALED), "trigger.rate", (0.5, 1.0), (0.1, 0.2, 0.4, 0.8)
+    ),
+}
+"""Methods of others, as they were published, at 4 bits where they say nothing of messages."""
 
 
-def _methods(rules: Mapping[str, Rule], numbers: Mapping[str, tuple[float, float]]) -> dict[str, Choice]:
+def _methods(points: Mapping[str, Point], num_learners: int) -> dict[str, Choice]:
     """The methods of an experiment by label: PPO, and those whose numbers are known."""
-    found = {label: rules[label].chosen(*given) for label, given in numbers.items()}
+    found = {label: (RULES | RIVALS)[label].chosen(point, num_learners) for label, point in points.items()}
     return {REFERENCE: Choice("ppo", local=ANNEALED)} | found
 
 
@@ -72,7 +108,7 @@ def _pair(
     title: str,
     problem: Part,
     rounds: int,
-    numbers: Mapping[str, tuple[float, float]],
+    points: Mapping[str, Point],
     *,
     batch_size: int = 2,
     num_steps: int = 128,
@@ -95,7 +131,7 @@ def _pair(
             evaluation=EvaluationConfig(every=every, episodes=episodes),
             batch_size=batch_size,
             rounds=rounds,
-            tuned=_methods(RULES | RIVALS, numbers),
+            tuned=_methods(points, problem.options["num_learners"]),
             step=1.0,
             reference=REFERENCE,
             **others,
@@ -104,24 +140,24 @@ def _pair(
     return one("homogeneous", 0.0), one("heterogeneous", 1.0)
 
 
-_SOME = {
-    "SCOUT PPO": (8.0, 10.0),
-    "staggered PPO": (8.0, 32.0),
-    "periodic PPO": (1.0, 4.0),
-    "random PPO": (8.0, 1 / 32),
-    "DiLoCo": (0.7, 4.0),
+BODIES = {"ppo-hopper": ("hopper", 300), "ppo-halfcheetah": ("half_cheetah", 300)}
+"""MuJoCo's, by experiment: the problem, and K."""
+POINTS = {
+    "SCOUT PPO": (0.5, 20.0),
+    "staggered PPO": (0.5, 32.0),
 }
+"""Chosen by benchmarks/ppo_tuning.py on cart poles that differ, and taken over by the others."""
 ON_PPO = {
     "ppo-cartpole": _pair(
-        "ppo-cartpole", "cart pole", Part("cart_pole", num_learners=16), 72, _SOME, first_seed=40
+        "ppo-cartpole", "cart pole", Part("cart_pole", num_learners=16), 72, POINTS, first_seed=40
     ),  # 30 to 39 were looked at with earlier settings
-    "ppo-acrobot": _pair("ppo-acrobot", "acrobot", Part("acrobot", num_learners=16), 60, _SOME),
+    "ppo-acrobot": _pair("ppo-acrobot", "acrobot", Part("acrobot", num_learners=16), 60, POINTS),
     "ppo-minatar": _pair(
         "ppo-minatar",
         "MinAtar's Breakout",
         Part("minatar", env="Breakout", num_learners=8),
         100,
-        _SOME,
+        POINTS,
         batch_size=4,
         every=4,
     ),
@@ -129,12 +165,15 @@ ON_PPO = {
         "ppo-spread",
         "simple_spread",
         Part("simple_spread", num_learners=8),
-        200,
-        _SOME,
-        batch_size=8,
+        160,
+        POINTS,
+        batch_size=4,
         num_steps=50,
         every=4,
         episodes=4,
     ),
+} | {
+    name: _pair(name, problem.replace("_", " "), Part(problem, num_learners=8), rounds, POINTS, every=10)
+    for name, (problem, rounds) in BODIES.items()
 }
 """Experiments by name. They are reproduced; `lapg tune` and `lapg compare` know nothing of them."""
