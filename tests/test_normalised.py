@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lapg import Config, Part
+from lapg.downlink import forwarded
 from lapg.experiments.build import build
 from lapg.policies import actor, make_policy, normalised
 from lapg.policies.normalised import LEAST_WEIGHT, LIMIT, SCALE
@@ -170,3 +171,18 @@ def test_who_normalises():
         make_policy(JointSpaces((vector, vector), True, True), actor, normalise=True)
     assert cart_pole().spaces.raw is False
     assert normalised(actor(vector), lambda seen: seen, SIZE).num_params == actor(vector).num_params + 2 * SIZE
+
+
+def test_uploads_are_forwarded_whole():
+    """Oracle: the sum of what the uploads decode to, after a trip through the bytes of a downlink that forwards them."""
+    made, rows = compressors.partly(compressors.quantise(4), 4), jnp.asarray(RNG.normal(size=(3, 60)))
+    relay = forwarded(made).compressor
+    messages = jax.vmap(made.compress, (None, 0))(jax.random.key(0), rows)
+    total = jnp.sum(jax.vmap(made.decompress)(messages), 0)
+    message = relay.compress(jax.random.key(1), (total, messages, jnp.ones(3, bool)))
+    assert int(message.count) == 3
+    raw = relay.encode(jax.tree.map(np.asarray, message))
+    assert int(relay.num_bits(message)) == 8 * len(raw)
+    back = relay.decompress(jax.tree.map(jnp.asarray, relay.decode(memoryview(raw), message)))
+    np.testing.assert_allclose(back, total, rtol=1e-12)
+    np.testing.assert_allclose(back[-4:], np.sum(rows[:, -4:], 0), rtol=1e-12)
