@@ -34,7 +34,7 @@ def ours(problem: Part, steps: int, seeds: int, normalise: bool = False) -> tupl
     config = Config(
         method="ppo",
         problem=problem.__class__(problem.name, **problem.options, num_learners=1, discount=DISCOUNT),
-        policy=Part("actor", hidden=HIDDEN, normalise=normalise, correlation=0.0),
+        policy=Part("actor", hidden=HIDDEN, normalise=normalise),
         estimator=Part("ppo", clip=CLIP, trace_decay=TRACE_DECAY, critic=HIDDEN, critic_step_size=STEP_SIZE),
         rollout=Part("segments", num_steps=ROW),
         rounds=rounds + 1,

@@ -21,6 +21,7 @@ SHORT = {  # arguments for a moment, and a word of the last table
     "claims": ("", "reproduced-paper:"),
     "schedules": ("scales-apart --rounds 25 --seeds 1", "staggered period 130 step 1.4"),
     "ppo": ("CartPole-v1 --steps 1024 --seeds 1", "steps / second"),
+    "ppo_tuning": ("ppo-cartpole --rounds 4 --seeds 1 --rules DiLoCo", "period 16"),
     "host": ("--rounds 2 --repeats 1 --environments 8", "env.step"),
     "ray_rounds": ("--learners 1 --dimensions 10 --rounds 1 --idle 0", "| skip |"),
     "slow_link": (

@@ -18,8 +18,6 @@ from lapg.policies.normalised import normalised
 from lapg.policies.products import one_view, product, replicated
 from lapg.types import Box, Discrete, JointSpaces, Policy, Problem, Spaces
 
-CORRELATION = 0.7
-"""Of consecutive steps' noise in outside environments."""
 Factory = Callable[..., Policy]
 Activation = Literal["relu", "softplus", "tanh"]
 
@@ -102,7 +100,7 @@ def actor(
     hidden: Sequence[int] = (64, 64),
     activation: Activation = "tanh",
     std: float = 1.0,
-    correlation: float | None = None,
+    correlation: float = 0.0,
     normalise: bool | None = None,
 ) -> Policy:
     """The usual actor of PPO: orthogonal initial weights with small outputs, normal actions whose standard deviation is learned; images go through `conv`.
@@ -111,8 +109,7 @@ def actor(
       hidden: widths of the fully connected layers.
       activation: ``relu``, ``softplus`` or ``tanh``.
       std: of normal actions, at the start.
-      correlation: of normal actions: of the noise of consecutive steps, in [0, 1), so that exploration gets somewhere (`lapg.policies.correlated`); None is
-        0.7 in outside environments, else 0.
+      correlation: of normal actions: of the noise of consecutive steps, in [0, 1), so that exploration gets somewhere (`lapg.policies.correlated`).
       normalise: whether observations are seen in units of their running moments, which are entries of θ that travel with it; None: those of outside
         environments are, and images and whole numbers never.
     Raises:
@@ -129,7 +126,7 @@ def actor(
     image = isinstance(spaces.observation, Box) and len(spaces.observation.shape) == 3
     made = (conv if image else mlp)(spaces, **options)
     if normal:
-        made = correlated(made, (CORRELATION if spaces.raw else 0.0) if correlation is None else correlation)
+        made = correlated(made, correlation)
     fits = isinstance(spaces.observation, Box) and not image
     if normalise and not fits:
         raise ValueError(
