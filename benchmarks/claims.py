@@ -122,9 +122,12 @@ def paper_rule() -> str:
 def on_ppo() -> str:
     """What README says of PPO, in a phrase."""
     found = result("ppo-cartpole")["different"]["methods"]
-    scout, best = found["SCOUT PPO"], found["staggered PPO"]
-    fewer, rounds = bounds(scout["uploads over best"]), (f"{row['rounds']['value']:.3g}" for row in (scout, best))
-    return f"SCOUT needs {fewer} times fewer uploads than the best schedule, at {' against '.join(rounds)} times the environment steps of PPO that averages every round"
+    rare, short = found["SCOUT PPO"], found["SCOUT PPO 3 %"]
+    return (
+        f"SCOUT needs {bounds(rare['uploads'])} times fewer uploads than PPO that averages every round at {bounds(rare['rounds'])} times its environment "
+        f"steps, and {bounds(rare['uploads over best'])} times fewer than the best schedule; with messages of 3 % of the entries {bounds(short['bits'])} times "
+        f"fewer bits both ways at {bounds(short['rounds'])} times its environment steps, and {bounds(short['bits over best'])} times fewer than the best schedule"
+    )
 
 
 def played(name: str) -> Callable[[Path], Any]:

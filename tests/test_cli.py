@@ -21,6 +21,7 @@ from lapg import RunError, cli, load
 from lapg.cli import flags
 from lapg.cli.terminal import make_console
 from lapg.comparison import presets, reproduce
+from lapg.comparison.figure import PRESETS
 from lapg.costs.ledger import upload_fraction
 from lapg.experiments.config import Choice, Config, read_toml
 from lapg.methods import REGISTRY, Part
@@ -408,7 +409,7 @@ def test_render(place, lapg, tmp_path, fails):
 def test_list(lapg):
     """Oracle: every built-in name, from the registries, and how to name one's own."""
     printed = lapg("list")
-    names = [*(name for known in REGISTRY.values() for name in known), *presets.reproducible(), *presets.PRESETS]
+    names = [*(name for known in REGISTRY.values() for name in known), *presets.reproducible(), *PRESETS]
     assert all(f" {name} " in printed for name in names)
     assert "MODULE:NAME" in printed
 
@@ -645,7 +646,7 @@ BAD = {
     "an unknown method": ("train --method wobble", ["method must be one of a2c, awapg, clag", "MODULE:NAME", "wobble"]),
     "an unknown problem": (
         "train --problem.name chess",
-        ["problem must be one of cart_pole", "MODULE:NAME", "chess"],
+        ["problem must be one of acrobot, cart_pole", "MODULE:NAME", "chess"],
     ),
     "a problem that needs arrays": (
         "train --problem.name tabular",

@@ -64,10 +64,10 @@ def test_rows_are_played_with_it(correlation):
 
 
 def test_who_explores_so():
-    """Oracle: the docstring: normal actions in outside environments by default."""
+    """Oracle: the docstring: normal actions, where it is asked for; AR(1) from two equal entries."""
     independent = jnp.ones((2, 1))
-    for spaces, expected in ((SPACES, 1.0), (SPACES._replace(raw=True), 0.7 + np.sqrt(1 - 0.49))):
-        np.testing.assert_allclose(actor(spaces).correlate(independent), [[1.0], [expected]])
+    for options, expected in (({}, 1.0), ({"correlation": 0.7}, 0.7 + np.sqrt(1 - 0.49))):
+        np.testing.assert_allclose(actor(SPACES, **options).correlate(independent), [[1.0], [expected]])
     discrete = Spaces(Box((2,)), Discrete(2), raw=True)
     assert actor(discrete).correlate(independent) is independent
     with pytest.raises(ValueError, match="these are discrete"):

@@ -283,11 +283,9 @@ def test_records_say_what_was_scored(trained):
     np.testing.assert_array_equal(whole["training_steps"], 3 * whole["training_return_raw"])  # 1 a step lived
     np.testing.assert_array_equal(whole["evaluation_steps"], 3 * whole["return_raw"])
     last = {every: trained(every).record for every in (0, 1, 5)}
-    assert (
-        last_score(last[5])
-        == f"score {float(last[1]['score_scaled'][:, 10].mean()):.4f} (last 5 % of the evaluated rounds)"
-    )
-    assert last_score(last[1]) == f"score {float(last[1]['score_scaled'][:, 11].mean()):.4f} (last 5 % of the rounds)"
+    for every, round, words in ((5, 10, "the evaluated rounds"), (1, 11, "the rounds")):
+        score, total = (float(last[1][name][:, round].mean()) for name in ("score_scaled", "return_raw"))
+        assert last_score(last[every]) == f"score {score:.4f}, return {total:.4g} (last 5 % of {words})"
     assert last_score(last[0]).startswith("score of training batches ")
 
 

@@ -38,6 +38,7 @@ def reused(problem):
             optimiser=Part("sgd", momentum=0.5),
             memory=Part("running_average", weight=0.3),
             trigger=Part(noise_weight=0.3),
+            downlink=Part("dense"),
             hyper=full(hyper),
         )
 

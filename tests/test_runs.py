@@ -31,6 +31,7 @@ LAZY = Config(
     method="lapg",
     optimiser=Part("sgd", step_size=0.05, momentum=0.5),
     trigger=Part(xi=0.03, noise_weight=0.5),
+    downlink=Part("dense"),
     batch_size=3,
     rounds=11,
     seeds=2,
@@ -236,6 +237,8 @@ FLAGS = [
     "2",
     "--first-seed",
     "4",
+    "--downlink.name",
+    "dense",
     "--chunk-rounds",
     "2",
 ]

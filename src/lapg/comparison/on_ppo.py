@@ -48,17 +48,22 @@ class Rule(NamedTuple):
         return self.method.but(**{"optimiser": Part(step_size=step), kind: Part(**{option: point[1]})})
 
 
-ONE_BY_ONE, PERIODS = (16.0, 32.0, 64.0, 128.0), (2.0, 4.0, 8.0, 16.0)
-RATES = tuple(1 / rounds for rounds in ONE_BY_ONE)
+PERIODS, ONE_BY_ONE = (2.0, 4.0, 8.0, 16.0), (16.0, 32.0, 64.0, 128.0)
 
 
-def _rules(messages: dict[str, Any], suffix: str, thresholds: tuple[float, ...], steps: Steps) -> dict[str, Rule]:
-    """SCOUT and the schedules, all with the same messages; ``steps`` of learners that upload one by one, and together."""
+def _rates(periods: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(1 / period for period in periods)
+
+
+def _rules(
+    messages: dict[str, Any], suffix: str, thresholds: tuple[float, ...], periods: tuple[float, ...], steps: Steps
+) -> dict[str, Rule]:
+    """SCOUT and the schedules, all with the same messages; ``periods`` of learners that upload one by one, ``steps`` of those, and of them together."""
     staggered, (alone, together) = Part("periodic", phase="staggered"), steps
     return {
         f"SCOUT PPO{suffix}": Rule(Choice("scout_ppo", **messages), "trigger.threshold", alone, thresholds, True),
         f"staggered PPO{suffix}": Rule(
-            Choice("ppo", trigger=staggered, **messages), "trigger.period", alone, ONE_BY_ONE, True
+            Choice("ppo", trigger=staggered, **messages), "trigger.period", alone, periods, True
         ),
         f"periodic PPO{suffix}": Rule(
             Choice("ppo", trigger=Part("periodic"), **messages | _together(messages["compressor"])),
@@ -67,14 +72,14 @@ def _rules(messages: dict[str, Any], suffix: str, thresholds: tuple[float, ...],
             PERIODS,
         ),
         f"random PPO{suffix}": Rule(
-            Choice("ppo", trigger=Part("random"), **messages), "trigger.rate", alone, RATES, True
+            Choice("ppo", trigger=Part("random"), **messages), "trigger.rate", alone, _rates(periods), True
         ),
     }
 
 
 MERGED = _together(ENTRIES) | {"upload_every": 2}
-RULES = _rules(_alone(BITS), "", (10.0, 20.0, 40.0, 80.0), ((0.5, 1.0), (1.0, 1.5))) | _rules(
-    MERGED, " 3 %", (2.5, 5.0, 10.0, 20.0), ((0.25, 0.5), (1.5, 2.0))
+RULES = _rules(_alone(BITS), "", (10.0, 20.0, 40.0, 80.0), ONE_BY_ONE, ((0.5, 1.0), (1.5, 2.5))) | _rules(
+    MERGED, " 3 %", (0.625, 1.25, 2.5, 5.0), (4.0, 8.0, 16.0, 32.0), ((0.5, 1.0), (4.0, 8.0))
 )
 """Those of every experiment: with 4 bits for few uploads, with 3 % of the entries, in every second round, for few bits both ways."""
 RIVALS: dict[str, Rule] = {
@@ -85,10 +90,8 @@ RIVALS: dict[str, Rule] = {
     "MuLoCo": Rule(Choice("muloco", **_together(BITS)), "trigger.period", (0.5, 0.7), PERIODS),
     "SparseLoCo": Rule(Choice("sparseloco", local=ANNEALED), "trigger.period", (0.7, 1.0), PERIODS),
     "PULSELoCo": Rule(Choice("pulseloco", local=ANNEALED), "trigger.period", (0.5, 0.7), PERIODS),
-    "ProxSkip": Rule(
-        Choice("proxskip", local=ANNEALED), "trigger.rate", (1.0, 1.5), tuple(1 / period for period in PERIODS)
-    ),
-    "FedBack": Rule(Choice("fedback", **_alone(BITS)), "trigger.rate", (0.5, 1.0), RATES, True),
+    "ProxSkip": Rule(Choice("proxskip", local=ANNEALED), "trigger.rate", (1.0, 1.5), _rates(PERIODS)),
+    "FedBack": Rule(Choice("fedback", **_alone(BITS)), "trigger.rate", (0.5, 1.0), _rates(ONE_BY_ONE), True),
     "FDA": Rule(Choice("fda", local=ANNEALED), "trigger.threshold", (1.0, 1.5), (0.1, 0.3, 1.0, 3.0)),
     "optimal sampling": Rule(
         Choice("optimal_sampling", local=ANNEALED), "trigger.rate", (0.5, 1.0), (0.1, 0.2, 0.4, 0.8)
@@ -144,7 +147,14 @@ BODIES = {"ppo-hopper": ("hopper", 300), "ppo-halfcheetah": ("half_cheetah", 300
 """MuJoCo's, by experiment: the problem, and K."""
 POINTS = {
     "SCOUT PPO": (0.5, 20.0),
-    "staggered PPO": (0.5, 32.0),
+    "staggered PPO": (0.5, 16.0),
+    "periodic PPO": (1.5, 8.0),
+    "random PPO": (0.5, 1 / 16),
+    "SCOUT PPO 3 %": (0.5, 1.25),
+    "staggered PPO 3 %": (1.0, 4.0),
+    "periodic PPO 3 %": (4.0, 4.0),
+    "random PPO 3 %": (1.0, 1 / 4),
+    "DiLoCo": (0.7, 8.0),
 }
 """Chosen by benchmarks/ppo_tuning.py on cart poles that differ, and taken over by the others."""
 ON_PPO = {

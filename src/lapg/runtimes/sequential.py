@@ -200,6 +200,8 @@ def sequential(
     lane = {name: np.asarray(value)[None] for name, value in hyper.items()}
     runtime = Sequential(recipe, problem, lane, [seed], chunk_rounds=num_rounds, restarts=restarts)
     state, log = runtime.advance(runtime.start(), 0, num_rounds)
+    if (played := log.sent.shape[1]) < num_rounds:  # the next one has failed, and says how
+        runtime.advance(state, played, num_rounds)
     return runtime.lane(state, 0), jax.tree.map(lambda leaf: leaf[0], log)
 
 
