@@ -131,10 +131,11 @@ def on_ppo() -> str:
 
 
 def played(name: str) -> Callable[[Path], Any]:
-    """What lapg reproduce left, both halves."""
+    """What lapg reproduce left, of the halves that have been played."""
     return lambda out: {
-        half: kept(json.loads((out / f"{name}-{word}-recommended" / "report.json").read_text("utf-8")))
+        half: kept(json.loads(file.read_text("utf-8")))
         for half, word in HALVES.items()
+        if (file := out / f"{name}-{word}-recommended" / "report.json").is_file()
     }
 
 
