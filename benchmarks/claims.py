@@ -32,8 +32,6 @@ HEADER = (
     "uploads in all",
     "final − PPO's",
 )
-OTHERS = ("reproduce-fig4", "reproduce-fig4-paper")
-"""Results that other scripts and commands have left."""
 PAIRS = ("parallel-lqr",)
 FRESH = ("parallel-cartpole", "parallel-pendulum")
 
@@ -143,6 +141,33 @@ def played(name: str) -> Callable[[Path], Any]:
     }
 
 
+def figure4(preset: str) -> Callable[[Path], Any]:
+    """What lapg reproduce fig4 left of a preset, by method."""
+
+    def read(out: Path) -> dict[str, Any]:
+        place, found = out / f"fig4-{preset}", {}
+        for label, row in json.loads((place / "report.json").read_text("utf-8"))["rows"].items():
+            cost = row["costs"]["0.9"]
+            found[label] = {
+                "uploads in all": row["totals"]["uploads"],
+                "rounds / PG": cost["rounds_ratio"],
+                "fewer uploads than PG": cost["savings"]["uploads"],
+                "fewer bits both ways than PG": cost["savings"]["bits"],
+                "seeds that missed": sum(rounds is None for rounds in cost["seed_rounds"]),
+                LAST: row["difference"],
+            }
+            if best := cost.get("over_best_baseline"):
+                found[label]["fewer uploads than the best schedule"] = best["uploads"]
+        late = re.search(
+            r"PG gains ([\d.]+)% of its improvement in the last fifth", (place / "report.md").read_text("utf-8")
+        )
+        assert late is not None
+        found["PG"]["gain in the last fifth"] = float(late[1]) / 100
+        return found
+
+    return read
+
+
 STRETCHES: dict[str, Callable[[], str]] = {
     "schedules": schedules.table,
     "reproduced": schedules.reproduced,
@@ -155,6 +180,7 @@ STRETCHES |= {f"fresh-{name}": lambda name=name: fresh(name) for name in ("fig4"
 STRETCHES |= {name: lambda name=name: rows(f"{name}-heterogeneous") for name in FRESH}
 STRETCHES |= {name: lambda name=name: table(result(name), "PG") for name in PAIRS}
 KEPT: dict[str, Callable[[Path], Any]] = {name: played(name) for name in (*PAIRS, "ppo-cartpole")}
+KEPT |= {"reproduce-fig4": figure4("recommended"), "reproduce-fig4-paper": figure4("paper")}
 
 
 def main() -> None:

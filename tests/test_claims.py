@@ -57,7 +57,7 @@ def test_every_stretch_is_claimed_and_every_result_is_used():
     claims = script("claims")
     marks = {name for page in PAGES for name, _ in claims.MARKED.findall(page.read_text(encoding="utf-8"))}
     assert marks == set(claims.STRETCHES)
-    used = {f"{name}.json" for name in (*schedules().SEARCHES, *claims.KEPT, *claims.OTHERS)}
+    used = {f"{name}.json" for name in (*schedules().SEARCHES, *claims.KEPT)}
     assert used == {file.name for file in schedules().RESULTS.iterdir()}
 
 
