@@ -85,8 +85,8 @@ def make_parts(
     run |= {"policy": None, "printed_noise_bound": None} | dict(about or {}) | _steps(parts.get("optimiser"), values)
     schedule = _current("trigger", parts.get("trigger"), values)
     period = run["upload_period"] = schedule.get("period")
-    known = period is not None and not (is_concrete(period) and float(period) <= 0)  # which the trigger will refuse
-    run["upload_rate"] = schedule.get("rate", 1 / period if known else None)
+    refused = period is not None and is_concrete(period) and float(period) <= 0  # by the trigger
+    run["upload_rate"] = schedule.get("rate", None if period is None or refused else 1 / period)
     if "compressor" in parts:
         made["compressor"] = make("compressor", parts.pop("compressor"), run, values)
     if setting.estimator.statistics is not None:
