@@ -123,12 +123,14 @@ def on_ppo() -> str:
     rare, short = found["SCOUT PPO"], found["SCOUT PPO 3 %"]
 
     def end(row: dict[str, Any]) -> str:
-        return f"{bounds(row['rounds'])} times its environment steps, ending {bounds(row['difference'], '+.3f')} of its improvement apart"
+        return f"{bounds(row['rounds'])} times its environment steps (final {bounds(row['difference'], '+.3f')})"
 
     return (
-        f"SCOUT needs {bounds(rare['uploads'])} times fewer uploads than PPO that averages every round, at {end(rare)}; with messages of 3 % of the entries "
-        f"{bounds(short['bits'])} times fewer bits both ways, at {end(short)}; a period with the same messages needs "
-        f"{bounds(found['periodic PPO 3 %']['bits'])} times fewer, at {end(found['periodic PPO 3 %'])}"
+        f"SCOUT needs {bounds(rare['uploads over best'])} times fewer uploads than the best schedule that keeps PPO's final score (a staggered period), and "
+        f"{bounds(rare['uploads'])} times fewer uploads and {bounds(rare['bits'])} times fewer bits both ways than PPO averaged every round, at {end(rare)}. With "
+        f"messages of 3 % of the entries it needs {bounds(short['bits'])} times fewer bits both ways than PPO, at {end(short)}; a period with the same messages "
+        f"needs {bounds(found['periodic PPO 3 %']['bits'])} times fewer, at {end(found['periodic PPO 3 %'])}. Final scores are relative to PPO's, in units of its "
+        "improvement"
     )
 
 

@@ -1,4 +1,4 @@
-"""What PPO makes of losses, critics and episodes that go wrong: one line when it is built, or a field of the log, and never a NaN in θ."""
+"""PPO on bad input: invalid settings raise one clear error, non-finite losses and critics are logged, and θ stays finite."""
 
 import jax
 import jax.numpy as jnp

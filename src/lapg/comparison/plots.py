@@ -25,7 +25,7 @@ COLOURS = {
 }
 """By the first word of a label, whose variants share it: the colours of Okabe and Ito, which colour-blind readers distinguish too."""
 OTHER_COLOURS = ("#8C510A", "#7F7F7F", "#762A83")
-DASHES = {"": "-", "local": "--", "average": ":", "staggered": "-."}
+DASHES = {"": "-", "local": "--", "average": ":", "staggered": "-.", "ppo": "-", "ppo-3": "--"}
 """By the rest of a label: what distinguishes the variants of a method."""
 OTHER_DASHES = ("--", "-.", ":", (0, (1, 3)), (0, (6, 1, 1, 1, 1, 1)))
 HATCHES = {"-": "", "--": "//", ":": "..", "-.": "xx"}
@@ -39,6 +39,8 @@ AXES = {
     "joules": "joules so far, all learners together",
 }
 """What a score may be drawn against, beside rounds."""
+OTHER_COST = ("bits", "uploads")
+"""The second cost, where the first is not bits, and where it is."""
 BAND = "band: ± ½ standard deviation over seeds"
 
 
@@ -103,6 +105,8 @@ def draw(
 ) -> None:
     """Four panels: score against rounds and against a cost, noise-to-signal against rounds, upload rate per learner.
 
+    Where the noise is not known of any curve, the score against a second cost takes its place: bits both ways, or uploads.
+
     Args:
       curves: by label, in the order of the legend.
       target: the score of 90 % of the reference's improvement, drawn as a line.
@@ -117,21 +121,25 @@ def draw(
     mpl = matplotlib()
     with mpl.rc_context(STYLE):
         figure = mpl.figure.Figure(figsize=(11, 8), layout="constrained")
-        (by_round, by_cost), (noise, rates) = figure.subplots(2, 2)
+        (by_round, by_cost), (third, rates) = figure.subplots(2, 2)
+        noise_known = any(np.isfinite(curve.noise_to_signal).any() for curve in curves.values())
+        costs = {against: by_cost} if noise_known else {against: by_cost, OTHER_COST[against == "bits"]: third}
         num_learners = len(next(iter(curves.values())).upload_rates)
         width = 0.8 / len(curves)
         for index, (label, curve) in enumerate(curves.items()):
             style = looks[label]
             _line(by_round, curve.rounds + 1, curve, label=label, **style)
-            _line(by_cost, curve.spent(against), curve, **style)
-            ratio = curve.noise_to_signal
-            noise.plot(np.arange(-len(ratio), 0) + curve.num_rounds + 1, ratio, linewidth=1.2, **style)
+            for cost, axes in costs.items():
+                _line(axes, curve.spent(cost), curve, **style)
+            if noise_known:
+                ratio = curve.noise_to_signal
+                third.plot(np.arange(-len(ratio), 0) + curve.num_rounds + 1, ratio, linewidth=1.2, **style)
             place = np.arange(num_learners) + (index - (len(curves) - 1) / 2) * width
             hatch = HATCHES.get(style["linestyle"], "++") if isinstance(style["linestyle"], str) else "++"
             rates.bar(
                 place, curve.upload_rates, width, color=style["color"], hatch=hatch, edgecolor="white", linewidth=0
             )
-        for axes in (by_round, by_cost):
+        for axes in (by_round, *costs.values()):
             axes.axhline(target, color="grey", linestyle=":", linewidth=1)
             axes.set_ylabel(_score_label(curves))
         # outside, at the right edge: inside there is a curve wherever one might put it
@@ -139,14 +147,13 @@ def draw(
         words = f"90 %\nof {reference}'s\ngain"
         by_round.annotate(words, (1, target), **where, va="center", fontsize=7, color="grey")
         by_round.set(xlabel="rounds", title="Return against rounds")
-        by_cost.set(xlabel=AXES[against], title=f"Return against {against.replace('_', ' ')}", xscale="log")
-        by_cost.set_xlim(left=1)  # a mean over seeds begins below one upload
-        noise.set(xlabel="rounds", ylabel="σ̂² / ‖∇L_m‖²", title="Noise to signal of one gradient", yscale="log")
-        noise.set_xlim(by_round.get_xlim())
-        noise.set_ylim(top=min(noise.get_ylim()[1], NOISE_SHOWN))
-        if not any(np.isfinite(line.get_ydata()).any() for line in noise.lines):
-            noise.set_yticks([])
-            noise.text(0.5, 0.5, "not known of these gradients", transform=noise.transAxes, ha="center", color="grey")
+        for cost, axes in costs.items():
+            axes.set(xlabel=AXES[cost], title=f"Return against {cost.replace('_', ' ')}", xscale="log")
+            axes.set_xlim(left=1 if cost == "uploads" else None)  # a mean over seeds begins below one upload
+        if noise_known:
+            third.set(xlabel="rounds", ylabel="σ̂² / ‖∇L_m‖²", title="Noise to signal of one gradient", yscale="log")
+            third.set_xlim(by_round.get_xlim())
+            third.set_ylim(top=min(third.get_ylim()[1], NOISE_SHOWN))
         rates.set(xlabel="learner", ylabel="fraction of rounds", title="Upload rate per learner", yscale="log")
         shown = range(0, num_learners, 1 + (num_learners - 1) // 16)
         rates.set_xticks(shown, [f"{m + 1}" for m in shown])

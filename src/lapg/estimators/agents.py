@@ -1,4 +1,4 @@
-"""What an estimator makes of several agents: ratios of their own, and values of their own or of the whole state."""
+"""PPO with several agents: one probability ratio per agent, and what the critic takes as its input."""
 
 import dataclasses
 from collections.abc import Callable

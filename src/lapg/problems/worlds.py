@@ -63,7 +63,11 @@ def masks_of(game: Any, base: type) -> Masks | None:
 
 
 def given_masks(game: Any, info: Any) -> tuple[Float[Array, " _"], ...]:
-    """The agents' masks, of what whoever steps JaxMARL gives beside an observation."""
+    """Reads the agents' action masks from ``info``, one vector of zeros and ones per agent.
+
+    Raises:
+      Misfit: ``info`` has no mask for an agent.
+    """
     given = table(info, "info of a world that masks actions")
     for agent in game.agents:
         if MASK not in given.get(agent, {}):
