@@ -645,6 +645,22 @@ def test_what_pictures_show(tmp_path, monkeypatch):
     assert not any(legend.get_window_extent().overlaps(axes.get_window_extent()) for axes in figure.axes)
 
 
+@pytest.mark.parametrize("against", ["uploads", "bits"])
+def test_a_second_cost_where_noise_is_unknown(tmp_path, monkeypatch, against):
+    """Oracle: the figure's own objects: noise where one curve knows it; otherwise the other of uploads and bits, whose lines are the curves' own costs."""
+    drawn = []
+    monkeypatch.setattr(plots.matplotlib().figure.Figure, "savefig", lambda figure, path: drawn.append(figure))
+    blind = dataclasses.replace(curve(step(100, 100)), noise_to_signal=np.full(ROUNDS, np.nan))
+    seeing = dataclasses.replace(blind, noise_to_signal=np.ones(ROUNDS))
+    for other in (blind, seeing):
+        plots.draw("A title", {"dense": blind, "SCOUT": other}, 0.9, tmp_path / "figure.png", "dense", against=against)
+    (_, first, third, _), (*_, noise, _) = (figure.axes for figure in drawn)
+    second = {"uploads": "bits", "bits": "uploads"}[against]
+    assert [axes.get_title() for axes in (first, third)] == [f"Return against {cost}" for cost in (against, second)]
+    np.testing.assert_array_equal(third.lines[0].get_xdata(), blind.spent(second))
+    assert noise.get_title() == "Noise to signal of one gradient"
+
+
 def test_smoothed_from_the_first_round():
     """Oracle: NumPy's mean of what there is; from the window's length on it is the trailing mean of the protocol."""
     values = np.random.default_rng(0).normal(size=(2, ROUNDS))
